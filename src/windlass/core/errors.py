@@ -1,0 +1,149 @@
+"""Every exception of Windlass. Whether trying again can help is its class, never its text."""
+
+from __future__ import annotations
+
+
+class WindlassError(Exception):
+    """The root of everything that Windlass raises on purpose."""
+
+
+class ConfigError(WindlassError):
+    """A setting is wrong. The message names the setting, where its value came from, and what would be right."""
+
+
+class RegistrationError(WindlassError):
+    """A task, hook or option was declared in a way that cannot work. Raised while the application is imported."""
+
+
+class InvalidJob(WindlassError, ValueError):
+    """A job was refused before anything was stored; `field` names the guilty part."""
+
+    def __init__(self, field: str, problem: str) -> None:
+        super().__init__(f"{field}: {problem}")
+        self.field = field
+        self.problem = problem
+
+
+class PayloadInvalid(InvalidJob):
+    """The arguments do not fit the task, or are not JSON; `field` is the path inside the payload."""
+
+
+class PayloadTooLarge(InvalidJob):
+    """The payload is over its limit (256 KiB unless configured)."""
+
+
+class UnknownTask(WindlassError, LookupError):
+    """No task of that name (or version) is registered in this application."""
+
+
+class IdempotencyConflict(WindlassError):
+    """The idempotency key was used before with another payload; `job_id` is the job that owns the key."""
+
+    def __init__(self, key: str, job_id: str) -> None:
+        super().__init__(f"idempotency_key: {key!r} belongs to job {job_id}, which has another payload")
+        self.key = key
+        self.job_id = job_id
+
+
+class StoreError(WindlassError):
+    """The store refused or failed."""
+
+
+class StoreUnavailable(StoreError):
+    """The store did not answer in time, or is locked, full or away. Nothing was applied: trying again is safe."""
+
+
+class StoreTimeout(StoreUnavailable):
+    """The deadline passed before the store accepted the operation. It may still apply: repeat it with the same id."""
+
+
+class StoreFull(StoreUnavailable):
+    """The disk (or the server's memory) is full. Nothing was applied."""
+
+
+class StoreCorrupt(StoreError):
+    """The store's file is damaged or is not a Windlass store. `windlass store doctor` says more."""
+
+
+class OutcomeUnknown(StoreError):
+    """The answer to a commit was lost. It is resolved by reading the receipt, never by running the work again."""
+
+
+class SchemaError(StoreError):
+    """The store's schema is missing, or newer than this version of Windlass."""
+
+
+class CapabilityMissing(StoreError):
+    """This store cannot do what was asked; the message names the capability."""
+
+
+class JobError(WindlassError):
+    """A job did not end with a result; `job_id` says which."""
+
+    def __init__(self, job_id: str, message: str) -> None:
+        super().__init__(message)
+        self.job_id = job_id
+
+
+class JobNotFound(JobError, LookupError):
+    """No job of that id is in the store."""
+
+
+class JobFailed(JobError):
+    """The job is dead. `kind`, `detail` and `trace` describe the last error as text; `reason` says why it was final."""
+
+    def __init__(self, job_id: str, reason: str, kind: str = "", detail: str = "", trace: str = "") -> None:
+        super().__init__(job_id, f"job {job_id} is dead ({reason})" + (f": {kind}: {detail}" if kind else ""))
+        self.reason = reason
+        self.kind = kind
+        self.detail = detail
+        self.trace = trace
+
+
+class JobCancelled(JobError):
+    """The job was cancelled."""
+
+
+class JobExpired(JobError):
+    """The job expired before it could start."""
+
+
+class ResultExpired(JobError):
+    """The job completed, but its result was kept only for its time to live."""
+
+
+class ResultTimeout(JobError, TimeoutError):
+    """The job had not ended when the wait did. The job goes on."""
+
+
+class LeaseLost(JobError):
+    """The job was taken over: whatever this run still writes is refused by its fence."""
+
+
+class Retry(WindlassError):
+    """Raised in a handler: try this job again after `delay` seconds (or "30s", a timedelta); costs an attempt.
+
+    With `delay=None` the task's own backoff decides. Once attempts are used up the job is dead.
+    """
+
+    def __init__(self, delay: object = None, reason: str = "") -> None:
+        super().__init__(reason or "retry asked for")
+        self.delay = delay
+        self.reason = reason
+
+
+class Snooze(WindlassError):
+    """Raised in a handler: run this job again after `delay`; costs no attempt."""
+
+    def __init__(self, delay: object, reason: str = "") -> None:
+        super().__init__(reason or "snoozed")
+        self.delay = delay
+        self.reason = reason
+
+
+class Discard(WindlassError):
+    """Raised in a handler: give this job up at once; it goes to the dead letters with `reason`."""
+
+    def __init__(self, reason: str = "discarded") -> None:
+        super().__init__(reason)
+        self.reason = reason

@@ -1,0 +1,507 @@
+"""The seam: what a store must do. Implement these paragraphs, pass `windlass.testing.conformance`, and it is a store.
+
+Every operation takes a batch and returns a Plan. It must be atomic (per job always; the whole batch where the store
+has the capability `atomic_batch`), and it may be sent again whenever its answer was lost. Durations travel, instants
+do not: the store's own clock makes due times, leases and fences. One row that cannot be handled must not fail the
+others (I23).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol, TypeVar
+
+import msgspec
+
+from windlass.core.job import Attempt, Held, Job, LogLine, NewJob, Progress, Settled, State, Token, Transition
+from windlass.ports.plan import Plan
+
+T = TypeVar("T")
+
+
+class Enqueued(msgspec.Struct, frozen=True):
+    """The answer to one NewJob. `id` is the job that stands for it: its own, or the one it duplicates."""
+
+    id: str
+    inserted: bool
+    conflict: bool = False
+    """The idempotency key belongs to job `id`, whose payload is another: nothing was stored for this one."""
+
+
+class Quota(msgspec.Struct, frozen=True):
+    """At most `limit` jobs of one queue."""
+
+    queue: str
+    limit: int
+
+
+class ClaimRequest(msgspec.Struct, frozen=True):
+    """What a worker has room for. Queues are served in the order given, each up to its own limit."""
+
+    limit: int
+    quotas: tuple[Quota, ...]
+    exclude: tuple[tuple[str, int], ...] = ()
+    """(task, version) pairs that this worker has learnt that it cannot run."""
+    suspects: bool = False
+    """True: suspects only (a quarantine worker). False: everything but suspects."""
+
+
+class Claimed(msgspec.Struct, frozen=True):
+    """Grants, and what the worker needs in order to sleep exactly."""
+
+    jobs: list[Held]
+    next_due: int | None = None
+    """Microseconds from now until the next scheduled or retrying job comes due, if any waits."""
+    more: bool = False
+    """The limit was reached: there may be more at once."""
+    alive: bool = True
+    """False: this worker was taken over (or never beat); it gets nothing and must stop."""
+
+
+class WorkerReport(msgspec.Struct, frozen=True, kw_only=True):
+    """One worker's beat: who it is and what it does."""
+
+    id: str
+    supervisor: str
+    host: str
+    pid: int
+    hold: int
+    """Length of the lease in microseconds."""
+    queues: tuple[str, ...] = ()
+    tasks: tuple[str, ...] = ()
+    """Names of the tasks it can run, as "name" or "name@version" for versions above 1; for operators only."""
+    slots: int = 0
+    busy: int = 0
+    held: int = 0
+    held_hash: int = 0
+    """XOR of `token_hash` over the tokens it believes to hold; a difference is reconciled with `held`."""
+    state: str = "running"
+    """running | draining | quarantine"""
+
+
+class BeatAnswer(msgspec.Struct, frozen=True):
+    """What a worker learns from its beat, the only way back into a running job."""
+
+    id: str
+    taken: bool
+    """Taken over: cancel everything, settle nothing, register anew under another id."""
+    cancel: tuple[str, ...] = ()
+    """Ids of its jobs that are asked to cancel."""
+    mismatch: bool = False
+    """The store counts other tokens than the worker does; fetch `held` and reconcile."""
+    lease_until: int = 0
+
+
+class Death(msgspec.Struct, frozen=True, kw_only=True):
+    """A worker to take over, and what its supervisor saw of its end."""
+
+    worker: str
+    observed: bool
+    """True: the process is known to be gone (an exit, or its kernel lock was obtained). False: only its lease lapsed,
+    so the store checks that it did, and that `reaper` has itself beaten for a whole hold without a break."""
+    reaper: str = ""
+    """The worker id (or supervisor's own worker row) on whose beats an unobserved takeover rests."""
+    executing: tuple[str, ...] | None = None
+    """Ids of jobs whose handlers had begun; None when nobody knows."""
+    alone: bool = False
+    """Exactly one handler ran and the death is unexplained."""
+    explained: bool = False
+    """Ended on purpose, for a reason that is not its jobs' (a stop, a stuck neighbour)."""
+    guilty: tuple[tuple[str, str], ...] = ()
+    """(job id, reason) of jobs that were killed for their own fault, e.g. ("...", "hard_timeout"): a charged failure."""
+    detail: str = ""
+
+
+class Reaped(msgspec.Struct, frozen=True):
+    """The answer to one Death."""
+
+    worker: str
+    taken: bool
+    jobs: int = 0
+
+
+class WorkerInfo(msgspec.Struct, frozen=True, array_like=True):
+    """A worker as operators see it."""
+
+    id: str
+    supervisor: str
+    host: str
+    pid: int
+    state: str
+    slots: int
+    busy: int
+    queues: tuple[str, ...]
+    tasks: tuple[str, ...]
+    started_at: int
+    beat_at: int
+    lease_until: int
+    taken: bool
+
+
+class Filter(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Which jobs; every field given must match."""
+
+    states: tuple[State, ...] = ()
+    queue: str | None = None
+    task: str | None = None
+    tag: str | None = None
+    reason: str | None = None
+    parent: str | None = None
+    since: int | None = None
+    """Created at or after this instant."""
+    until: int | None = None
+    """Created before this instant."""
+    tenant: str = ""
+
+
+class Selection(msgspec.Struct, frozen=True):
+    """Jobs named by id, or found by a filter, at most `limit` of them."""
+
+    ids: tuple[str, ...] = ()
+    filter: Filter | None = None
+    limit: int = 1_000
+    dry_run: bool = False
+
+
+class Selected(msgspec.Struct, frozen=True):
+    """How an operator's action went: `changed` (or would change), `asked` (a running job was told), `untouched`."""
+
+    changed: tuple[str, ...] = ()
+    asked: tuple[str, ...] = ()
+    untouched: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+
+
+class Page(msgspec.Struct, frozen=True):
+    """One page of a search, newest first; `next` continues it."""
+
+    jobs: list[Job]
+    next: str | None = None
+
+
+class QueueStats(msgspec.Struct, frozen=True):
+    """One queue at a glance. Counts stop at the cap they were asked with."""
+
+    queue: str
+    paused: bool
+    queued: int
+    waiting: int
+    """scheduled and retrying"""
+    running: int
+    oldest_due: int | None = None
+    """Microseconds that the longest-waiting queued job has been due."""
+
+
+class Stats(msgspec.Struct, frozen=True):
+    """Counts by state, and by queue for what has not ended."""
+
+    states: dict[str, int]
+    queues: list[QueueStats]
+    now: int
+    exact: bool
+
+
+class QueueChange(msgspec.Struct, frozen=True):
+    """Pause or resume one queue."""
+
+    queue: str
+    paused: bool
+
+
+class PruneRules(msgspec.Struct, frozen=True):
+    """How long ended jobs stay, in microseconds after their end; None keeps them."""
+
+    completed: int | None = 7 * 86_400_000_000
+    cancelled: int | None = 7 * 86_400_000_000
+    expired: int | None = 7 * 86_400_000_000
+    dead: int | None = 90 * 86_400_000_000
+    workers: int = 86_400_000_000
+    keys: int = 86_400_000_000
+    """Idempotency keys live this long after the end of their job."""
+
+
+class Pruned(msgspec.Struct, frozen=True):
+    """What one prune removed."""
+
+    jobs: int = 0
+    results: int = 0
+    keys: int = 0
+    workers: int = 0
+    done: bool = True
+    """False: the limit was reached and there may be more."""
+
+
+class Leadership(msgspec.Struct, frozen=True):
+    """Who leads, until when, in which term."""
+
+    holder: str
+    term: int
+    leading: bool
+
+
+class Why(msgspec.Struct, frozen=True, kw_only=True):
+    """The facts of a job that is not running, read in one transaction, from which the cause is told."""
+
+    job: Job
+    now: int
+    paused: bool
+    ahead: int
+    """Claimable jobs of its queue with a smaller rank, capped at 10,000."""
+    workers: tuple[WorkerInfo, ...]
+    attempts: tuple[Attempt, ...]
+
+
+class Store(Protocol):
+    """The operations. `capabilities` holds names that tests and registrations ask for: `atomic_batch`, `push`,
+    `caller_transaction`, `durable`, `search`."""
+
+    capabilities: frozenset[str]
+
+    # --- jobs ------------------------------------------------------------------------------------------------------
+
+    def enqueue(self, jobs: Sequence[NewJob]) -> Plan[list[Enqueued]]:
+        """Must store each job once and answer in the order given. A job whose id is already stored must answer as the
+        first time (a re-sent enqueue). A job whose idempotency key is live must answer `inserted=False` with the
+        owner's id, and `conflict=True` if its digest differs; keys are live until `PruneRules.keys` after the owner
+        ended, whether or not the owner's row is still there. The due time is `at`, else now + `after`; a job due
+        later is `scheduled`, else `queued`. Two jobs of one batch with one key are duplicates like any others."""
+        ...
+
+    def claim(self, worker: str, seq: int, request: ClaimRequest) -> Plan[Claimed]:
+        """Must grant up to `limit` due jobs, by rank within each queue, queues in the order given, each at most its
+        quota; must promote what has come due first, and expire what is past its time instead of granting it. The
+        worker must be registered and not taken, under a lock that excludes a concurrent takeover; otherwise
+        `alive=False` and nothing. The fence becomes max(old + 1, now); the attempt is charged here; the grant is
+        recorded under (worker, seq), and a `seq` at or below a closed one must grant nothing. Must skip paused queues
+        and excluded tasks. Must never wait for another claimer. No token is ever given twice."""
+        ...
+
+    def claim_ids(self, worker: str, seq: int, ids: Sequence[str]) -> Plan[Claimed]:
+        """Must grant those of `ids` that are claimable now, under the same rules."""
+        ...
+
+    def settle(self, worker: str, transitions: Sequence[Transition]) -> Plan[list[Settled]]:
+        """Must apply each transition whose token is the one under which its job runs, and answer per token. A token
+        that was settled before must answer `already`, one that was taken over `stale`, one whose job was deleted
+        `gone`; none of these changes anything. Must write the attempt into the history in the same transaction,
+        insert the children of a completion with it, and, where a cancel was requested and `cancel_wins`, make the job
+        `cancelled` instead. `result_ttl` counts from this moment."""
+        ...
+
+    def report(
+        self, progress: Sequence[tuple[Token, Progress]], logs: Sequence[tuple[Token, LogLine]]
+    ) -> Plan[list[Token]]:
+        """Must store progress (the latest wins) and append log lines (at most 1,000 a job, then dropped) for tokens
+        that still run, and answer the tokens that do not."""
+        ...
+
+    def once(self, token: Token, name: str, value: str | None) -> Plan[str | None]:
+        """With a value: must store it for (job, name) unless one is stored, under the fence, and answer the one that
+        is kept. Without: must answer what is kept, or None. Raises LeaseLost when the token no longer runs."""
+        ...
+
+    # --- grants ----------------------------------------------------------------------------------------------------
+
+    def recover(self, worker: str, seq: int) -> Plan[list[Held]]:
+        """After a lost claim answer. Must wait out the original claim, close every seq up to this one, and answer the
+        jobs granted under it that still run."""
+        ...
+
+    def held(self, worker: str) -> Plan[list[Token]]:
+        """Must answer every token that the worker holds in the store's eyes."""
+        ...
+
+    # --- workers ---------------------------------------------------------------------------------------------------
+
+    def beat(self, reports: Sequence[WorkerReport]) -> Plan[list[BeatAnswer]]:
+        """Must register or renew each worker (lease until now + hold) unless it was taken, and answer which of its
+        jobs are asked to cancel. A lapsed lease that nobody took is simply renewed; the beginning of its unbroken
+        series of beats must then be reset. A taken id never comes back."""
+        ...
+
+    def reap(self, deaths: Sequence[Death]) -> Plan[list[Reaped]]:
+        """Must take over each worker that is dead by the rules of `Death`: mark it taken, and settle every job it
+        holds under a larger fence by `core.machine.decide` with the outcome Lost (or Failed for the guilty). A worker
+        whose lease has not lapsed must be left alone unless its death was observed."""
+        ...
+
+    def lapsed(self, reaper: str) -> Plan[list[str]]:
+        """Must answer the workers, not taken, whose lease has lapsed, if `reaper` has beaten without a break for one
+        whole hold; otherwise none."""
+        ...
+
+    def workers(self) -> Plan[list[WorkerInfo]]:
+        """Must answer every worker that beat within its lease, and those that lapsed untaken."""
+        ...
+
+    # --- operator --------------------------------------------------------------------------------------------------
+
+    def cancel(self, selection: Selection) -> Plan[Selected]:
+        """Must make waiting jobs `cancelled` at once, mark running ones as asked, and leave ended ones untouched."""
+        ...
+
+    def revive(self, selection: Selection) -> Plan[Selected]:
+        """Must queue ended jobs again with fresh attempt, crash and loss counts and a larger fence, keeping their
+        history; must make scheduled and retrying ones due now; must leave queued and running ones untouched."""
+        ...
+
+    def edit(self, job: str, payload: str) -> Plan[Selected]:
+        """Must replace the payload of a job that is not running."""
+        ...
+
+    def delete(self, selection: Selection) -> Plan[Selected]:
+        """Must remove jobs that are not running, with all they own."""
+        ...
+
+    # --- time ------------------------------------------------------------------------------------------------------
+
+    def promote(self, limit: int) -> Plan[Claimed]:
+        """Must queue what has come due and expire what is past its time, at most `limit` jobs; answers no grants, but
+        `next_due` and `more`."""
+        ...
+
+    def prune(self, rules: PruneRules, limit: int) -> Plan[Pruned]:
+        """Must drop results past their time to live (the job then reads `result_expired`), and delete ended jobs,
+        free keys and forgotten workers past the rules, about `limit` rows at a time, resuming where it left."""
+        ...
+
+    # --- reading ---------------------------------------------------------------------------------------------------
+
+    def fetch(self, ids: Sequence[str]) -> Plan[list[Job | None]]:
+        """Must answer in the order given, None for what is not there."""
+        ...
+
+    def attempts(self, job: str) -> Plan[list[Attempt]]:
+        """Must answer the history of a job, oldest first."""
+        ...
+
+    def logs(self, job: str, after: int = 0) -> Plan[list[LogLine]]:
+        """Must answer the log lines of a job after the first `after`."""
+        ...
+
+    def search(self, filter: Filter, limit: int, after: str | None = None) -> Plan[Page]:
+        """Must answer matching jobs, newest first, continuing after the job id in `after`."""
+        ...
+
+    def stats(self, exact: bool = False) -> Plan[Stats]:
+        """Must count by state and queue; unless `exact`, may stop at 10,000 a queue for what waits."""
+        ...
+
+    def why(self, job: str) -> Plan[Why | None]:
+        """Must read the facts about one job together."""
+        ...
+
+    # --- queues, cluster, schema -----------------------------------------------------------------------------------
+
+    def queues(self, changes: Sequence[QueueChange] = ()) -> Plan[dict[str, bool]]:
+        """Must apply the changes and answer the queues that were ever changed, with whether they are paused."""
+        ...
+
+    def lead(self, name: str, holder: str, ttl: int) -> Plan[Leadership]:
+        """Must give the named lead to `holder` if it is free, lapsed or already its own; the term grows with every
+        change of holder."""
+        ...
+
+    def resign(self, name: str, holder: str) -> Plan[None]:
+        """Must free the lead if `holder` has it."""
+        ...
+
+    def migrate(self) -> Plan[int]:
+        """Must bring the schema to this version's, however many processes try at once; refuses a newer one with
+        SchemaError. Answers the version."""
+        ...
+
+    def version(self) -> Plan[int]:
+        """Must answer the schema's version, 0 where there is none."""
+        ...
+
+    def audit(self) -> Plan[list[str]]:
+        """Must answer every contradiction found in the store's own records (I3); an empty list is health."""
+        ...
+
+
+class Listener(Protocol):
+    """Hints that something may have changed. Losing one costs latency, never a job."""
+
+    def fileno(self) -> int:
+        """A descriptor that becomes readable on a hint."""
+        ...
+
+    def drain(self) -> None:
+        """Swallow every hint that has arrived."""
+        ...
+
+    def close(self) -> None:
+        """Stop listening; leaves nothing behind."""
+        ...
+
+
+class Shell(Protocol):
+    """I/O for one store, blocking. Safe to call from several threads."""
+
+    def run(self, plan: Plan[T], timeout: float | None = None) -> T:
+        """Run the plan in a transaction. Raises StoreTimeout once `timeout` seconds (default: the shell's own, 5 s)
+        passed before it could be accepted, StoreUnavailable, StoreFull, OutcomeUnknown, SchemaError."""
+        ...
+
+    def changed(self) -> int:
+        """A number that differs when another connection may have committed something; costs microseconds."""
+        ...
+
+    def hint(self) -> None:
+        """Tell every listener that something may have changed; never fails, never blocks."""
+        ...
+
+    def listen(self) -> Listener:
+        """Start to listen for hints."""
+        ...
+
+    def close(self) -> None:
+        """Give back every connection, descriptor and thread."""
+        ...
+
+
+class AsyncShell(Protocol):
+    """The same for an event loop: the two differ in one word."""
+
+    async def run(self, plan: Plan[T], timeout: float | None = None) -> T:
+        """As `Shell.run`. Cancelling the caller does not tear a transaction: it is finished in the background."""
+        ...
+
+    async def close(self) -> None:
+        """Give everything back."""
+        ...
+
+
+class Opened(Protocol):
+    """A store that was opened by URL: plans, and the shells that run them."""
+
+    url: str
+    """As given, with any password replaced."""
+    store: Store
+    shell: Shell
+
+    def async_shell(self) -> AsyncShell:
+        """The shell for the running event loop; the same one every time."""
+        ...
+
+    def own(self, connection: Any) -> Shell:
+        """A narrower shell over the caller's own connection: no begin, no commit, no restart; a savepoint per plan.
+        Raises CapabilityMissing where the store has no `caller_transaction`."""
+        ...
+
+    def run_directory(self) -> str | None:
+        """Where worker lock files live when every user of the store is on one machine, so that the kernel judges who
+        is alive; None when leases judge."""
+        ...
+
+    def close(self) -> None:
+        """Close every shell handed out."""
+        ...
+
+
+def token_hash(token: Token) -> int:
+    """A 63-bit number for `WorkerReport.held_hash`, the same in every process and language: the low bits of the id
+    mixed with the fence by an odd multiplier (Knuth's 64-bit one)."""
+    low = int(token.id[-12:], 16)
+    return ((low ^ token.fence) * 6364136223846793005) & 0x7FFFFFFFFFFFFFFF
