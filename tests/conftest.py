@@ -1,0 +1,123 @@
+"""Every test ends with an empty world: no process, thread, descriptor or file of its making is left behind.
+
+A test that leaks makes a later one fail, far from the cause; so the leak is the failure, and it is the leaker's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parent.parent
+GRACE = 3.0  # seconds for things already told to end
+FD_ALLOWANCE_TEST = 4  # imports and caches open some for good
+FD_ALLOWANCE_SESSION = 24
+LINUX = os.path.isdir("/proc/self/fd")
+
+# A process started by a test, even one whose parent was killed, carries this mark in its environment. It names this
+# very process, since tests may run in several at once.
+MARK = f"WINDLASS_TEST_WORLD={os.getpid()}-{time.time_ns()}"
+os.environ.update([MARK.split("=")])
+
+
+def processes() -> set[int]:
+    return {int(name) for name in os.listdir("/proc") if name.isdigit()} if LINUX else set()
+
+
+def children() -> set[int]:
+    """Of this process, living or never waited for."""
+    found: set[int] = set()
+    for task in os.listdir("/proc/self/task") if LINUX else []:
+        with contextlib.suppress(OSError):  # a thread that ended while we looked
+            found.update(map(int, Path(f"/proc/self/task/{task}/children").read_text().split()))
+    return found
+
+
+def marked(pid: int) -> bool:
+    try:
+        return MARK.encode() in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    except OSError:  # it ended while we looked
+        return False
+
+
+def described(pid: int) -> str:
+    """What a process is, or nothing if it has gone, or is one that Python keeps for its own use."""
+    try:
+        line = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+    except OSError:
+        return ""
+    kept = "multiprocessing.resource_tracker" in line or "multiprocessing.forkserver" in line
+    return "" if kept else f"process {pid}: {line or 'ended, and nobody waited for it'}"
+
+
+def left_processes(before: set[int]) -> dict[int, str]:
+    """Our own children, and whatever carries our mark although its parent has gone."""
+    ours = children()
+    new = [pid for pid in (processes() | ours) - before if pid in ours or marked(pid)]
+    return {pid: words for pid in new if (words := described(pid))}
+
+
+def threads() -> set[threading.Thread]:
+    return {thread for thread in threading.enumerate() if not thread.daemon}
+
+
+def descriptors() -> dict[str, str]:
+    found = {}
+    for fd in os.listdir("/proc/self/fd") if LINUX else []:
+        try:
+            found[fd] = os.readlink(f"/proc/self/fd/{fd}")
+        except OSError:  # the one that listed them
+            continue
+    return found
+
+
+def files() -> set[str]:
+    """Databases, sockets and dumps in the repository itself: a test that forgot to say where its store is."""
+    return {name for name in os.listdir(REPOSITORY) if name.startswith("core.") or ".db" in name or name.endswith(".sock")}
+
+
+def settled(look: Callable[[], list[str]]) -> list[str]:
+    """What is still there after a moment's grace; almost always nothing, and then at once."""
+    deadline = time.monotonic() + GRACE
+    while (left := look()) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return left
+
+
+def leaked_descriptors(before: dict[str, str], allowance: int) -> list[str]:
+    now = descriptors()
+    if len(now) - len(before) > allowance:
+        gc.collect()  # an object in a cycle is not yet a leak
+        now = descriptors()
+    new = [f"descriptor {fd}: {target}" for fd, target in now.items() if before.get(fd) != target]
+    return new if len(now) - len(before) > allowance else []
+
+
+@pytest.fixture(autouse=True)
+def empty_world() -> Iterator[None]:
+    pids, ours, open_before, named = processes(), threads(), descriptors(), files()
+    yield
+    left = settled(lambda: list(left_processes(pids).values()))
+    for pid in left_processes(pids):  # it fails this test; it must not trouble the next
+        os.kill(pid, signal.SIGKILL)
+    left += settled(lambda: [f"thread {thread.name}" for thread in threads() - ours if thread.is_alive()])
+    left += leaked_descriptors(open_before, FD_ALLOWANCE_TEST)
+    left += [f"file {name} in the repository" for name in files() - named]
+    assert not left, "the test left behind:\n  " + "\n  ".join(left)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def no_slow_leak() -> Iterator[None]:
+    """What each test may leave by the allowance may not add up."""
+    before = descriptors()
+    yield
+    left = leaked_descriptors(before, FD_ALLOWANCE_SESSION)
+    assert not left, "the session left behind:\n  " + "\n  ".join(left)
