@@ -18,6 +18,13 @@ from windlass.ports.plan import Plan
 
 T = TypeVar("T")
 
+KEY_KEEP = 86_400_000_000
+"""Microseconds that an idempotency key stays live after its job ended."""
+CLAIM_WINDOW = 256
+"""How many jobs that a worker cannot run a claim looks past, per queue, beyond its room."""
+LOG_LINES = 1_000
+"""Log lines kept per job."""
+
 
 class Enqueued(msgspec.Struct, frozen=True):
     """The answer to one NewJob. `id` is the job that stands for it: its own, or the one it duplicates."""
@@ -51,9 +58,11 @@ class Claimed(msgspec.Struct, frozen=True):
 
     jobs: list[Held]
     next_due: int | None = None
-    """Microseconds from now until the next scheduled or retrying job comes due, if any waits."""
+    """Microseconds from now until the next scheduled or retrying job of any queue comes due, if any waits; never
+    negative."""
     more: bool = False
-    """The limit was reached: there may be more at once."""
+    """False must mean that the same request, sent again at once, would get nothing (True is the safe answer: the
+    limit or a quota was reached, or a window of jobs that this worker cannot run was passed over)."""
     alive: bool = True
     """False: this worker was taken over (or never beat); it gets nothing and must stop."""
 
@@ -155,7 +164,11 @@ class Filter(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Selection(msgspec.Struct, frozen=True):
-    """Jobs named by id, or found by a filter, at most `limit` of them."""
+    """Jobs named by id, or else found by a filter, at most `limit` of them.
+
+    A filter must find only jobs that the action would change (or, for a cancel, ask), so that repeating the action
+    until it changes nothing gets through all of them, however many others match.
+    """
 
     ids: tuple[str, ...] = ()
     filter: Filter | None = None
@@ -164,7 +177,10 @@ class Selection(msgspec.Struct, frozen=True):
 
 
 class Selected(msgspec.Struct, frozen=True):
-    """How an operator's action went: `changed` (or would change), `asked` (a running job was told), `untouched`."""
+    """How an operator's action went: `changed` (or would change), `asked` (a running job was told), `untouched`.
+
+    Every id that was named is in exactly one of the four.
+    """
 
     changed: tuple[str, ...] = ()
     asked: tuple[str, ...] = ()
@@ -216,8 +232,8 @@ class PruneRules(msgspec.Struct, frozen=True):
     expired: int | None = 7 * 86_400_000_000
     dead: int | None = 90 * 86_400_000_000
     workers: int = 86_400_000_000
-    keys: int = 86_400_000_000
-    """Idempotency keys live this long after the end of their job."""
+    keys: int = KEY_KEEP
+    """Idempotency keys are freed this long after the end of their job, and at the latest after KEY_KEEP."""
 
 
 class Pruned(msgspec.Struct, frozen=True):
@@ -261,50 +277,63 @@ class Store(Protocol):
 
     def enqueue(self, jobs: Sequence[NewJob]) -> Plan[list[Enqueued]]:
         """Must store each job once and answer in the order given. A job whose id is already stored must answer as the
-        first time (a re-sent enqueue). A job whose idempotency key is live must answer `inserted=False` with the
-        owner's id, and `conflict=True` if its digest differs; keys are live until `PruneRules.keys` after the owner
-        ended, whether or not the owner's row is still there. The due time is `at`, else now + `after`; a job due
-        later is `scheduled`, else `queued`. Two jobs of one batch with one key are duplicates like any others."""
+        first time, `inserted=True` (a re-sent enqueue), also twice in one batch, and also where only its live key is
+        left of it. A job whose idempotency key is live must answer `inserted=False` with the owner's id, and
+        `conflict=True` if its digest differs; two jobs of one batch with one key are duplicates like any others. A
+        key belongs to (tenant, task); it is live until KEY_KEEP after its owner ended, whether or not the owner's row
+        is still there, or until a prune with a shorter rule; deleting the owner frees it. The due time is `at`, else
+        now + `after`; a job due later is `scheduled`, else `queued`. The expiry is `expires_at`, else now +
+        `expires_after`, else never. The rank is the due time less `head_start`, and jobs of equal rank stand in the
+        order of their enqueue."""
         ...
 
     def claim(self, worker: str, seq: int, request: ClaimRequest) -> Plan[Claimed]:
         """Must grant up to `limit` due jobs, by rank within each queue, queues in the order given, each at most its
-        quota; must promote what has come due first, and expire what is past its time instead of granting it. The
-        worker must be registered and not taken, under a lock that excludes a concurrent takeover; otherwise
-        `alive=False` and nothing. The fence becomes max(old + 1, now); the attempt is charged here; the grant is
-        recorded under (worker, seq), and a `seq` at or below a closed one must grant nothing. Must skip paused queues
-        and excluded tasks. Must never wait for another claimer. No token is ever given twice."""
+        quota; must promote what has come due first, and expire what is past its time instead of granting it (an
+        expired job ends without an attempt). The worker must be registered and not taken, under a lock that excludes
+        a concurrent takeover; otherwise `alive=False` and nothing. A lease that lapsed untaken still claims. The
+        fence becomes max(old + 1, now); the attempt is charged here; the grant is recorded under (worker, seq), and a
+        `seq` at or below a closed one must grant nothing. Must skip paused queues and excluded tasks. Looking past
+        excluded tasks must be bounded (CLAIM_WINDOW beyond the room): where such a window holds nothing else, its
+        jobs must be parked: `scheduled`, reason `unknown_task`, uncharged, at their old rank, due again after
+        `core.machine.parked_for` their age. Must never wait for another claimer. No token is ever given twice."""
         ...
 
     def claim_ids(self, worker: str, seq: int, ids: Sequence[str]) -> Plan[Claimed]:
-        """Must grant those of `ids` that are claimable now, under the same rules."""
+        """Must grant those of `ids` that are claimable now, in that order, under the same rules; suspects are not."""
         ...
 
     def settle(self, worker: str, transitions: Sequence[Transition]) -> Plan[list[Settled]]:
         """Must apply each transition whose token is the one under which its job runs, and answer per token. A token
-        that was settled before must answer `already`, one that was taken over `stale`, one whose job was deleted
-        `gone`; none of these changes anything. Must write the attempt into the history in the same transaction,
-        insert the children of a completion with it, and, where a cancel was requested and `cancel_wins`, make the job
-        `cancelled` instead. `result_ttl` counts from this moment."""
+        that was settled before (whatever by) must answer `already`, one that was taken over `stale`, one whose job
+        was deleted `gone`; none of these changes anything. Must write the attempt into the history in the same
+        transaction and insert the children of a completion with it, as `enqueue` would. Where a cancel was requested
+        and `cancel_wins`, the job must become `cancelled`, reason `cancelled`, with no result, no children and no
+        further run; the history keeps how the attempt itself ended. An uncharged transition gives its attempt back. A
+        state that waits is due `after` from now, and ranked anew unless `keep_rank`; `queued` keeps its due time as
+        well. `result_ttl` counts from this moment. An ended job must read the error it ended by, any other the last
+        error there was; `worker` and `started_at` are those of the current run, or of the one that ended the job."""
         ...
 
     def report(
         self, progress: Sequence[tuple[Token, Progress]], logs: Sequence[tuple[Token, LogLine]]
     ) -> Plan[list[Token]]:
-        """Must store progress (the latest wins) and append log lines (at most 1,000 a job, then dropped) for tokens
-        that still run, and answer the tokens that do not."""
+        """Must store progress (the latest wins, and stays until the next) and append log lines (at most LOG_LINES a
+        job, over all its attempts, then dropped) for tokens that still run, and answer the tokens that do not, each
+        once."""
         ...
 
     def once(self, token: Token, name: str, value: str | None) -> Plan[str | None]:
         """With a value: must store it for (job, name) unless one is stored, under the fence, and answer the one that
-        is kept. Without: must answer what is kept, or None. Raises LeaseLost when the token no longer runs."""
+        is kept, for every later attempt and after a revive too. Without: must answer what is kept, or None. Raises
+        LeaseLost, in both cases, when the token no longer runs."""
         ...
 
     # --- grants ----------------------------------------------------------------------------------------------------
 
     def recover(self, worker: str, seq: int) -> Plan[list[Held]]:
         """After a lost claim answer. Must wait out the original claim, close every seq up to this one, and answer the
-        jobs granted under it that still run."""
+        jobs granted under exactly this one that still run, as the claim answered them."""
         ...
 
     def held(self, worker: str) -> Plan[list[Token]]:
@@ -315,14 +344,18 @@ class Store(Protocol):
 
     def beat(self, reports: Sequence[WorkerReport]) -> Plan[list[BeatAnswer]]:
         """Must register or renew each worker (lease until now + hold) unless it was taken, and answer which of its
-        jobs are asked to cancel. A lapsed lease that nobody took is simply renewed; the beginning of its unbroken
-        series of beats must then be reset. A taken id never comes back."""
+        jobs are asked to cancel. A lease has lapsed once the clock is past its end. A lapsed lease that nobody took
+        is simply renewed; the beginning of its unbroken series of beats must then be reset. A taken id never comes
+        back."""
         ...
 
     def reap(self, deaths: Sequence[Death]) -> Plan[list[Reaped]]:
         """Must take over each worker that is dead by the rules of `Death`: mark it taken, and settle every job it
-        holds under a larger fence by `core.machine.decide` with the outcome Lost (or Failed for the guilty). A worker
-        whose lease has not lapsed must be left alone unless its death was observed."""
+        holds under a larger fence (which its history shows) by `core.machine.decide` with the outcome Lost, or for
+        the guilty Failed with their reason, its error of the kind that the reason spells (`hard_timeout`:
+        `HardTimeout`). A job whose policy cannot be read must be decided by the default one. A worker whose lease has
+        not lapsed must be left alone unless its death was observed. `taken` is also True, with no jobs, for one that
+        was taken before; False for one that never beat."""
         ...
 
     def lapsed(self, reaper: str) -> Plan[list[str]]:
@@ -341,28 +374,32 @@ class Store(Protocol):
         ...
 
     def revive(self, selection: Selection) -> Plan[Selected]:
-        """Must queue ended jobs again with fresh attempt, crash and loss counts and a larger fence, keeping their
-        history; must make scheduled and retrying ones due now; must leave queued and running ones untouched."""
+        """Must queue ended jobs again, due and ranked now, with fresh attempt, crash and loss counts and a larger
+        fence, without expiry, result, error and suspicion, keeping their history, log lines and first results; must
+        queue scheduled and retrying ones, due and ranked now, with their counts as they are; must leave queued and
+        running ones untouched. The key of a revived job is live again unless it was freed."""
         ...
 
     def edit(self, job: str, payload: str) -> Plan[Selected]:
-        """Must replace the payload of a job that is not running."""
+        """Must replace the payload of a job that is not running, ended or not."""
         ...
 
     def delete(self, selection: Selection) -> Plan[Selected]:
-        """Must remove jobs that are not running, with all they own."""
+        """Must remove jobs that are not running, with all they own, their idempotency keys included."""
         ...
 
     # --- time ------------------------------------------------------------------------------------------------------
 
     def promote(self, limit: int) -> Plan[Claimed]:
-        """Must queue what has come due and expire what is past its time, at most `limit` jobs; answers no grants, but
-        `next_due` and `more`."""
+        """Must queue what has come due, without its reason, and expire what is past its time in whatever state it
+        waits, about `limit` jobs of each; answers no grants, but `next_due`, and `more` while there is more to do."""
         ...
 
     def prune(self, rules: PruneRules, limit: int) -> Plan[Pruned]:
         """Must drop results past their time to live (the job then reads `result_expired`), and delete ended jobs,
-        free keys and forgotten workers past the rules, about `limit` rows at a time, resuming where it left."""
+        free keys and forgotten workers past the rules, about `limit` rows at a time, resuming where it left; repeated
+        until `done` it must have removed all that was past the rules when it began. A job deleted so leaves its live
+        key behind. A worker that holds jobs is never forgotten."""
         ...
 
     # --- reading ---------------------------------------------------------------------------------------------------
@@ -380,7 +417,7 @@ class Store(Protocol):
         ...
 
     def search(self, filter: Filter, limit: int, after: str | None = None) -> Plan[Page]:
-        """Must answer matching jobs, newest first, continuing after the job id in `after`."""
+        """Must answer matching jobs, last enqueued first, continuing after the job id in `after`."""
         ...
 
     def stats(self, exact: bool = False) -> Plan[Stats]:
@@ -399,7 +436,7 @@ class Store(Protocol):
 
     def lead(self, name: str, holder: str, ttl: int) -> Plan[Leadership]:
         """Must give the named lead to `holder` if it is free, lapsed or already its own; the term grows with every
-        change of holder."""
+        change of holder, and never goes back."""
         ...
 
     def resign(self, name: str, holder: str) -> Plan[None]:
