@@ -1,9 +1,10 @@
-"""The seam: what a store must do. Implement these paragraphs, pass `windlass.testing.conformance`, and it is a store.
+"""The seam: what a store must do. Implement these paragraphs, pass `windlass.testing.conformance`, and it is
+a store.
 
-Every operation takes a batch and returns a Plan. It must be atomic (per job always; the whole batch where the store
-has the capability `atomic_batch`), and it may be sent again whenever its answer was lost. Durations travel, instants
-do not: the store's own clock makes due times, leases and fences. One row that cannot be handled must not fail the
-others (I23).
+Every operation takes a batch and returns a Plan. It must be atomic (per job always; the whole batch where the
+store has the capability `atomic_batch`), and it may be sent again whenever its answer was lost. Durations
+travel, instants do not: the store's own clock makes due times, leases and fences. One row that cannot be
+handled must not fail the others (I23).
 """
 
 from __future__ import annotations
@@ -58,11 +59,11 @@ class Claimed(msgspec.Struct, frozen=True):
 
     jobs: list[Held]
     next_due: int | None = None
-    """Microseconds from now until the next scheduled or retrying job of any queue comes due, if any waits; never
-    negative."""
+    """Microseconds from now until the next scheduled or retrying job of any queue comes due, if any waits;
+    never negative."""
     more: bool = False
-    """False must mean that the same request, sent again at once, would get nothing (True is the safe answer: the
-    limit or a quota was reached, or a window of jobs that this worker cannot run was passed over)."""
+    """False must mean that the same request, sent again at once, would get nothing (True is the safe answer:
+    the limit or a quota was reached, or a window of jobs that this worker cannot run was passed over)."""
     alive: bool = True
     """False: this worker was taken over (or never beat); it gets nothing and must stop."""
 
@@ -106,8 +107,9 @@ class Death(msgspec.Struct, frozen=True, kw_only=True):
 
     worker: str
     observed: bool
-    """True: the process is known to be gone (an exit, or its kernel lock was obtained). False: only its lease lapsed,
-    so the store checks that it did, and that `reaper` has itself beaten for a whole hold without a break."""
+    """True: the process is known to be gone (an exit, or its kernel lock was obtained). False: only its lease
+    lapsed, so the store checks that it did, and that `reaper` has itself beaten for a whole hold without a
+    break."""
     reaper: str = ""
     """The worker id (or supervisor's own worker row) on whose beats an unobserved takeover rests."""
     executing: tuple[str, ...] | None = None
@@ -117,7 +119,8 @@ class Death(msgspec.Struct, frozen=True, kw_only=True):
     explained: bool = False
     """Ended on purpose, for a reason that is not its jobs' (a stop, a stuck neighbour)."""
     guilty: tuple[tuple[str, str], ...] = ()
-    """(job id, reason) of jobs that were killed for their own fault, e.g. ("...", "hard_timeout"): a charged failure."""
+    """(job id, reason) of jobs that were killed for their own fault, e.g. ("...", "hard_timeout"): a charged
+    failure."""
     detail: str = ""
 
 
@@ -166,8 +169,8 @@ class Filter(msgspec.Struct, frozen=True, omit_defaults=True):
 class Selection(msgspec.Struct, frozen=True):
     """Jobs named by id, or else found by a filter, at most `limit` of them.
 
-    A filter must find only jobs that the action would change (or, for a cancel, ask), so that repeating the action
-    until it changes nothing gets through all of them, however many others match.
+    A filter must find only jobs that the action would change (or, for a cancel, ask), so that repeating the
+    action until it changes nothing gets through all of them, however many others match.
     """
 
     ids: tuple[str, ...] = ()
@@ -177,7 +180,8 @@ class Selection(msgspec.Struct, frozen=True):
 
 
 class Selected(msgspec.Struct, frozen=True):
-    """How an operator's action went: `changed` (or would change), `asked` (a running job was told), `untouched`.
+    """How an operator's action went: `changed` (or would change), `asked` (a running job was told),
+    `untouched`.
 
     Every id that was named is in exactly one of the four.
     """
@@ -268,72 +272,75 @@ class Why(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Store(Protocol):
-    """The operations. `capabilities` holds names that tests and registrations ask for: `atomic_batch`, `push`,
-    `caller_transaction`, `durable`, `search`."""
+    """The operations. `capabilities` holds names that tests and registrations ask for: `atomic_batch`,
+    `push`, `caller_transaction`, `durable`, `search`."""
 
     capabilities: frozenset[str]
 
     # --- jobs ------------------------------------------------------------------------------------------------------
 
     def enqueue(self, jobs: Sequence[NewJob]) -> Plan[list[Enqueued]]:
-        """Must store each job once and answer in the order given. A job whose id is already stored must answer as the
-        first time, `inserted=True` (a re-sent enqueue), also twice in one batch, and also where only its live key is
-        left of it. A job whose idempotency key is live must answer `inserted=False` with the owner's id, and
-        `conflict=True` if its digest differs; two jobs of one batch with one key are duplicates like any others. A
-        key belongs to (tenant, task); it is live until KEY_KEEP after its owner ended, whether or not the owner's row
-        is still there, or until a prune with a shorter rule; deleting the owner frees it. The due time is `at`, else
-        now + `after`; a job due later is `scheduled`, else `queued`. The expiry is `expires_at`, else now +
-        `expires_after`, else never. The rank is the due time less `head_start`, and jobs of equal rank stand in the
-        order of their enqueue."""
+        """Must store each job once and answer in the order given. A job whose id is already stored must
+        answer as the first time, `inserted=True` (a re-sent enqueue), also twice in one batch, and also where
+        only its live key is left of it. A job whose idempotency key is live must answer `inserted=False` with
+        the owner's id, and `conflict=True` if its digest differs; two jobs of one batch with one key are
+        duplicates like any others. A key belongs to (tenant, task); it is live until KEY_KEEP after its owner
+        ended, whether or not the owner's row is still there, or until a prune with a shorter rule; deleting
+        the owner frees it. The due time is `at`, else now + `after`; a job due later is `scheduled`, else
+        `queued`. The expiry is `expires_at`, else now + `expires_after`, else never. The rank is the due time
+        less `head_start`, and jobs of equal rank stand in the order of their enqueue."""
         ...
 
     def claim(self, worker: str, seq: int, request: ClaimRequest) -> Plan[Claimed]:
-        """Must grant up to `limit` due jobs, by rank within each queue, queues in the order given, each at most its
-        quota; must promote what has come due first, and expire what is past its time instead of granting it (an
-        expired job ends without an attempt). The worker must be registered and not taken, under a lock that excludes
-        a concurrent takeover; otherwise `alive=False` and nothing. A lease that lapsed untaken still claims. The
-        fence becomes max(old + 1, now); the attempt is charged here; the grant is recorded under (worker, seq), and a
-        `seq` at or below a closed one must grant nothing. Must skip paused queues and excluded tasks. Looking past
-        excluded tasks must be bounded (CLAIM_WINDOW beyond the room): where such a window holds nothing else, its
-        jobs must be parked: `scheduled`, reason `unknown_task`, uncharged, at their old rank, due again after
-        `core.machine.parked_for` their age. Must never wait for another claimer. No token is ever given twice."""
+        """Must grant up to `limit` due jobs, by rank within each queue, queues in the order given, each at
+        most its quota; must promote what has come due first, and expire what is past its time instead of
+        granting it (an expired job ends without an attempt). The worker must be registered and not taken,
+        under a lock that excludes a concurrent takeover; otherwise `alive=False` and nothing. A lease that
+        lapsed untaken still claims. The fence becomes max(old + 1, now); the attempt is charged here; the
+        grant is recorded under (worker, seq), and a `seq` at or below a closed one must grant nothing. Must
+        skip paused queues and excluded tasks. Looking past excluded tasks must be bounded (CLAIM_WINDOW
+        beyond the room): where such a window holds nothing else, its jobs must be parked: `scheduled`, reason
+        `unknown_task`, uncharged, at their old rank, due again after `core.machine.parked_for` their age.
+        Must never wait for another claimer. No token is ever given twice."""
         ...
 
     def claim_ids(self, worker: str, seq: int, ids: Sequence[str]) -> Plan[Claimed]:
-        """Must grant those of `ids` that are claimable now, in that order, under the same rules; suspects are not."""
+        """Must grant those of `ids` that are claimable now, in that order, under the same rules; suspects are
+        not."""
         ...
 
     def settle(self, worker: str, transitions: Sequence[Transition]) -> Plan[list[Settled]]:
-        """Must apply each transition whose token is the one under which its job runs, and answer per token. A token
-        that was settled before (whatever by) must answer `already`, one that was taken over `stale`, one whose job
-        was deleted `gone`; none of these changes anything. Must write the attempt into the history in the same
-        transaction and insert the children of a completion with it, as `enqueue` would. Where a cancel was requested
-        and `cancel_wins`, the job must become `cancelled`, reason `cancelled`, with no result, no children and no
-        further run; the history keeps how the attempt itself ended. An uncharged transition gives its attempt back. A
-        state that waits is due `after` from now, and ranked anew unless `keep_rank`; `queued` keeps its due time as
-        well. `result_ttl` counts from this moment. An ended job must read the error it ended by, any other the last
-        error there was; `worker` and `started_at` are those of the current run, or of the one that ended the job."""
+        """Must apply each transition whose token is the one under which its job runs, and answer per token. A
+        token that was settled before (whatever by) must answer `already`, one that was taken over `stale`,
+        one whose job was deleted `gone`; none of these changes anything. Must write the attempt into the
+        history in the same transaction and insert the children of a completion with it, as `enqueue` would.
+        Where a cancel was requested and `cancel_wins`, the job must become `cancelled`, reason `cancelled`,
+        with no result, no children and no further run; the history keeps how the attempt itself ended. An
+        uncharged transition gives its attempt back. A state that waits is due `after` from now, and ranked
+        anew unless `keep_rank`; `queued` keeps its due time as well. `result_ttl` counts from this moment. An
+        ended job must read the error it ended by, any other the last error there was; `worker` and
+        `started_at` are those of the current run, or of the one that ended the job."""
         ...
 
     def report(
         self, progress: Sequence[tuple[Token, Progress]], logs: Sequence[tuple[Token, LogLine]]
     ) -> Plan[list[Token]]:
-        """Must store progress (the latest wins, and stays until the next) and append log lines (at most LOG_LINES a
-        job, over all its attempts, then dropped) for tokens that still run, and answer the tokens that do not, each
-        once."""
+        """Must store progress (the latest wins, and stays until the next) and append log lines (at most
+        LOG_LINES a job, over all its attempts, then dropped) for tokens that still run, and answer the tokens
+        that do not, each once."""
         ...
 
     def once(self, token: Token, name: str, value: str | None) -> Plan[str | None]:
-        """With a value: must store it for (job, name) unless one is stored, under the fence, and answer the one that
-        is kept, for every later attempt and after a revive too. Without: must answer what is kept, or None. Raises
-        LeaseLost, in both cases, when the token no longer runs."""
+        """With a value: must store it for (job, name) unless one is stored, under the fence, and answer the
+        one that is kept, for every later attempt and after a revive too. Without: must answer what is kept,
+        or None. Raises LeaseLost, in both cases, when the token no longer runs."""
         ...
 
     # --- grants ----------------------------------------------------------------------------------------------------
 
     def recover(self, worker: str, seq: int) -> Plan[list[Held]]:
-        """After a lost claim answer. Must wait out the original claim, close every seq up to this one, and answer the
-        jobs granted under exactly this one that still run, as the claim answered them."""
+        """After a lost claim answer. Must wait out the original claim, close every seq up to this one, and
+        answer the jobs granted under exactly this one that still run, as the claim answered them."""
         ...
 
     def held(self, worker: str) -> Plan[list[Token]]:
@@ -343,24 +350,24 @@ class Store(Protocol):
     # --- workers ---------------------------------------------------------------------------------------------------
 
     def beat(self, reports: Sequence[WorkerReport]) -> Plan[list[BeatAnswer]]:
-        """Must register or renew each worker (lease until now + hold) unless it was taken, and answer which of its
-        jobs are asked to cancel. A lease has lapsed once the clock is past its end. A lapsed lease that nobody took
-        is simply renewed; the beginning of its unbroken series of beats must then be reset. A taken id never comes
-        back."""
+        """Must register or renew each worker (lease until now + hold) unless it was taken, and answer which
+        of its jobs are asked to cancel. A lease has lapsed once the clock is past its end. A lapsed lease
+        that nobody took is simply renewed; the beginning of its unbroken series of beats must then be reset.
+        A taken id never comes back."""
         ...
 
     def reap(self, deaths: Sequence[Death]) -> Plan[list[Reaped]]:
-        """Must take over each worker that is dead by the rules of `Death`: mark it taken, and settle every job it
-        holds under a larger fence (which its history shows) by `core.machine.decide` with the outcome Lost, or for
-        the guilty Failed with their reason, its error of the kind that the reason spells (`hard_timeout`:
-        `HardTimeout`). A job whose policy cannot be read must be decided by the default one. A worker whose lease has
-        not lapsed must be left alone unless its death was observed. `taken` is also True, with no jobs, for one that
-        was taken before; False for one that never beat."""
+        """Must take over each worker that is dead by the rules of `Death`: mark it taken, and settle every
+        job it holds under a larger fence (which its history shows) by `core.machine.decide` with the outcome
+        Lost, or for the guilty Failed with their reason, its error of the kind that the reason spells
+        (`hard_timeout`: `HardTimeout`). A job whose policy cannot be read must be decided by the default one.
+        A worker whose lease has not lapsed must be left alone unless its death was observed. `taken` is also
+        True, with no jobs, for one that was taken before; False for one that never beat."""
         ...
 
     def lapsed(self, reaper: str) -> Plan[list[str]]:
-        """Must answer the workers, not taken, whose lease has lapsed, if `reaper` has beaten without a break for one
-        whole hold; otherwise none."""
+        """Must answer the workers, not taken, whose lease has lapsed, if `reaper` has beaten without a break
+        for one whole hold; otherwise none."""
         ...
 
     def workers(self) -> Plan[list[WorkerInfo]]:
@@ -370,14 +377,16 @@ class Store(Protocol):
     # --- operator --------------------------------------------------------------------------------------------------
 
     def cancel(self, selection: Selection) -> Plan[Selected]:
-        """Must make waiting jobs `cancelled` at once, mark running ones as asked, and leave ended ones untouched."""
+        """Must make waiting jobs `cancelled` at once, mark running ones as asked, and leave ended ones
+        untouched."""
         ...
 
     def revive(self, selection: Selection) -> Plan[Selected]:
-        """Must queue ended jobs again, due and ranked now, with fresh attempt, crash and loss counts and a larger
-        fence, without expiry, result, error and suspicion, keeping their history, log lines and first results; must
-        queue scheduled and retrying ones, due and ranked now, with their counts as they are; must leave queued and
-        running ones untouched. The key of a revived job is live again unless it was freed."""
+        """Must queue ended jobs again, due and ranked now, with fresh attempt, crash and loss counts and a
+        larger fence, without expiry, result, error and suspicion, keeping their history, log lines and first
+        results; must queue scheduled and retrying ones, due and ranked now, with their counts as they are;
+        must leave queued and running ones untouched. The key of a revived job is live again unless it was
+        freed."""
         ...
 
     def edit(self, job: str, payload: str) -> Plan[Selected]:
@@ -391,15 +400,16 @@ class Store(Protocol):
     # --- time ------------------------------------------------------------------------------------------------------
 
     def promote(self, limit: int) -> Plan[Claimed]:
-        """Must queue what has come due, without its reason, and expire what is past its time in whatever state it
-        waits, about `limit` jobs of each; answers no grants, but `next_due`, and `more` while there is more to do."""
+        """Must queue what has come due, without its reason, and expire what is past its time in whatever
+        state it waits, about `limit` jobs of each; answers no grants, but `next_due`, and `more` while there
+        is more to do."""
         ...
 
     def prune(self, rules: PruneRules, limit: int) -> Plan[Pruned]:
-        """Must drop results past their time to live (the job then reads `result_expired`), and delete ended jobs,
-        free keys and forgotten workers past the rules, about `limit` rows at a time, resuming where it left; repeated
-        until `done` it must have removed all that was past the rules when it began. A job deleted so leaves its live
-        key behind. A worker that holds jobs is never forgotten."""
+        """Must drop results past their time to live (the job then reads `result_expired`), and delete ended
+        jobs, free keys and forgotten workers past the rules, about `limit` rows at a time, resuming where it
+        left; repeated until `done` it must have removed all that was past the rules when it began. A job
+        deleted so leaves its live key behind. A worker that holds jobs is never forgotten."""
         ...
 
     # --- reading ---------------------------------------------------------------------------------------------------
@@ -431,12 +441,13 @@ class Store(Protocol):
     # --- queues, cluster, schema -----------------------------------------------------------------------------------
 
     def queues(self, changes: Sequence[QueueChange] = ()) -> Plan[dict[str, bool]]:
-        """Must apply the changes and answer the queues that were ever changed, with whether they are paused."""
+        """Must apply the changes and answer the queues that were ever changed, with whether they are
+        paused."""
         ...
 
     def lead(self, name: str, holder: str, ttl: int) -> Plan[Leadership]:
-        """Must give the named lead to `holder` if it is free, lapsed or already its own; the term grows with every
-        change of holder, and never goes back."""
+        """Must give the named lead to `holder` if it is free, lapsed or already its own; the term grows with
+        every change of holder, and never goes back."""
         ...
 
     def resign(self, name: str, holder: str) -> Plan[None]:
@@ -444,8 +455,8 @@ class Store(Protocol):
         ...
 
     def migrate(self) -> Plan[int]:
-        """Must bring the schema to this version's, however many processes try at once; refuses a newer one with
-        SchemaError. Answers the version."""
+        """Must bring the schema to this version's, however many processes try at once; refuses a newer one
+        with SchemaError. Answers the version."""
         ...
 
     def version(self) -> Plan[int]:
@@ -477,8 +488,9 @@ class Shell(Protocol):
     """I/O for one store, blocking. Safe to call from several threads."""
 
     def run(self, plan: Plan[T], timeout: float | None = None) -> T:
-        """Run the plan in a transaction. Raises StoreTimeout once `timeout` seconds (default: the shell's own, 5 s)
-        passed before it could be accepted, StoreUnavailable, StoreFull, OutcomeUnknown, SchemaError."""
+        """Run the plan in a transaction. Raises StoreTimeout once `timeout` seconds (default: the shell's
+        own, 5 s) passed before it could be accepted, StoreUnavailable, StoreFull, OutcomeUnknown,
+        SchemaError."""
         ...
 
     def changed(self) -> int:
@@ -502,7 +514,8 @@ class AsyncShell(Protocol):
     """The same for an event loop: the two differ in one word."""
 
     async def run(self, plan: Plan[T], timeout: float | None = None) -> T:
-        """As `Shell.run`. Cancelling the caller does not tear a transaction: it is finished in the background."""
+        """As `Shell.run`. Cancelling the caller does not tear a transaction: it is finished in the
+        background."""
         ...
 
     async def close(self) -> None:
@@ -523,13 +536,13 @@ class Opened(Protocol):
         ...
 
     def own(self, connection: Any) -> Shell:
-        """A narrower shell over the caller's own connection: no begin, no commit, no restart; a savepoint per plan.
-        Raises CapabilityMissing where the store has no `caller_transaction`."""
+        """A narrower shell over the caller's own connection: no begin, no commit, no restart; a savepoint per
+        plan. Raises CapabilityMissing where the store has no `caller_transaction`."""
         ...
 
     def run_directory(self) -> str | None:
-        """Where worker lock files live when every user of the store is on one machine, so that the kernel judges who
-        is alive; None when leases judge."""
+        """Where worker lock files live when every user of the store is on one machine, so that the kernel
+        judges who is alive; None when leases judge."""
         ...
 
     def close(self) -> None:
@@ -538,7 +551,7 @@ class Opened(Protocol):
 
 
 def token_hash(token: Token) -> int:
-    """A 63-bit number for `WorkerReport.held_hash`, the same in every process and language: the low bits of the id
-    mixed with the fence by an odd multiplier (Knuth's 64-bit one)."""
+    """A 63-bit number for `WorkerReport.held_hash`, the same in every process and language: the low bits of
+    the id mixed with the fence by an odd multiplier (Knuth's 64-bit one)."""
     low = int(token.id[-12:], 16)
     return ((low ^ token.fence) * 6364136223846793005) & 0x7FFFFFFFFFFFFFFF
