@@ -277,7 +277,7 @@ class Store(Protocol):
 
     capabilities: frozenset[str]
 
-    # --- jobs ------------------------------------------------------------------------------------------------------
+    # --- jobs ---------------------------------------------------------------------------------------------
 
     def enqueue(self, jobs: Sequence[NewJob]) -> Plan[list[Enqueued]]:
         """Must store each job once and answer in the order given. A job whose id is already stored must
@@ -336,7 +336,7 @@ class Store(Protocol):
         or None. Raises LeaseLost, in both cases, when the token no longer runs."""
         ...
 
-    # --- grants ----------------------------------------------------------------------------------------------------
+    # --- grants -------------------------------------------------------------------------------------------
 
     def recover(self, worker: str, seq: int) -> Plan[list[Held]]:
         """After a lost claim answer. Must wait out the original claim, close every seq up to this one, and
@@ -347,7 +347,7 @@ class Store(Protocol):
         """Must answer every token that the worker holds in the store's eyes."""
         ...
 
-    # --- workers ---------------------------------------------------------------------------------------------------
+    # --- workers ------------------------------------------------------------------------------------------
 
     def beat(self, reports: Sequence[WorkerReport]) -> Plan[list[BeatAnswer]]:
         """Must register or renew each worker (lease until now + hold) unless it was taken, and answer which
@@ -374,7 +374,7 @@ class Store(Protocol):
         """Must answer every worker that beat within its lease, and those that lapsed untaken."""
         ...
 
-    # --- operator --------------------------------------------------------------------------------------------------
+    # --- operator -----------------------------------------------------------------------------------------
 
     def cancel(self, selection: Selection) -> Plan[Selected]:
         """Must make waiting jobs `cancelled` at once, mark running ones as asked, and leave ended ones
@@ -397,7 +397,7 @@ class Store(Protocol):
         """Must remove jobs that are not running, with all they own, their idempotency keys included."""
         ...
 
-    # --- time ------------------------------------------------------------------------------------------------------
+    # --- time ---------------------------------------------------------------------------------------------
 
     def promote(self, limit: int) -> Plan[Claimed]:
         """Must queue what has come due, without its reason, and expire what is past its time in whatever
@@ -412,7 +412,7 @@ class Store(Protocol):
         deleted so leaves its live key behind. A worker that holds jobs is never forgotten."""
         ...
 
-    # --- reading ---------------------------------------------------------------------------------------------------
+    # --- reading ------------------------------------------------------------------------------------------
 
     def fetch(self, ids: Sequence[str]) -> Plan[list[Job | None]]:
         """Must answer in the order given, None for what is not there."""
@@ -438,7 +438,7 @@ class Store(Protocol):
         """Must read the facts about one job together."""
         ...
 
-    # --- queues, cluster, schema -----------------------------------------------------------------------------------
+    # --- queues, cluster, schema --------------------------------------------------------------------------
 
     def queues(self, changes: Sequence[QueueChange] = ()) -> Plan[dict[str, bool]]:
         """Must apply the changes and answer the queues that were ever changed, with whether they are
