@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from windlass.core.duration import Duration, seconds
+from windlass.core.duration import seconds
 
 Curve = Literal["exponential", "linear", "constant", "polynomial"]
 
@@ -20,13 +20,13 @@ class Backoff(msgspec.Struct, frozen=True, omit_defaults=True):
     shortens a wait, so a retry is never earlier than its curve (I12). Full additive jitter spreads a crowd that
     failed at one instant over a whole period.
 
-    Parameters: `base` and `max` are durations ("1s", a timedelta, seconds), `factor` >= 1. Raises ValueError
+    Parameters: `base` and `max` are durations ("1s", "10m", or seconds), `factor` >= 1. Raises ValueError
     naming the field. The defaults wait 1, 2, 4, 8 s between five attempts, plus up to 100 %.
     """
 
-    base: Duration = 1.0
+    base: str | float = 1.0
     factor: float = 2.0
-    max: Duration = 3_600.0
+    max: str | float = 3_600.0
     jitter: float = 1.0
     curve: Curve = "exponential"
 
@@ -40,7 +40,7 @@ class Backoff(msgspec.Struct, frozen=True, omit_defaults=True):
 
     def wait(self, failures: int, chance: float) -> float:
         """Seconds to wait after `failures` failed attempts (>= 1); `chance` in [0, 1) draws the jitter."""
-        base, most = float(self.base), float(self.max)  # type: ignore[arg-type]  # __post_init__ made both floats
+        base, most = float(self.base), float(self.max)
         # 2.0**1024 overflows: past 60 doublings every curve is over its maximum of a year anyway.
         n = min(failures, 60) if self.curve == "exponential" else failures
         plain = min(_CURVES[self.curve](base, self.factor, n), most)

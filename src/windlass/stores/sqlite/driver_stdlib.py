@@ -1,0 +1,77 @@
+"""SQLite through the standard library's module, for jobs inside the application's own database."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from typing import Any
+
+from windlass.core import errors
+from windlass.ports.plan import Rows
+from windlass.stores.sqlite.driver import Busy
+
+VERSION = sqlite3.sqlite_version
+
+_BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
+_AWAY = {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM}
+
+
+class StdlibDriver:
+    """One sqlite3 connection, of our own or the caller's."""
+
+    def __init__(self, path: str | sqlite3.Connection) -> None:
+        try:
+            self.raw = path if isinstance(path, sqlite3.Connection) else _connect(path)
+        except sqlite3.Error as error:
+            raise translate(error) from error
+
+    def execute(self, sql: str, params: Sequence[Any] = ()) -> Rows:
+        """See Driver."""
+        cursor = None
+        try:
+            cursor = self.raw.cursor()
+            cursor.row_factory = None  # the caller's own factory would change what a plan reads
+            return cursor.execute(sql, params).fetchall()
+        except sqlite3.Error as error:
+            raise translate(error) from error
+        finally:
+            if cursor is not None:
+                cursor.close()
+
+    def many(self, sql: str, rows: Sequence[tuple[Any, ...]]) -> None:
+        """See Driver."""
+        try:
+            self.raw.executemany(sql, rows).close()
+        except sqlite3.Error as error:
+            raise translate(error) from error
+
+    def in_transaction(self) -> bool:
+        """See Driver."""
+        return self.raw.in_transaction
+
+    def close(self) -> None:
+        """See Driver."""
+        self.raw.close()
+
+
+def _connect(path: str) -> sqlite3.Connection:
+    return sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False, cached_statements=200)
+
+
+def translate(error: sqlite3.Error) -> Exception:
+    """As driver_apsw.translate."""
+    code = getattr(error, "sqlite_errorcode", 0)
+    plain = code & 0xFF
+    if plain in _BUSY:
+        return Busy(str(error))
+    if plain == sqlite3.SQLITE_FULL:
+        return errors.StoreFull(f"the disk is full: {error}")
+    if code == sqlite3.SQLITE_IOERR_FSYNC:
+        return errors.OutcomeUnknown(f"a flush to the disk failed: {error}")
+    if plain in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}:
+        return errors.StoreCorrupt(f"the file is damaged or is no database: {error}")
+    if plain in _AWAY:
+        return errors.StoreUnavailable(f"the file cannot be used: {error}")
+    if "no such table" in str(error):
+        return errors.SchemaError(f"the store has no schema yet, run `windlass store migrate`: {error}")
+    return errors.StoreError(str(error))

@@ -1,0 +1,99 @@
+"""Enqueue: from new jobs to rows, once each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from windlass.core.job import NewJob
+from windlass.ports.plan import NOW, Statement, Steps, plan
+from windlass.ports.store import Enqueued
+
+KEY_KEEP = 86_400_000_000
+"""An idempotency key stays taken for 24 hours after its job ended."""
+
+_encode = msgspec.json.encode
+
+
+def as_json(value: object) -> str:
+    """A statement's single parameter."""
+    return _encode(value).decode()
+
+
+class Enqueueing:
+    """The operation `enqueue`, also used for the children of a completed job."""
+
+    @plan
+    def enqueue(self, jobs: Sequence[NewJob]) -> Steps[list[Enqueued]]:
+        """See Store.enqueue."""
+        now = (yield NOW)[0][0]
+        return (yield from self._insert(jobs, now))
+
+    def _insert(self, jobs: Sequence[NewJob], now: int) -> Steps[list[Enqueued]]:
+        answers: list[Enqueued | None] = [None] * len(jobs)
+        if any(job.idempotency_key is not None for job in jobs):
+            yield from self._known_keys(jobs, answers, now)
+        fresh = [job for job, answer in zip(jobs, answers, strict=True) if answer is None]
+        if fresh:
+            yield from self._insert_fresh(fresh, now)
+        return [answer or Enqueued(job.id, True) for job, answer in zip(jobs, answers, strict=True)]
+
+    def _insert_fresh(self, jobs: Sequence[NewJob], now: int) -> Steps[None]:
+        tail, before = (yield Statement("jobs_tail"))[0]
+        rows = [_row(job, tail + n, now) for n, job in enumerate(jobs, 1)]
+        # An id that is stored already is this same job, re-sent because its answer was lost: the conflict clause
+        # leaves it alone, and the statements below see only the rows that are new.
+        yield Statement("job_insert", many=rows)
+        if any(row[9] <= now for row in rows):
+            yield Statement("ready_insert_new", (tail, now))
+        if any(row[9] > now for row in rows):
+            yield Statement("waiting_insert_new", (tail, now))
+        if any(row[11] is not None for row in rows):
+            yield Statement("expiring_insert_new", (tail,))
+        keyed = [
+            (job.tenant, job.task, job.idempotency_key, job.digest, job.id)
+            for job in jobs
+            if job.idempotency_key is not None
+        ]
+        if keyed:
+            yield Statement("key_insert", many=keyed)
+
+    def _known_keys(self, jobs: Sequence[NewJob], answers: list[Enqueued | None], now: int) -> Steps[None]:
+        """Answer the jobs whose key is taken; of two with one key in the batch, the first takes it."""
+        wanted = [(j.tenant, j.task, j.idempotency_key) for j in jobs if j.idempotency_key is not None]
+        owners: dict[tuple[str, str, str | None], tuple[str, str]] = {}
+        for tenant, task, key, owner, digest, free_at, finished in (yield Statement("keys_find", (as_json(wanted),))):
+            free = free_at if free_at is not None else None if finished is None else finished + KEY_KEEP
+            if free is None or free > now:
+                owners[tenant, task, key] = (owner, digest)
+        for n, job in enumerate(jobs):
+            if job.idempotency_key is None:
+                continue
+            owner, digest = owners.setdefault((job.tenant, job.task, job.idempotency_key), (job.id, job.digest))
+            if owner != job.id:
+                answers[n] = Enqueued(owner, False, conflict=digest != job.digest)
+
+
+def _row(job: NewJob, seq: int, now: int) -> tuple[Any, ...]:
+    due = job.at if job.at is not None else now + job.after
+    expires = job.expires_at
+    if expires is None and job.expires_after is not None:
+        expires = now + job.expires_after
+    return (
+        seq,
+        job.id,
+        job.tenant,
+        job.task,
+        job.version,
+        job.queue,
+        job.priority,
+        job.head_start,
+        now,
+        due,
+        due - job.head_start,
+        expires,
+        job.payload,
+        job.meta,
+    )

@@ -1,0 +1,142 @@
+"""What operators do to jobs, and what time does to old ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from windlass.core.job import State
+from windlass.ports.plan import NOW, Statement, Steps, plan
+from windlass.ports.store import Pruned, PruneRules, QueueChange, Selected, Selection
+from windlass.stores.sqlite.enqueue import as_json
+from windlass.stores.sqlite.reading import Reading
+
+WAITING = frozenset({State.QUEUED, State.SCHEDULED, State.RETRYING, State.BLOCKED})
+
+
+class Place(NamedTuple):
+    """Where a job lies, as much as moving it takes."""
+
+    id: str
+    seq: int
+    state: State
+    fence: int
+    lane: int
+    queue: str
+    rank: int
+    meta: str
+
+
+class Operator(Reading):
+    """The operations by ids or by filter; each answers what it changed, and changes nothing on a dry run."""
+
+    @plan
+    def cancel(self, selection: Selection) -> Steps[Selected]:
+        """See Store.cancel."""
+        now = (yield NOW)[0][0]
+        places, missing = yield from self._places(selection)
+        waiting = [p for p in places if p.state in WAITING]
+        running = [p for p in places if p.state is State.RUNNING]
+        if not selection.dry_run:
+            yield from self._unplace(waiting)
+            ended = [(p.seq, State.CANCELLED.value, "cancelled", now, p.fence) for p in waiting]
+            yield Statement("ended_insert_unrun", many=ended)
+            yield Statement("held_cancel", many=[(p.id,) for p in running])
+        return _selected(places, waiting, missing, asked=running)
+
+    @plan
+    def revive(self, selection: Selection) -> Steps[Selected]:
+        """See Store.revive."""
+        now = (yield NOW)[0][0]
+        places, missing = yield from self._places(selection)
+        ended = [p for p in places if p.state.terminal]
+        early = [p for p in places if p.state in {State.SCHEDULED, State.RETRYING}]
+        if not selection.dry_run:
+            for p in ended:
+                fence = (yield Statement("ended_fence", (p.seq,)))[0][0]
+                yield Statement("attempt_from_ended", (p.seq,))
+                yield Statement("ended_remove", (p.seq,))
+                yield Statement("job_revive", (max(fence, p.fence) + 1, now, p.seq))
+            yield Statement("waiting_remove", many=[(p.seq,) for p in early])
+            yield Statement("job_due_now", many=[(now, p.seq) for p in early])
+            yield Statement("ready_insert", many=[(p.seq,) for p in [*ended, *early]])
+        return _selected(places, [*ended, *early], missing)
+
+    @plan
+    def edit(self, job: str, payload: str) -> Steps[Selected]:
+        """See Store.edit."""
+        places, missing = yield from self._places(Selection((job,)))
+        still = [p for p in places if p.state is not State.RUNNING]
+        yield Statement("job_edit", many=[(payload, p.seq) for p in still])
+        return _selected(places, still, missing)
+
+    @plan
+    def delete(self, selection: Selection) -> Steps[Selected]:
+        """See Store.delete."""
+        places, missing = yield from self._places(selection)
+        still = [p for p in places if p.state is not State.RUNNING]
+        if not selection.dry_run:
+            yield from self._unplace([p for p in still if not p.state.terminal])
+            yield Statement("keys_drop_of", many=[(p.seq,) for p in still])
+            yield from self._drop([p.seq for p in still])
+        return _selected(places, still, missing)
+
+    def _places(self, selection: Selection) -> Steps[tuple[list[Place], tuple[str, ...]]]:
+        ids: Sequence[str] = selection.ids
+        if selection.filter is not None:
+            found = yield from self._search(selection.filter, selection.limit, None)
+            ids = [job.id for job in found]
+        rows = yield Statement("places_by_id", (as_json(list(dict.fromkeys(ids))),))
+        places = [Place(r[0], r[1], State(r[2]), *r[3:]) for r in rows]
+        known = {p.id for p in places}
+        return places, tuple(i for i in ids if i not in known)
+
+    def _unplace(self, places: Sequence[Place]) -> Steps[None]:
+        queued = [(p.lane, p.queue, p.rank, p.seq) for p in places if p.state is State.QUEUED]
+        yield Statement("ready_remove", many=queued)
+        yield Statement("waiting_remove", many=[(p.seq,) for p in places])
+
+    def _drop(self, seqs: Sequence[int]) -> Steps[None]:
+        rows = [(seq,) for seq in seqs]
+        for table in ("ended", "attempts", "once", "progress", "logs", "job"):
+            yield Statement(f"drop_{table}", many=rows)
+
+    @plan
+    def prune(self, rules: PruneRules, limit: int) -> Steps[Pruned]:
+        """See Store.prune. Walks `ended` in slices, remembering where it stopped: an index on the time of the end
+        would cost every job a b-tree write to save this walk a few reads."""
+        now = (yield NOW)[0][0]
+        mark = yield Statement("mark_get", ("prune",))
+        start = mark[0][0] if mark else 0
+        rows = yield Statement("prune_slice", (start, limit))
+        keep = {s: getattr(rules, s.value) for s in State if s.terminal}
+        old = [r[0] for r in rows if (age := keep[State(r[1])]) is not None and r[2] + age <= now]
+        gone = set(old)
+        stale = [(r[0],) for r in rows if r[0] not in gone and r[3] and r[4] is not None and r[4] <= now]
+        yield Statement("keys_outlive", many=[(rules.keys, seq) for seq in old])
+        yield from self._drop(old)
+        yield Statement("result_drop", many=stale)
+        done = len(rows) < limit
+        yield Statement("mark_put", ("prune", 0 if done else rows[-1][0]))
+        keys = yield from self._count("keys_prune", (now,))
+        workers = yield from self._count("workers_prune", (now - rules.workers,))
+        return Pruned(len(old), len(stale), keys, workers, done)
+
+    def _count(self, name: str, params: tuple[int, ...]) -> Steps[int]:
+        before = (yield Statement("changes"))[0][0]
+        yield Statement(name, params)
+        return int((yield Statement("changes"))[0][0] - before)
+
+    @plan
+    def queues(self, changes: Sequence[QueueChange] = ()) -> Steps[dict[str, bool]]:
+        """See Store.queues."""
+        yield Statement("queue_put", many=[(c.queue, int(c.paused)) for c in changes])
+        return {name: bool(paused) for name, paused in (yield Statement("queues_all"))}
+
+
+def _selected(
+    places: Sequence[Place], changed: Sequence[Place], missing: tuple[str, ...], asked: Sequence[Place] = ()
+) -> Selected:
+    touched = {p.id for p in [*changed, *asked]}
+    ids: Callable[[Sequence[Place]], tuple[str, ...]] = lambda some: tuple(p.id for p in some)
+    return Selected(ids(changed), ids(asked), ids([p for p in places if p.id not in touched]), missing)

@@ -1,0 +1,154 @@
+"""Reading: jobs, histories, counts, and the facts behind `why`."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+import msgspec
+
+from windlass.core.job import Attempt, Job, LogLine, State
+from windlass.ports.plan import NOW, Statement, Steps, plan
+from windlass.ports.store import Filter, Page, QueueStats, Stats, Why, WorkerInfo
+from windlass.stores.sqlite.enqueue import as_json
+
+CAP = 10_000
+"""Where the cheap counts stop."""
+
+_job = msgspec.json.Decoder(Job)
+_attempt = msgspec.json.Decoder(Attempt)
+_line = msgspec.json.Decoder(LogLine)
+_infos = msgspec.json.Decoder(list[WorkerInfo])
+
+_SOURCES = {
+    State.QUEUED: "search_ready",
+    State.RUNNING: "search_held",
+    State.SCHEDULED: "search_waiting",
+    State.RETRYING: "search_waiting",
+    State.DEAD: "search_unhappy",
+    State.CANCELLED: "search_unhappy",
+    State.EXPIRED: "search_unhappy",
+}
+
+
+class Reading:
+    """The operations that change nothing."""
+
+    @plan(write=False)
+    def fetch(self, ids: Sequence[str]) -> Steps[list[Job | None]]:
+        """See Store.fetch."""
+        return (yield from self._fetch(ids))
+
+    def _fetch(self, ids: Sequence[str]) -> Steps[list[Job | None]]:
+        rows = yield Statement("jobs_by_id", (as_json(list(ids)),))
+        found = {job.id: job for job in (_job.decode(row[0]) for row in rows)}
+        return [found.get(i) for i in ids]
+
+    @plan(write=False)
+    def attempts(self, job: str) -> Steps[list[Attempt]]:
+        """See Store.attempts."""
+        return (yield from self._attempts(job))
+
+    def _attempts(self, job: str) -> Steps[list[Attempt]]:
+        seq = yield Statement("seq_of", (job,))
+        if not seq:
+            return []
+        return [_attempt.decode(row[0]) for row in (yield Statement("attempts_of", (seq[0][0],)))]
+
+    @plan(write=False)
+    def logs(self, job: str, after: int = 0) -> Steps[list[LogLine]]:
+        """See Store.logs."""
+        seq = yield Statement("seq_of", (job,))
+        if not seq:
+            return []
+        return [_line.decode(row[0]) for row in (yield Statement("logs_of", (seq[0][0], after)))]
+
+    @plan(write=False)
+    def search(self, filter: Filter, limit: int, after: str | None = None) -> Steps[Page]:
+        """See Store.search."""
+        jobs = yield from self._search(filter, limit + 1, after)
+        return Page(jobs[:limit], jobs[limit - 1].id if len(jobs) > limit else None)
+
+    def _search(self, filter: Filter, limit: int, after: str | None) -> Steps[list[Job]]:
+        before = 2**62
+        if after is not None:
+            seq = yield Statement("seq_of", (after,))
+            before = seq[0][0] if seq else before
+        f = filter
+        states = as_json(f.states) if f.states else None
+        row = (f.queue, f.task, f.since, f.until, f.tenant, before, f.tag, f.reason, f.parent, states, limit)
+        found: dict[int, Job] = {}
+        # A rare state is found from the table it lies in, not by walking a million jobs that ended well.
+        for source in sorted({_SOURCES.get(s, "search_all") for s in f.states} or {"search_all"}):
+            for seq_, text in (yield Statement(source, row)):
+                found[seq_] = _job.decode(text)
+        return [found[s] for s in sorted(found, reverse=True)[:limit]]
+
+    @plan(write=False)
+    def stats(self, exact: bool = False) -> Steps[Stats]:
+        """See Store.stats."""
+        now = (yield NOW)[0][0]
+        cap = -1 if exact else CAP
+        states: dict[str, int] = {s.value: 0 for s in State}
+        queues: dict[str, dict[str, int]] = defaultdict(lambda: {"queued": 0, "waiting": 0, "running": 0})
+        heads: dict[str, int] = {}
+        for lane in (0, 1):
+            for (queue,) in (yield Statement("ready_queues", (lane,))):
+                count = (yield Statement("stats_ready", (lane, queue, cap)))[0][0]
+                queues[queue]["queued"] += count
+                states["queued"] += count
+                head = (yield Statement("ready_head", (lane, queue)))[0][0]
+                heads[queue] = min(head, heads.get(queue, head))
+        for state, queue, count in (yield Statement("stats_waiting", (cap,))):
+            queues[queue]["waiting"] += count
+            states[state] += count
+        for queue, count in (yield Statement("stats_held")):
+            queues[queue]["running"] += count
+            states["running"] += count
+        yield from self._count_ended(states, cap)
+        paused: dict[str, int] = dict((yield Statement("queues_all")))
+        for queue in paused:
+            queues[queue]  # noqa: B018 - a queue that was ever paused is shown, also when it is empty
+        rows = [
+            QueueStats(q, bool(paused.get(q)), **n, oldest_due=max(0, now - heads[q]) if q in heads else None)
+            for q, n in sorted(queues.items())
+        ]
+        return Stats(states, rows, now, exact)
+
+    def _count_ended(self, states: dict[str, int], cap: int) -> Steps[None]:
+        if cap < 0:
+            states.update((yield Statement("stats_ended")))
+            return
+        states.update((yield Statement("stats_unhappy")))
+        unhappy = states["dead"] + states["cancelled"] + states["expired"]
+        ended = (yield Statement("stats_ended_capped", (cap + unhappy,)))[0][0]
+        states["completed"] = max(0, ended - unhappy)
+
+    @plan(write=False)
+    def why(self, job: str) -> Steps[Why | None]:
+        """See Store.why."""
+        now = (yield NOW)[0][0]
+        found = (yield from self._fetch([job]))[0]
+        if found is None:
+            return None
+        place = (yield Statement("places_by_id", (as_json([job]),)))[0]
+        ahead = (yield Statement("ready_ahead", (place[4], place[5], place[6], place[1])))[0][0]
+        paused: dict[str, int] = dict((yield Statement("queues_all")))
+        workers = _infos.decode((yield Statement("workers_list"))[0][0])
+        attempts = yield from self._attempts(job)
+        return Why(
+            job=found,
+            now=now,
+            paused=bool(paused.get(found.queue)),
+            ahead=ahead,
+            workers=tuple(workers),
+            attempts=tuple(attempts),
+        )
+
+    @plan(write=False)
+    def audit(self) -> Steps[list[str]]:
+        """See Store.audit."""
+        found = [f"integrity: {row[0]}" for row in (yield Statement("integrity")) if row[0] != "ok"]
+        found += [f"job {i} lies in {n} places" for i, n in (yield Statement("audit_places"))]
+        found += [f"{table}: row {seq} has no owner" for table, seq in (yield Statement("audit_orphans"))]
+        return found

@@ -1,0 +1,137 @@
+"""Workers: their leases, their deaths, and the lead among their supervisors."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+import msgspec
+
+from windlass.core.job import ErrorInfo, Failed, Lost, Meta, Outcome, Token, Transition
+from windlass.core.machine import decide
+from windlass.ports.plan import NOW, Plan, Statement, Steps, plan
+from windlass.ports.store import (
+    BeatAnswer,
+    Death,
+    Leadership,
+    Reaped,
+    WorkerInfo,
+    WorkerReport,
+    token_hash,
+)
+from windlass.stores.sqlite.claim import HeldRow, held_rows
+from windlass.stores.sqlite.enqueue import as_json
+from windlass.stores.sqlite.settle import Settling, under_fence
+
+_tokens = msgspec.json.Decoder(list[Token])
+_infos = msgspec.json.Decoder(list[WorkerInfo])
+_meta = msgspec.json.Decoder(Meta)
+
+
+class Workers(Settling):
+    """The operations of liveness."""
+
+    @plan
+    def beat(self, reports: Sequence[WorkerReport]) -> Steps[list[BeatAnswer]]:
+        """See Store.beat."""
+        now = (yield NOW)[0][0]
+        answers = []
+        for r in reports:
+            state = yield Statement("worker_state", (r.id,))
+            if state and state[0][0]:
+                answers.append(BeatAnswer(r.id, taken=True))
+                continue
+            row = (r.id, r.supervisor, r.host, r.pid, r.state, r.slots, r.busy, as_json(r.queues), as_json(r.tasks))
+            yield Statement("worker_beat", (*row, now, r.hold))
+            cancel = yield Statement("cancelling_of", (r.id,))
+            tokens = yield from self._tokens(r.id)
+            mixed = 0
+            for token in tokens:
+                mixed ^= token_hash(token)
+            mismatch = (r.held, r.held_hash) != (len(tokens), mixed)
+            answers.append(BeatAnswer(r.id, False, tuple(c[0] for c in cancel), mismatch, now + r.hold))
+        return answers
+
+    @plan(write=False)
+    def held(self, worker: str) -> Steps[list[Token]]:
+        """See Store.held."""
+        return (yield from self._tokens(worker))
+
+    def _tokens(self, worker: str) -> Steps[list[Token]]:
+        return _tokens.decode((yield Statement("held_tokens", (worker,)))[0][0])
+
+    def reap(self, deaths: Sequence[Death]) -> Plan[list[Reaped]]:
+        """See Store.reap."""
+        # Drawn before the first yield: a plan that is restarted must decide the same.
+        return self._reap(deaths, random.random())  # noqa: S311 - jitter, not a secret
+
+    @plan
+    def _reap(self, deaths: Sequence[Death], chance: float) -> Steps[list[Reaped]]:
+        now = (yield NOW)[0][0]
+        answers = []
+        for death in deaths:
+            may = yield from self._may_take(death, now)
+            jobs = (yield from self._take(death, now, chance)) if may else 0
+            answers.append(Reaped(death.worker, may, jobs))
+        return answers
+
+    def _may_take(self, death: Death, now: int) -> Steps[bool]:
+        state = yield Statement("worker_state", (death.worker,))
+        if not state or state[0][0]:
+            return False
+        if death.observed:
+            return True
+        lapsed = yield Statement("workers_lapsed", (death.reaper, now))
+        return (death.worker,) in lapsed
+
+    def _take(self, death: Death, now: int, chance: float) -> Steps[int]:
+        # Order matters: once the worker is marked and its fences are moved, nothing that it still sends can apply.
+        yield Statement("worker_take", (death.worker,))
+        yield Statement("held_refence", (now, death.worker))
+        rows = held_rows.decode((yield Statement("held_of", (death.worker,)))[0][0])
+        if not rows:
+            return 0
+        moves = [_verdict(row, death, chance) for row in rows]
+        grants = yield from self._grants(row.id for row in rows)
+        yield from self._apply([(grants[t.id], under_fence(grants[t.id], t)) for t in moves], now)
+        return len(rows)
+
+    @plan(write=False)
+    def lapsed(self, reaper: str) -> Steps[list[str]]:
+        """See Store.lapsed."""
+        now = (yield NOW)[0][0]
+        return [row[0] for row in (yield Statement("workers_lapsed", (reaper, now)))]
+
+    @plan(write=False)
+    def workers(self) -> Steps[list[WorkerInfo]]:
+        """See Store.workers."""
+        return _infos.decode((yield Statement("workers_list"))[0][0])
+
+    @plan
+    def lead(self, name: str, holder: str, ttl: int) -> Steps[Leadership]:
+        """See Store.lead."""
+        now = (yield NOW)[0][0]
+        found = yield Statement("lead_get", (name,))
+        owner, term, until = found[0] if found else (holder, 0, 0)
+        if until > now and owner != holder:
+            return Leadership(owner, term, False)
+        term += int(owner != holder or until <= now)
+        yield Statement("lead_put", (name, holder, term, now + ttl))
+        return Leadership(holder, term, True)
+
+    @plan
+    def resign(self, name: str, holder: str) -> Steps[None]:
+        """See Store.resign."""
+        yield Statement("lead_free", (name, holder))
+
+
+def _verdict(row: HeldRow, death: Death, chance: float) -> Transition:
+    guilty = dict(death.guilty).get(row.id)
+    outcome: Outcome
+    if guilty is not None:
+        outcome = Failed(ErrorInfo("HardTimeout" if guilty == "hard_timeout" else "Killed", death.detail), reason=guilty)
+    else:
+        started = death.executing is None or row.id in death.executing
+        outcome = Lost(started, death.alone and started, death.explained, death.detail)
+    return decide(row, _meta.decode(row.meta).policy, outcome, chance)
+
