@@ -318,8 +318,9 @@ class Store(Protocol):
         with no result, no children and no further run; the history keeps how the attempt itself ended. An
         uncharged transition gives its attempt back. A state that waits is due `after` from now, and ranked
         anew unless `keep_rank`; `queued` keeps its due time as well. `result_ttl` counts from this moment. An
-        ended job must read the error it ended by, any other the last error there was; `worker` and
-        `started_at` are those of the current run, or of the one that ended the job."""
+        ended job must read the error it ended by, any other the last error there was; a queued or running one
+        reads no reason. `worker` and `started_at` are those of the current run, or of the one that ended the
+        job."""
         ...
 
     def report(
@@ -446,8 +447,8 @@ class Store(Protocol):
         ...
 
     def lead(self, name: str, holder: str, ttl: int) -> Plan[Leadership]:
-        """Must give the named lead to `holder` if it is free, lapsed or already its own; the term grows with
-        every change of holder, and never goes back."""
+        """Must give the named lead to `holder` if it is free, lapsed or already its own; the term grows
+        whenever a lead begins (after another holder, a lapse or a resignation), not when it is renewed."""
         ...
 
     def resign(self, name: str, holder: str) -> Plan[None]:
