@@ -1,0 +1,293 @@
+"""The life of a job: enqueued, claimed, run, settled."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from windlass.core.errors import LeaseLost
+from windlass.core.job import (
+    Attempt,
+    Held,
+    LogLine,
+    NewJob,
+    Progress,
+    Settled,
+    State,
+    Token,
+    Transition,
+)
+from windlass.core.machine import parked_for
+from windlass.ports.plan import NOW, Steps, plan
+from windlass.ports.store import CLAIM_WINDOW, KEY_KEEP, LOG_LINES, Claimed, ClaimRequest, Enqueued
+from windlass.stores.memory.tables import Key, Row, Tables, replace
+
+PROMOTE = 1_000
+"""How many jobs a claim promotes on its way, so that its cost has a bound."""
+
+
+class Life:
+    """The operations that move jobs. Every plan reads the clock, then changes things in one go."""
+
+    def __init__(self) -> None:
+        self.data = Tables()
+
+    # --- enqueue -------------------------------------------------------------------------------------------
+
+    @plan
+    def enqueue(self, jobs: Sequence[NewJob]) -> Steps[list[Enqueued]]:
+        """See Store.enqueue."""
+        now = (yield NOW)[0][0]
+        return [self._enqueue(job, now) for job in jobs]
+
+    def _enqueue(self, job: NewJob, now: int) -> Enqueued:
+        place = None if job.idempotency_key is None else (job.tenant, job.task, job.idempotency_key)
+        owned = self.data.keys.get(place) if place else None
+        if owned and not self._live(owned, now):
+            owned = None
+        if job.id in self.data.jobs or (owned and owned.owner == job.id):
+            return Enqueued(job.id, inserted=True)
+        if owned:
+            return Enqueued(owned.owner, inserted=False, conflict=owned.digest != job.digest)
+        if place:
+            self.data.keys[place] = Key(job.id, job.digest)
+        self.data.enqueued += 1
+        self.data.jobs[job.id] = _new_row(job, self.data.enqueued, now)
+        return Enqueued(job.id, inserted=True)
+
+    def _live(self, key: Key, now: int) -> bool:
+        ended = self._ended_at(key)
+        return ended is None or now < ended + KEY_KEEP
+
+    def _ended_at(self, key: Key) -> int | None:
+        """When the owner of a key ended; None while it has not."""
+        owner = self.data.jobs.get(key.owner)
+        return owner.finished_at if owner else key.ended_at
+
+    # --- time ----------------------------------------------------------------------------------------------
+
+    @plan
+    def promote(self, limit: int) -> Steps[Claimed]:
+        """See Store.promote."""
+        now = (yield NOW)[0][0]
+        self._come_due(now, limit)
+        more = any(self.data.jobs.until(line, now, 1) for line in ("due", "expiring"))
+        return Claimed([], self._next_due(now), more)
+
+    def _come_due(self, now: int, limit: int) -> None:
+        for row in self.data.jobs.until("due", now, limit):
+            self.data.jobs[row.new.id] = replace(row, state=State.QUEUED, reason=None)
+        for row in self.data.jobs.until("expiring", now, limit):
+            self._expire(row, now)
+
+    def _expire(self, row: Row, now: int) -> None:
+        self._end(row, State.EXPIRED, "expired", now)
+
+    def _end(self, row: Row, state: State, reason: str | None, now: int) -> None:
+        """End a job that waits, without an attempt."""
+        self.data.jobs[row.new.id] = replace(
+            row, state=state, reason=reason, finished_at=now, worker=None, started_at=None, error=None
+        )
+
+    def _next_due(self, now: int) -> int | None:
+        due = self.data.jobs.first("due")
+        return None if due is None else max(0, due - now)
+
+    # --- claim ---------------------------------------------------------------------------------------------
+
+    @plan
+    def claim(self, worker: str, seq: int, request: ClaimRequest) -> Steps[Claimed]:
+        """See Store.claim."""
+        now = (yield NOW)[0][0]
+        refused = self._refuse(worker, seq)
+        if refused:
+            return refused
+        self._come_due(now, PROMOTE)
+        granted: list[Held] = []
+        more = False
+        for quota in request.quotas:
+            room = min(quota.limit, request.limit - len(granted))
+            found, cut = self._look(quota.queue, room, request, now)
+            granted += [self._grant(row, worker, seq, now) for row in found]
+            more = more or cut
+        return Claimed(granted, self._next_due(now), more or 0 < request.limit <= len(granted))
+
+    @plan
+    def claim_ids(self, worker: str, seq: int, ids: Sequence[str]) -> Steps[Claimed]:
+        """See Store.claim_ids."""
+        now = (yield NOW)[0][0]
+        refused = self._refuse(worker, seq)
+        if refused:
+            return refused
+        self._come_due(now, PROMOTE)
+        rows = [self.data.jobs[id] for id in dict.fromkeys(ids) if id in self.data.jobs]
+        free = [row for row in rows if not row.suspect and not self.data.paused.get(row.new.queue)]
+        found = [row for row in free if _claimable(row, now)]
+        return Claimed([self._grant(row, worker, seq, now) for row in found], self._next_due(now))
+
+    def _refuse(self, worker: str, seq: int) -> Claimed | None:
+        known = self.data.workers.get(worker)
+        if known is None or known.taken:
+            return Claimed([], alive=False)
+        return Claimed([]) if seq <= known.closed else None
+
+    def _look(self, queue: str, room: int, request: ClaimRequest, now: int) -> tuple[list[Row], bool]:
+        """The jobs of one queue to grant, and whether there may be more. Looks at a bounded window only: one
+        full of jobs that this worker cannot run is parked, else every claim to come would walk past them."""
+        if room <= 0 or self.data.paused.get(queue):
+            return [], False
+        window = self.data.jobs.line("ready", (request.suspects, queue), room + CLAIM_WINDOW)
+        ready = [row for row in window if _claimable(row, now)]
+        found = [row for row in ready if (row.new.task, row.new.version) not in request.exclude][:room]
+        full = len(window) == room + CLAIM_WINDOW
+        if full and not found:
+            for row in ready:
+                self._park(row, now)
+        return found, full or len(found) == room
+
+    def _park(self, row: Row, now: int) -> None:
+        due = now + round(parked_for(now - row.created_at) * 1e6)
+        self.data.jobs[row.new.id] = replace(row, state=State.SCHEDULED, reason="unknown_task", due_at=due)
+
+    def _grant(self, row: Row, worker: str, seq: int, now: int) -> Held:
+        running = replace(
+            row,
+            state=State.RUNNING,
+            fence=max(row.fence + 1, now),
+            attempt=row.attempt + 1,
+            worker=worker,
+            grant=seq,
+            started_at=now,
+        )
+        self.data.jobs[row.new.id] = running
+        return running.as_held()
+
+    @plan
+    def recover(self, worker: str, seq: int) -> Steps[list[Held]]:
+        """See Store.recover. The original is waited out by the shell's lock."""
+        yield NOW
+        known = self.data.workers.get(worker)
+        if known:
+            self.data.workers[worker] = replace(known, closed=max(known.closed, seq))
+        return [row.as_held() for row in self.data.jobs.line("held", worker) if row.grant == seq]
+
+    # --- settle --------------------------------------------------------------------------------------------
+
+    @plan
+    def settle(self, worker: str, transitions: Sequence[Transition]) -> Steps[list[Settled]]:  # noqa: ARG002
+        """See Store.settle. The fence alone says who may write, so the name of the worker is not asked."""
+        now = (yield NOW)[0][0]
+        return [self._settle(transition, now) for transition in transitions]
+
+    def _settle(self, t: Transition, now: int) -> Settled:
+        row = self.data.jobs.get(t.id)
+        if row is None:
+            return Settled.GONE
+        if not self._runs(row, t.fence):
+            # The history is the receipt: what was settled under this very fence stands in it.
+            return Settled.ALREADY if self._receipt(t.id, t.fence) else Settled.STALE
+        self._apply(row, t, now)
+        return Settled.APPLIED
+
+    def _runs(self, row: Row | None, fence: int) -> bool:
+        return row is not None and row.state is State.RUNNING and row.fence == fence
+
+    def _receipt(self, job: str, fence: int) -> bool:
+        return any(attempt.fence == fence for attempt in self.data.attempts.get(job, ()))
+
+    def _apply(self, row: Row, t: Transition, now: int) -> None:
+        if row.cancelling and t.cancel_wins:
+            t = replace(t, state=State.CANCELLED, reason="cancelled", result=None, children=())
+        past = Attempt(row.attempt, row.fence, row.worker, row.started_at, now, t.outcome, t.reason, t.error)
+        self.data.attempts[t.id] = (*self.data.attempts.get(t.id, ()), past)
+        counted = replace(
+            row,
+            attempt=row.attempt if t.charged else row.attempt - 1,
+            crashes=row.crashes + t.crash,
+            losses=row.losses + t.loss,
+            suspect=row.suspect if t.suspect is None else t.suspect,
+            cancelling=False,
+        )
+        self.data.jobs[t.id] = _ended(counted, t, now) if t.state.terminal else _waiting(counted, t, now)
+        for child in t.children:
+            self._enqueue(child, now)
+
+    # --- what a running job writes -------------------------------------------------------------------------
+
+    @plan
+    def report(
+        self, progress: Sequence[tuple[Token, Progress]], logs: Sequence[tuple[Token, LogLine]]
+    ) -> Steps[list[Token]]:
+        """See Store.report."""
+        yield NOW
+        tokens = dict.fromkeys([token for token, _ in (*progress, *logs)])
+        dead = [token for token in tokens if not self._runs(self.data.jobs.get(token.id), token.fence)]
+        for token, latest in progress:
+            if token not in dead:
+                text = msgspec.json.encode(latest).decode()
+                self.data.jobs[token.id] = replace(self.data.jobs[token.id], progress=text)
+        for token, line in logs:
+            kept = self.data.logs.get(token.id, ())
+            if token not in dead and len(kept) < LOG_LINES:
+                self.data.logs[token.id] = (*kept, line)
+        return dead
+
+    @plan
+    def once(self, token: Token, name: str, value: str | None) -> Steps[str | None]:
+        """See Store.once."""
+        yield NOW
+        if not self._runs(self.data.jobs.get(token.id), token.fence):
+            raise LeaseLost(token.id, f"job {token.id} was taken over: {name!r} was not recorded")
+        known = self.data.first_results.get(token.id, {})
+        if name not in known and value is not None:
+            self.data.first_results[token.id] = known | {name: value}
+        return known.get(name, value)
+
+
+def _new_row(job: NewJob, seq: int, now: int) -> Row:
+    due = job.at if job.at is not None else now + job.after
+    expires = job.expires_at
+    if expires is None and job.expires_after is not None:
+        expires = now + job.expires_after
+    return Row(
+        seq=seq,
+        new=job,
+        payload=job.payload,
+        state=State.SCHEDULED if due > now else State.QUEUED,
+        created_at=now,
+        due_at=due,
+        rank=due - job.head_start,
+        expires_at=expires,
+    )
+
+
+def _claimable(row: Row, now: int) -> bool:
+    return row.state is State.QUEUED and (row.expires_at is None or row.expires_at > now)
+
+
+def _ended(row: Row, t: Transition, now: int) -> Row:
+    return replace(
+        row,
+        state=t.state,
+        reason=t.reason,
+        finished_at=now,
+        result=t.result,
+        result_until=None if t.result is None else now + t.result_ttl,
+        error=t.error,
+    )
+
+
+def _waiting(row: Row, t: Transition, now: int) -> Row:
+    queued = t.state is State.QUEUED
+    due = row.due_at if queued else now + t.after
+    return replace(
+        row,
+        state=t.state,
+        reason=None if queued else t.reason,
+        due_at=due,
+        rank=row.rank if t.keep_rank else due - row.new.head_start,
+        worker=None,
+        started_at=None,
+        error=t.error or row.error,
+    )

@@ -1,0 +1,192 @@
+"""What operators do to jobs, and what time does to old ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import islice
+
+from windlass.core.job import State
+from windlass.ports.plan import NOW, Steps, plan
+from windlass.ports.store import KEY_KEEP, Pruned, PruneRules, QueueChange, Selected, Selection
+from windlass.stores.memory.reading import Reading
+from windlass.stores.memory.tables import Row, replace
+
+CHANGED, ASKED, UNTOUCHED = "changed", "asked", "untouched"
+Verdict = Callable[[Row], str]
+
+
+class Operator(Reading):
+    """The operations by ids or by filter; each answers what it changed, and changes nothing on a dry run."""
+
+    @plan
+    def cancel(self, selection: Selection) -> Steps[Selected]:
+        """See Store.cancel."""
+        now = (yield NOW)[0][0]
+
+        def change(row: Row) -> None:
+            if row.state is State.RUNNING:
+                self.data.jobs[row.new.id] = replace(row, cancelling=True)
+            else:
+                self._end(row, State.CANCELLED, "cancelled", now)
+
+        return self._act(selection, _cancellable, change)
+
+    @plan
+    def revive(self, selection: Selection) -> Steps[Selected]:
+        """See Store.revive."""
+        now = (yield NOW)[0][0]
+
+        def change(row: Row) -> None:
+            queued = replace(row, state=State.QUEUED, reason=None, due_at=now, rank=now - row.new.head_start)
+            self.data.jobs[row.new.id] = _afresh(queued, now) if row.state.terminal else queued
+
+        return self._act(selection, _revivable, change)
+
+    @plan
+    def edit(self, job: str, payload: str) -> Steps[Selected]:
+        """See Store.edit."""
+        yield NOW
+
+        def change(row: Row) -> None:
+            self.data.jobs[job] = replace(row, payload=payload)
+
+        return self._act(Selection((job,)), _not_running, change)
+
+    @plan
+    def delete(self, selection: Selection) -> Steps[Selected]:
+        """See Store.delete."""
+        yield NOW
+
+        def change(row: Row) -> None:
+            place = (row.new.tenant, row.new.task, row.new.idempotency_key or "")
+            owned = self.data.keys.get(place)
+            if owned and owned.owner == row.new.id:
+                del self.data.keys[place]
+            self._remove(row)
+
+        return self._act(selection, _not_running, change)
+
+    def _act(self, selection: Selection, verdict: Verdict, change: Callable[[Row], None]) -> Selected:
+        found: dict[str, list[str]] = {CHANGED: [], ASKED: [], UNTOUCHED: [], "missing": []}
+        for id in self._chosen(selection, verdict):
+            row = self.data.jobs.get(id)
+            word = verdict(row) if row else "missing"
+            found[word].append(id)
+            if row and word in {CHANGED, ASKED} and not selection.dry_run:
+                change(row)
+        return Selected(**{word: tuple(ids) for word, ids in found.items()})
+
+    def _chosen(self, selection: Selection, verdict: Verdict) -> list[str]:
+        if selection.filter is None:
+            return list(dict.fromkeys(selection.ids))
+        # A running job that was asked already would be asked for ever by whoever repeats until done.
+        fits: Verdict = lambda row: UNTOUCHED if row.cancelling else verdict(row)
+        rows = self._matching(selection.filter, None, lambda row: fits(row) != UNTOUCHED)
+        return [row.new.id for row in islice(rows, selection.limit)]
+
+    def _remove(self, row: Row) -> None:
+        id = row.new.id
+        del self.data.jobs[id]
+        for table in (self.data.attempts, self.data.logs, self.data.first_results):
+            if id in table:
+                del table[id]
+
+    # --- time ----------------------------------------------------------------------------------------------
+
+    @plan
+    def prune(self, rules: PruneRules, limit: int) -> Steps[Pruned]:
+        """See Store.prune."""
+        now = (yield NOW)[0][0]
+        results = self.data.jobs.until("result", now, limit)
+        for row in results:
+            self.data.jobs[row.new.id] = replace(row, result=None, result_until=None, result_expired=True)
+        old = self._old(rules, limit - len(results), now)
+        for row in old:
+            self._outlive(row)
+            self._remove(row)
+        keys = self._prune_keys(min(rules.keys, KEY_KEEP), now)
+        workers = self._prune_workers(now - rules.workers, now)
+        return Pruned(len(old), len(results), keys, workers, done=len(results) + len(old) < limit)
+
+    def _old(self, rules: PruneRules, limit: int, now: int) -> list[Row]:
+        ages = {
+            State.COMPLETED: rules.completed,
+            State.CANCELLED: rules.cancelled,
+            State.EXPIRED: rules.expired,
+            State.DEAD: rules.dead,
+        }
+        found: list[Row] = []
+        for state, age in ages.items():
+            if age is not None:
+                found += self.data.jobs.until("ended", now - age, limit - len(found), state)
+        return found
+
+    def _outlive(self, row: Row) -> None:
+        """Leave the key of a pruned job behind, with the time at which its owner ended."""
+        place = (row.new.tenant, row.new.task, row.new.idempotency_key or "")
+        owned = self.data.keys.get(place)
+        if owned and owned.owner == row.new.id:
+            self.data.keys[place] = replace(owned, ended_at=row.finished_at)
+
+    def _prune_keys(self, age: int, now: int) -> int:
+        ends = [(place, self._ended_at(key)) for place, key in self.data.keys.items()]
+        free = [place for place, ended in ends if ended is not None and ended + age <= now]
+        for place in free:
+            del self.data.keys[place]
+        return len(free)
+
+    def _prune_workers(self, before: int, now: int) -> int:
+        forgotten = [
+            id
+            for id, worker in self.data.workers.items()
+            if (worker.taken or now > worker.lease_until)
+            and worker.beat_at < before
+            and not self.data.jobs.line("held", id, 1)
+        ]
+        for id in forgotten:
+            del self.data.workers[id]
+        return len(forgotten)
+
+    # --- queues --------------------------------------------------------------------------------------------
+
+    @plan
+    def queues(self, changes: Sequence[QueueChange] = ()) -> Steps[dict[str, bool]]:
+        """See Store.queues."""
+        yield NOW
+        for change in changes:
+            self.data.paused[change.queue] = change.paused
+        return dict(self.data.paused)
+
+
+def _cancellable(row: Row) -> str:
+    if row.state is State.RUNNING:
+        return ASKED
+    return UNTOUCHED if row.state.terminal else CHANGED
+
+
+def _revivable(row: Row) -> str:
+    early = row.state in {State.SCHEDULED, State.RETRYING}
+    return CHANGED if early or row.state.terminal else UNTOUCHED
+
+
+def _not_running(row: Row) -> str:
+    return UNTOUCHED if row.state is State.RUNNING else CHANGED
+
+
+def _afresh(row: Row, now: int) -> Row:
+    return replace(
+        row,
+        attempt=0,
+        crashes=0,
+        losses=0,
+        suspect=False,
+        fence=max(row.fence + 1, now),
+        worker=None,
+        started_at=None,
+        finished_at=None,
+        expires_at=None,
+        result=None,
+        result_until=None,
+        result_expired=False,
+        error=None,
+    )

@@ -1,0 +1,151 @@
+"""Reading: jobs, histories, counts, and the facts behind `why`."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice, pairwise
+
+import msgspec
+
+from windlass.core.job import Attempt, Job, LogLine, Meta, State
+from windlass.ports.plan import NOW, Steps, plan
+from windlass.ports.store import Filter, Page, QueueStats, Stats, Why
+from windlass.stores.memory.tables import LINES, Row
+from windlass.stores.memory.workers import Liveness
+
+AHEAD = 10_000
+"""Where the place in line stops being counted."""
+
+
+class Reading(Liveness):
+    """The operations that change nothing."""
+
+    @plan(write=False)
+    def fetch(self, ids: Sequence[str]) -> Steps[list[Job | None]]:
+        """See Store.fetch."""
+        yield NOW
+        rows = [self.data.jobs.get(id) for id in ids]
+        return [row.as_job() if row else None for row in rows]
+
+    @plan(write=False)
+    def attempts(self, job: str) -> Steps[list[Attempt]]:
+        """See Store.attempts."""
+        yield NOW
+        return list(self.data.attempts.get(job, ()))
+
+    @plan(write=False)
+    def logs(self, job: str, after: int = 0) -> Steps[list[LogLine]]:
+        """See Store.logs."""
+        yield NOW
+        return list(self.data.logs.get(job, ())[after:])
+
+    @plan(write=False)
+    def search(self, filter: Filter, limit: int, after: str | None = None) -> Steps[Page]:
+        """See Store.search."""
+        yield NOW
+        rows = self._matching(filter, after, lambda _: True)
+        jobs = [row.as_job() for row in islice(rows, limit + 1)]
+        return Page(jobs[:limit], jobs[limit - 1].id if len(jobs) > limit else None)
+
+    def _matching(self, wanted: Filter, after: str | None, fits: Callable[[Row], bool]) -> Iterator[Row]:
+        last = self.data.jobs.get(after) if after is not None else None
+        walk = self.data.jobs.backwards(last.seq if last else None)
+        return (row for row in walk if _matches(row, wanted) and fits(row))
+
+    @plan(write=False)
+    def stats(self, exact: bool = False) -> Steps[Stats]:  # noqa: ARG002
+        """See Store.stats. Counting a dict is cheap, so these are always exact."""
+        now = (yield NOW)[0][0]
+        counts = Counter((row.new.queue, row.state) for row in self.data.jobs.values())
+        states = {state.value: sum(counts[q, s] for q, s in counts if s is state) for state in State}
+        open_queues = {queue for queue, state in counts if not state.terminal}
+        queues = [self._glance(queue, counts, now) for queue in sorted(open_queues | self.data.paused.keys())]
+        return Stats(states, queues, now, exact=True)
+
+    def _glance(self, queue: str, counts: Counter[tuple[str, State]], now: int) -> QueueStats:
+        ready = [row for suspect in (False, True) for row in self.data.jobs.line("ready", (suspect, queue))]
+        return QueueStats(
+            queue,
+            self.data.paused.get(queue, False),
+            queued=counts[queue, State.QUEUED],
+            waiting=counts[queue, State.SCHEDULED] + counts[queue, State.RETRYING],
+            running=counts[queue, State.RUNNING],
+            oldest_due=max(0, now - min(row.due_at for row in ready)) if ready else None,
+        )
+
+    @plan(write=False)
+    def why(self, job: str) -> Steps[Why | None]:
+        """See Store.why."""
+        now = (yield NOW)[0][0]
+        row = self.data.jobs.get(job)
+        if row is None:
+            return None
+        return Why(
+            job=row.as_job(),
+            now=now,
+            paused=self.data.paused.get(row.new.queue, False),
+            ahead=min(self.data.jobs.before(row), AHEAD),
+            workers=tuple(self._untaken()),
+            attempts=self.data.attempts.get(job, ()),
+        )
+
+    @plan(write=False)
+    def audit(self) -> Steps[list[str]]:
+        """See Store.audit."""
+        yield NOW
+        return [*self._misplaced(), *self._unheld(), *self._contradictions()]
+
+    def _misplaced(self) -> Iterator[str]:
+        """Jobs that stand in another line than their row says."""
+        rows = self.data.jobs.values()
+        says = {(name, row.new.id): place_of(row) for name, place_of in LINES.items() for row in rows}
+        stands = {
+            (name, id): (which, place)
+            for (name, which), line in self.data.jobs.lines.items()
+            for place, _, id in line
+        }
+        for (name, id), place in says.items():
+            if stands.pop((name, id), None) != place:
+                yield f"job {id} does not stand in line {name!r} where its row says"
+        for name, id in stands:
+            yield f"job {id} stands in line {name!r} but is not stored"
+
+    def _unheld(self) -> Iterator[str]:
+        for row in self.data.jobs.values():
+            if row.state is State.RUNNING:
+                worker = self.data.workers.get(row.worker or "")
+                if worker is None or worker.taken:
+                    yield f"job {row.new.id} runs, but its worker {row.worker} is gone"
+
+    def _contradictions(self) -> Iterator[str]:
+        for id, row in self.data.jobs.items():
+            if row.state.terminal != (row.finished_at is not None):
+                yield f"job {id} is {row.state} and finished_at is {row.finished_at}"
+            fences = [attempt.fence for attempt in self.data.attempts.get(id, ())]
+            if any(later <= sooner for sooner, later in pairwise([*fences, row.fence + 1])):
+                yield f"job {id} has fences that do not grow: {fences}, now {row.fence}"
+        for table in ("attempts", "logs", "first_results"):
+            for id in getattr(self.data, table).keys() - self.data.jobs.keys():
+                yield f"{table} of job {id}, which is not stored"
+
+
+def _matches(row: Row, wanted: Filter) -> bool:
+    return (
+        row.new.tenant == wanted.tenant
+        and (not wanted.states or row.state in wanted.states)
+        and wanted.queue in {None, row.new.queue}
+        and wanted.task in {None, row.new.task}
+        and wanted.reason in {None, row.reason}
+        and (wanted.since is None or row.created_at >= wanted.since)
+        and (wanted.until is None or row.created_at < wanted.until)
+        and (wanted.tag is None or wanted.tag in _meta(row).tags)
+        and wanted.parent in {None, _meta(row).parent_id if wanted.parent is not None else None}
+    )
+
+
+def _meta(row: Row) -> Meta:
+    try:
+        return msgspec.json.decode(row.new.meta, type=Meta)
+    except msgspec.DecodeError:
+        return Meta()

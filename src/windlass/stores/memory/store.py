@@ -1,0 +1,26 @@
+"""The memory store whole: the executable specification of `ports.store.Store`."""
+
+from __future__ import annotations
+
+from windlass.ports.plan import NOW, Steps, plan
+from windlass.stores.memory.operator import Operator
+
+SCHEMA = 1
+
+
+class MemoryStore(Operator):
+    """Every operation of `ports.store.Store` on plain dicts. Nothing outlives the process."""
+
+    capabilities = frozenset({"atomic_batch", "push", "search"})
+
+    @plan
+    def migrate(self) -> Steps[int]:
+        """See Store.migrate."""
+        yield NOW
+        return SCHEMA
+
+    @plan(write=False)
+    def version(self) -> Steps[int]:
+        """See Store.version."""
+        yield NOW
+        return SCHEMA

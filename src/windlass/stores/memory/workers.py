@@ -1,0 +1,163 @@
+"""Workers: their leases, their deaths, and the lead among their supervisors."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+import msgspec
+
+from windlass.core.job import ErrorInfo, Failed, Held, Lost, Meta, Outcome, Policy, Token
+from windlass.core.machine import decide
+from windlass.ports.plan import NOW, Steps, plan
+from windlass.ports.store import (
+    BeatAnswer,
+    Death,
+    Leadership,
+    Reaped,
+    WorkerInfo,
+    WorkerReport,
+    token_hash,
+)
+from windlass.stores.memory.jobs import Life
+from windlass.stores.memory.tables import Lead, Row, Worker, replace
+
+
+class Liveness(Life):
+    """Who is alive, who is not, and what becomes of the jobs of the dead."""
+
+    @plan
+    def beat(self, reports: Sequence[WorkerReport]) -> Steps[list[BeatAnswer]]:
+        """See Store.beat."""
+        now = (yield NOW)[0][0]
+        return [self._beat(report, now) for report in reports]
+
+    def _beat(self, report: WorkerReport, now: int) -> BeatAnswer:
+        known = self.data.workers.get(report.id)
+        if known and known.taken:
+            return BeatAnswer(report.id, taken=True)
+        unbroken = known is not None and now <= known.lease_until
+        self.data.workers[report.id] = Worker(
+            report=report,
+            started_at=known.started_at if known else now,
+            since=known.since if known and unbroken else now,
+            beat_at=now,
+            lease_until=now + report.hold,
+            closed=known.closed if known else 0,
+        )
+        held = self.data.jobs.line("held", report.id)
+        mixed = 0
+        for row in held:
+            mixed ^= token_hash(_token(row))
+        cancel = tuple(row.new.id for row in held if row.cancelling)
+        mismatch = (report.held, report.held_hash) != (len(held), mixed)
+        return BeatAnswer(report.id, False, cancel, mismatch, now + report.hold)
+
+    @plan(write=False)
+    def held(self, worker: str) -> Steps[list[Token]]:
+        """See Store.held."""
+        yield NOW
+        return [_token(row) for row in self.data.jobs.line("held", worker)]
+
+    @plan
+    def reap(self, deaths: Sequence[Death]) -> Steps[list[Reaped]]:
+        """See Store.reap."""
+        dice = random.Random()
+        now = (yield NOW)[0][0]
+        return [self._reap(death, now, dice) for death in deaths]
+
+    def _reap(self, death: Death, now: int, dice: random.Random) -> Reaped:
+        known = self.data.workers.get(death.worker)
+        if known is None or known.taken:
+            return Reaped(death.worker, taken=known is not None)
+        if not death.observed and death.worker not in self._lapsed(death.reaper, now):
+            return Reaped(death.worker, taken=False)
+        self.data.workers[death.worker] = replace(known, taken=True)
+        orphans = self.data.jobs.line("held", death.worker)
+        for row in orphans:
+            fenced = replace(row, fence=max(row.fence + 1, now))
+            held = fenced.as_held()
+            self._apply(fenced, decide(held, _policy(held), _verdict(held, death), dice.random()), now)
+        return Reaped(death.worker, taken=True, jobs=len(orphans))
+
+    @plan(write=False)
+    def lapsed(self, reaper: str) -> Steps[list[str]]:
+        """See Store.lapsed."""
+        now = (yield NOW)[0][0]
+        return self._lapsed(reaper, now)
+
+    def _lapsed(self, reaper: str, now: int) -> list[str]:
+        judge = self.data.workers.get(reaper)
+        if judge is None or judge.taken or now > judge.lease_until or now < judge.since + judge.report.hold:
+            return []  # a reaper that was cut off itself cannot tell who was
+        return [id for id, other in self.data.workers.items() if not other.taken and now > other.lease_until]
+
+    @plan(write=False)
+    def workers(self) -> Steps[list[WorkerInfo]]:
+        """See Store.workers."""
+        yield NOW
+        return self._untaken()
+
+    def _untaken(self) -> list[WorkerInfo]:
+        return [_info(worker) for worker in self.data.workers.values() if not worker.taken]
+
+    # --- cluster -------------------------------------------------------------------------------------------
+
+    @plan
+    def lead(self, name: str, holder: str, ttl: int) -> Steps[Leadership]:
+        """See Store.lead."""
+        now = (yield NOW)[0][0]
+        known = self.data.leads.get(name) or Lead("", 0, 0)
+        free = known.until <= now
+        if not free and known.holder != holder:
+            return Leadership(known.holder, known.term, leading=False)
+        term = known.term + 1 if free else known.term
+        self.data.leads[name] = Lead(holder, term, now + ttl)
+        return Leadership(holder, term, leading=True)
+
+    @plan
+    def resign(self, name: str, holder: str) -> Steps[None]:
+        """See Store.resign."""
+        yield NOW
+        known = self.data.leads.get(name)
+        if known and known.holder == holder:
+            self.data.leads[name] = replace(known, until=0)
+
+
+def _token(row: Row) -> Token:
+    return Token(row.new.id, row.fence)
+
+
+def _policy(held: Held) -> Policy:
+    try:
+        return msgspec.json.decode(held.meta, type=Meta).policy
+    except msgspec.DecodeError:
+        return Policy()  # one unreadable row must not keep its neighbours from being taken over (I23)
+
+
+def _verdict(held: Held, death: Death) -> Outcome:
+    guilt = dict(death.guilty).get(held.id)
+    if guilt is not None:
+        kind = guilt.replace("_", " ").title().replace(" ", "")
+        return Failed(ErrorInfo(kind, death.detail), reason=guilt)
+    started = death.executing is None or held.id in death.executing
+    return Lost(started, death.alone and started, death.explained, death.detail)
+
+
+def _info(worker: Worker) -> WorkerInfo:
+    said = worker.report
+    return WorkerInfo(
+        said.id,
+        said.supervisor,
+        said.host,
+        said.pid,
+        said.state,
+        said.slots,
+        said.busy,
+        said.queues,
+        said.tasks,
+        worker.started_at,
+        worker.beat_at,
+        worker.lease_until,
+        worker.taken,
+    )
