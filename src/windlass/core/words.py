@@ -1,0 +1,62 @@
+"""Values in words, for people: instants, spans, counts, and text from jobs, which is never trusted."""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+
+_UNITS = ((86_400, "d"), (3_600, "h"), (60, "m"))
+# C0 and C1 move the cursor, ring, or answer for the user; the marks of U+202A..202E and U+2066..2069 turn the
+# reading order round; lone surrogates cannot be written at all.
+_HOSTILE = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufeff]")
+_EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+
+
+def printable(text: str, *, lines: bool = False) -> str:
+    """`text`, with whatever could drive a terminal or forge a line escaped; `lines` keeps line ends."""
+    if lines:
+        return "\n".join(printable(line.replace("\t", "    ")) for line in text.split("\n"))
+    return _HOSTILE.sub(_escape, text)
+
+
+def brief(text: str, most: int = 200) -> str:
+    """The first line of `text`, at most `most` characters of it."""
+    first = text.strip().partition("\n")[0].rstrip()
+    return first if len(first) <= most else first[: most - 1] + "…"
+
+
+def instant(micros: int | None) -> str | None:
+    """Microseconds since 1970 as an ISO 8601 instant in UTC: 2026-11-22T10:00:00.250Z. None stays None."""
+    if micros is None:
+        return None
+    try:
+        moment = _EPOCH + dt.timedelta(microseconds=micros)
+    except OverflowError:  # a job may be scheduled for whenever 64 bits can say
+        return f"{micros} microseconds since 1970"
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def span(micros: float) -> str:
+    """A span of time, two units at most: 250ms, 1.5s, 42s, 3m 5s, 2h, 4d 3h."""
+    seconds = max(0.0, micros / 1e6)
+    if seconds < 1:
+        return f"{seconds * 1e3:.0f}ms"
+    if seconds < 10:
+        return f"{seconds:.1f}".removesuffix(".0") + "s"
+    whole = round(seconds)
+    for position, (size, unit) in enumerate(_UNITS):
+        if whole >= size:
+            small, name = _UNITS[position + 1] if position + 1 < len(_UNITS) else (1, "s")
+            rest = whole % size // small
+            return f"{whole // size}{unit}" + (f" {rest}{name}" if rest else "")
+    return f"{whole}s"
+
+
+def count(number: int, noun: str) -> str:
+    """A number with its noun: 1 job, 2 jobs, 10,000 jobs."""
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")
+
+
+def _escape(match: re.Match[str]) -> str:
+    code = ord(match.group())
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
