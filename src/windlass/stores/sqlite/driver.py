@@ -1,4 +1,4 @@
-"""What the shell needs of a SQLite library. One file each: driver_apsw.py (its own, current SQLite), driver_stdlib.py."""
+"""What the shell needs of a SQLite library, of which there are two: driver_apsw.py and driver_stdlib.py."""
 
 from __future__ import annotations
 

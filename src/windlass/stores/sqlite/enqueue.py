@@ -41,7 +41,7 @@ class Enqueueing:
         return [answer or Enqueued(job.id, True) for job, answer in zip(jobs, answers, strict=True)]
 
     def _insert_fresh(self, jobs: Sequence[NewJob], now: int) -> Steps[None]:
-        tail, before = (yield Statement("jobs_tail"))[0]
+        tail = (yield Statement("jobs_tail"))[0][0]
         rows = [_row(job, tail + n, now) for n, job in enumerate(jobs, 1)]
         # An id that is stored already is this same job, re-sent because its answer was lost: the conflict clause
         # leaves it alone, and the statements below see only the rows that are new.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import socket
@@ -17,7 +18,7 @@ class HintListener:
         os.makedirs(directory, mode=0o700, exist_ok=True)
         self._path = os.path.join(directory, f"hint-{secrets.token_hex(4)}.sock")
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
-        with _short(directory) as prefix:
+        with ShortPath(directory) as prefix:
             self._socket.bind(prefix + os.path.basename(self._path))
 
     def fileno(self) -> int:
@@ -65,7 +66,7 @@ class Hints:
             return
         if self._socket is None:
             self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
-        with _short(self._directory) as prefix:
+        with ShortPath(self._directory) as prefix:
             for name in self._names:
                 try:
                     self._socket.sendto(b"!", prefix + name)
@@ -81,7 +82,7 @@ class Hints:
             self._socket = None
 
 
-class _short:
+class ShortPath:
     """A prefix for names in `directory` that fits the 108 bytes of a socket address, however deep it lies."""
 
     def __init__(self, directory: str) -> None:
@@ -100,7 +101,5 @@ class _short:
 
 
 def _forget(path: str) -> None:
-    try:
+    with contextlib.suppress(OSError):
         os.unlink(path)
-    except OSError:
-        pass

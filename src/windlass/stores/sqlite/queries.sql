@@ -18,7 +18,7 @@ INSERT INTO schema_version (version, applied) VALUES (?, ?)
 -- --- enqueue --------------------------------------------------------------------------------------------------
 
 -- name: jobs_tail
-SELECT ifnull(max(seq), 0), total_changes() FROM jobs
+SELECT ifnull(max(seq), 0) FROM jobs
 
 -- name: changes
 SELECT total_changes()

@@ -108,7 +108,7 @@ class Reading:
         yield from self._count_ended(states, cap)
         paused: dict[str, int] = dict((yield Statement("queues_all")))
         for queue in paused:
-            queues[queue]  # noqa: B018 - a queue that was ever paused is shown, also when it is empty
+            queues[queue]  # a queue that was ever paused is shown, also when it is empty
         rows = [
             QueueStats(q, bool(paused.get(q)), **n, oldest_due=max(0, now - heads[q]) if q in heads else None)
             for q, n in sorted(queues.items())

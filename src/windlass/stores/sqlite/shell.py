@@ -292,5 +292,5 @@ def _rollback(driver: Driver) -> None:
 
 def _pause(name: str, deadline: float, wait: float) -> None:
     if time.monotonic() + wait > deadline:
-        raise StoreTimeout(f"{name}: the store stayed locked by another process until the deadline; nothing was applied")
-    time.sleep(wait * (0.5 + random.random() / 2))  # noqa: S311 - spreads the waiters
+        raise StoreTimeout(f"{name}: another process kept the store locked until the deadline; nothing was applied")
+    time.sleep(wait * (0.5 + random.random() / 2))

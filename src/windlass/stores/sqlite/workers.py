@@ -63,7 +63,7 @@ class Workers(Settling):
     def reap(self, deaths: Sequence[Death]) -> Plan[list[Reaped]]:
         """See Store.reap."""
         # Drawn before the first yield: a plan that is restarted must decide the same.
-        return self._reap(deaths, random.random())  # noqa: S311 - jitter, not a secret
+        return self._reap(deaths, random.random())
 
     @plan
     def _reap(self, deaths: Sequence[Death], chance: float) -> Steps[list[Reaped]]:
@@ -129,7 +129,8 @@ def _verdict(row: HeldRow, death: Death, chance: float) -> Transition:
     guilty = dict(death.guilty).get(row.id)
     outcome: Outcome
     if guilty is not None:
-        outcome = Failed(ErrorInfo("HardTimeout" if guilty == "hard_timeout" else "Killed", death.detail), reason=guilty)
+        kind = "HardTimeout" if guilty == "hard_timeout" else "Killed"
+        outcome = Failed(ErrorInfo(kind, death.detail), reason=guilty)
     else:
         started = death.executing is None or row.id in death.executing
         outcome = Lost(started, death.alone and started, death.explained, death.detail)

@@ -1,0 +1,395 @@
+"""The executor: starts handlers where they belong and turns what happens to them into outcomes.
+
+It never waits for the store: outcomes go to the worker's settler through `done`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import heapq
+import logging
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Any
+
+from windlass.runtime.verdict import classify
+
+from windlass.core.codec import error_info
+from windlass.core.duration import seconds
+from windlass.core.errors import Discard, LeaseLost, PayloadTooLarge, Retry, Snooze, StoreError, WindlassError
+from windlass.core.job import (
+    Cancelled,
+    Discarded,
+    ErrorInfo,
+    Failed,
+    Held,
+    Outcome,
+    Released,
+    Snoozed,
+    Succeeded,
+)
+from windlass.core.machine import decide
+from windlass.runtime.context import Context, current_run
+from windlass.runtime.registry import Mode, Registry, TaskDef
+from windlass.runtime.run import Run
+from windlass.runtime.slots import now_ns
+
+if TYPE_CHECKING:
+    from windlass.runtime.link import Link
+
+    from windlass.ports.store import Opened
+
+log = logging.getLogger("windlass.worker")
+
+EAGER = sys.version_info >= (3, 12)
+"""A coroutine stepped outside a Task breaks asyncio.timeout and TaskGroup; a Task started eagerly does not."""
+
+Call = tuple[list[Any], dict[str, Any]]
+
+
+class Executor:
+    """Runs up to `concurrency` jobs at once. All methods but the thread bodies belong to the event loop."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        opened: Opened,
+        link: Link,
+        concurrency: int,
+        worker_id: str,
+        done: Callable[[Run, Outcome], None],
+        settled: Callable[[Run], None],
+        report: Callable[[Run, Any], None],
+    ) -> None:
+        self._registry = registry
+        self._opened = opened
+        self._link = link
+        self._worker_id = worker_id
+        self._done = done
+        self._settled = settled
+        self._report = report
+        self.resources: dict[type, Any] = {}
+        self.running: dict[str, Run] = {}
+        self._free = list(range(concurrency - 1, -1, -1))
+        self._loop = asyncio.get_running_loop()
+        self._threads = Threads(concurrency, self._loop, self._in_thread, self._thread_ended)
+        self._timers = Timers(self._loop, self._time_out)
+
+    @property
+    def free(self) -> int:
+        """How many more jobs could start now."""
+        return len(self._free)
+
+    def start(self, held: Held) -> None:
+        """Start one job; `done` (or `settled`) is called on the loop when it ends, perhaps before this returns."""
+        taskdef = self._registry.tasks[held.task]
+        run = Run(held, taskdef, self._free.pop(), self._loop.time(), self._opened, self._report)
+        self.running[held.id] = run
+        policy = run.meta.policy
+        hard = 0
+        if policy.timeout is not None:
+            self._timers.add(run, policy.timeout)
+            hard = now_ns() + round((policy.timeout + policy.grace) * 1e9)
+        try:
+            call = taskdef.bind(held.payload, held.version)
+            self._inject(run, call)
+        except Exception as error:
+            self._end(run, Failed(error_info(error), permanent=isinstance(error, WindlassError), reason="payload"))
+            return
+        if taskdef.mode is Mode.PROCESS:
+            run.task = self._loop.create_task(self._in_process(run, hard))
+            return
+        self._link.table.begin(run.slot, held.id, held.fence, hard, exclusive=taskdef.exclusive)
+        if taskdef.mode is Mode.ASYNC:
+            self._start_async(run, call)
+        else:
+            self._threads.submit(run, call)
+
+    def _inject(self, run: Run, call: Call) -> None:
+        taskdef, (args, kwargs) = run.taskdef, call
+        if taskdef.mode is Mode.PROCESS:
+            return  # the child injects its own
+        for name, kind in taskdef.resources.items():
+            kwargs[name] = self.resources[kind]
+        if isinstance(taskdef.context, str):
+            kwargs[taskdef.context] = Context(run)
+        elif taskdef.context is not None:
+            args.insert(taskdef.context, Context(run))
+
+    # --- on the loop -----------------------------------------------------------------------------------------------
+
+    def _start_async(self, run: Run, call: Call) -> None:
+        coroutine = self._in_loop(run, call)
+        if EAGER:
+            task = asyncio.Task(coroutine, loop=self._loop, eager_start=True)  # type: ignore[call-arg,unused-ignore]
+            run.task = None if task.done() else task
+        else:
+            run.task = self._loop.create_task(coroutine)
+
+    async def _in_loop(self, run: Run, call: Call) -> None:
+        current_run.set(run)
+        try:
+            value = await run.taskdef.handler(*call[0], **call[1])
+            outcome = self._success(run, value)
+        except asyncio.CancelledError as error:
+            outcome = _stopped(run, error)
+        except Exception as error:
+            outcome = failure(run.taskdef, error)
+        except (SystemExit, KeyboardInterrupt) as error:  # a handler may give up, not the worker with it
+            outcome = Failed(error_info(error))
+        kept = outcome if run.session is None else self._commit(run, outcome)
+        if kept is not None:
+            self._end(run, kept)
+
+    def _success(self, run: Run, value: Any) -> Outcome:
+        if value is None and not run.children:
+            return _NOTHING
+        try:
+            return Succeeded(run.taskdef.encode(value), tuple(run.children))
+        except Exception as error:
+            return unstorable(error)
+
+    def _commit(self, run: Run, outcome: Outcome) -> Outcome | None:
+        """End the handler's own transaction; None when the job's completion was committed with it."""
+        if not isinstance(outcome, Succeeded):
+            run.abandon_session()
+            return outcome
+        transition = decide(run.held, run.meta.policy, outcome, 0.0)
+        try:
+            run.complete_in_session(self._opened.store.settle(self._worker_id, [transition]))
+        except LeaseLost:
+            log.warning("taken over before its transaction ended; nothing was kept", extra={"job": run.held.id})
+        except StoreError as error:
+            # Not committed, so the job failed like any other; its own writes are gone with it.
+            return Failed(error_info(error))
+        self._loop.call_soon_threadsafe(self._committed, run)
+        return None
+
+    def _committed(self, run: Run) -> None:
+        self._release(run)
+        self._settled(run)
+
+    # --- in a thread -----------------------------------------------------------------------------------------------
+
+    def _thread_ended(self, run: Run, outcome: Outcome | None) -> None:
+        if outcome is not None:
+            self._end(run, outcome)
+
+    def _in_thread(self, run: Run, call: Call) -> Outcome | None:
+        """Run a plain handler; called by a thread of the pool. None: its completion is committed already."""
+        current_run.set(run)
+        try:
+            outcome = self._success(run, run.taskdef.handler(*call[0], **call[1]))
+        except Exception as error:
+            outcome = _told(run) or failure(run.taskdef, error)
+        except BaseException as error:
+            outcome = Failed(error_info(error))
+        return self._commit(run, outcome) if run.session is not None else outcome
+
+    # --- in a child process ----------------------------------------------------------------------------------------
+
+    async def _in_process(self, run: Run, hard: int) -> None:
+        slot, healthy, outcome = None, False, None
+        try:
+            slot = await self._link.process_slot()
+            self._link.table.begin(
+                run.slot, run.held.id, run.held.fence, hard, slot.pid, exclusive=run.taskdef.exclusive
+            )
+            outcome = await slot.run(run)
+            healthy = slot.healthy
+        except asyncio.CancelledError as error:
+            outcome = _stopped(run, error)
+        except Exception as error:
+            outcome = Failed(error_info(error))
+        finally:
+            if slot is not None:
+                self._link.release_slot(slot, healthy)
+        self._end(run, outcome)
+
+    # --- ends and interruptions ------------------------------------------------------------------------------------
+
+    def _end(self, run: Run, outcome: Outcome) -> None:
+        self._release(run)
+        self._done(run, outcome)
+
+    def _release(self, run: Run) -> None:
+        self._link.table.end(run.slot)
+        self._free.append(run.slot)
+        self.running.pop(run.held.id, None)
+        if run.deadline is not None:
+            run.deadline = None
+
+    def _time_out(self, run: Run) -> None:
+        run.timed_out = True
+        self._interrupt(run)
+
+    def cancel(self, job: str) -> None:
+        """A cancellation was asked for: stop the handler if it can be stopped, tell it otherwise."""
+        run = self.running.get(job)
+        if run is not None:
+            run.cancel_requested = True
+            self._interrupt(run)
+
+    def lose(self, job: str) -> None:
+        """The job is no longer this worker's: stop it, its outcome will be refused."""
+        run = self.running.get(job)
+        if run is not None:
+            run.released = run.released or "lost"
+            self._interrupt(run)
+
+    def release_all(self, reason: str) -> None:
+        """Stop every handler that can be stopped; their jobs are handed back uncharged."""
+        for run in list(self.running.values()):
+            run.released = run.released or reason
+            self._interrupt(run)
+
+    def _interrupt(self, run: Run) -> None:
+        run.stop_flag = True
+        if run.task is not None:
+            run.task.cancel()
+
+    def close(self) -> None:
+        """Let the idle threads go."""
+        self._timers.close()
+        self._threads.close()
+
+
+_NOTHING = Succeeded()
+
+
+def failure(taskdef: TaskDef, error: BaseException) -> Outcome:
+    """The outcome of a handler that raised `error`."""
+    try:
+        match error:
+            case Retry():
+                after = None if error.delay is None else seconds(error.delay, "Retry.delay")
+                return Failed(error_info(error), retry_after=after, reason=error.reason or "retry asked for")
+            case Snooze():
+                return Snoozed(seconds(error.delay, "Snooze.delay"), error.reason)
+            case Discard():
+                return Discarded(error.reason, error_info(error))
+        permanent, retry_after = classify(error, taskdef)
+    except Exception as broken:  # a delay that is none, an exception that cannot even be asked what it is
+        return Failed(error_info(broken))
+    return Failed(error_info(error), permanent, retry_after, "permanent" if permanent else "failed")
+
+
+def unstorable(error: Exception) -> Outcome:
+    """The handler succeeded, but nobody could ever read its result: dead, with the reason, never stuck (I24)."""
+    reason = "result_too_large" if isinstance(error, PayloadTooLarge) else "result_unserialisable"
+    return Failed(error_info(error), permanent=True, reason=reason)
+
+
+def _stopped(run: Run, error: BaseException) -> Outcome:
+    return _told(run) or Failed(error_info(error), reason="cancelled by its own code")
+
+
+def _told(run: Run) -> Outcome | None:
+    """Why this run was interrupted, if it was. A cancel outranks a time-out, which outranks the worker's own stop."""
+    if run.cancel_requested:
+        return Cancelled()
+    if run.timed_out:
+        limit = run.meta.policy.timeout
+        return Failed(ErrorInfo("TimeoutError", f"ran longer than its timeout of {limit:g} s"), reason="timeout")
+    return Released(run.released) if run.released else None
+
+
+class Threads:
+    """Daemon threads, made when needed, at most `most`: a stuck one must not keep the process from ending."""
+
+    def __init__(
+        self,
+        most: int,
+        loop: asyncio.AbstractEventLoop,
+        execute: Callable[[Run, Call], Outcome | None],
+        ended: Callable[[Run, Outcome | None], None],
+    ) -> None:
+        self._most = most
+        self._loop = loop
+        self._execute = execute
+        self._ended = ended
+        self._work: SimpleQueue[tuple[Run, Call] | None] = SimpleQueue()
+        self._out: deque[tuple[Run, Outcome | None]] = deque()
+        self._threads: list[threading.Thread] = []
+        self._busy = 0
+        self._waking = False
+
+    def submit(self, run: Run, call: Call) -> None:
+        """Run it in a thread, with a copy of the caller's context variables."""
+        self._busy += 1
+        if self._busy > len(self._threads) and len(self._threads) < self._most:
+            thread = threading.Thread(target=self._serve, name=f"windlass-job-{len(self._threads)}", daemon=True)
+            self._threads.append(thread)
+            thread.start()
+        self._work.put((run, call))
+
+    def _serve(self) -> None:
+        while (item := self._work.get()) is not None:
+            run, call = item
+            outcome = contextvars.copy_context().run(self._execute, run, call)
+            self._out.append((run, outcome))
+            # One wake-up for however many end before the loop looks: a wake-up each cost more than the no-op itself.
+            if not self._waking:
+                self._waking = True
+                try:
+                    self._loop.call_soon_threadsafe(self._collect)
+                except RuntimeError:  # the loop was closed: the worker is gone, and its jobs are reaped
+                    return
+            del item, run, call, outcome
+
+    def _collect(self) -> None:
+        self._waking = False
+        while self._out:
+            run, outcome = self._out.popleft()
+            self._busy -= 1
+            self._ended(run, outcome)
+
+    def close(self) -> None:
+        """End the idle threads; one that is stuck in a handler ends with the process."""
+        for _ in self._threads:
+            self._work.put(None)
+
+
+class Timers:
+    """All soft deadlines in one heap with one timer: `asyncio.timeout` costs 5 us a job, and most jobs finish."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, late: Callable[[Run], None]) -> None:
+        self._loop = loop
+        self._late = late
+        self._heap: list[tuple[float, int, Run]] = []
+        self._handle: asyncio.TimerHandle | None = None
+        self._count = 0
+
+    def add(self, run: Run, timeout: float) -> None:
+        """Call `late` in `timeout` seconds unless the run's deadline was cleared by then."""
+        run.deadline = self._loop.time() + timeout
+        self._count += 1
+        heapq.heappush(self._heap, (run.deadline, self._count, run))
+        self._arm()
+
+    def _arm(self) -> None:
+        while self._heap and self._heap[0][2].deadline is None:
+            heapq.heappop(self._heap)
+        if self._heap and (self._handle is None or self._handle.when() > self._heap[0][0]):
+            if self._handle is not None:
+                self._handle.cancel()
+            self._handle = self._loop.call_at(self._heap[0][0], self._fire)
+
+    def _fire(self) -> None:
+        self._handle = None
+        now = self._loop.time()
+        while self._heap and self._heap[0][0] <= now:
+            run = heapq.heappop(self._heap)[2]
+            if run.deadline is not None:
+                self._late(run)
+        self._arm()
+
+    def close(self) -> None:
+        """Forget every deadline."""
+        self._heap.clear()
+        if self._handle is not None:
+            self._handle.cancel()
