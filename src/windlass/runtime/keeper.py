@@ -1,0 +1,134 @@
+"""The keeper: a supervisor's thread for everything that waits for the store, so that its main loop never does.
+
+A store may take seconds to answer, or be away; a signal, an exit or a hard limit may not wait that long.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from windlass.core.errors import StoreError
+from windlass.runtime.logs import Log
+from windlass.runtime.service import Clock, Post, Service, SystemClock
+
+T = TypeVar("T")
+
+log = Log("keeper")
+
+
+class _Errand:
+    __slots__ = ("delay", "done", "due", "failed", "work")
+
+    def __init__(
+        self,
+        work: Callable[[], object],
+        done: Callable[..., object],
+        failed: Callable[[Exception], object] | None,
+        due: float,
+    ) -> None:
+        self.work = work
+        self.done = done
+        self.failed = failed
+        self.due = due
+        self.delay = 0.05
+
+
+class Keeper:
+    """Runs errands until they succeed, and services when they are due, on one thread."""
+
+    def __init__(self, post: Post, retry_most: float, clock: Clock | None = None) -> None:
+        self._post = post
+        self._retry_most = retry_most
+        self._clock = clock or SystemClock()
+        self._new: queue.SimpleQueue[_Errand | Service | None] = queue.SimpleQueue()
+        self._errands: list[_Errand] = []
+        self._services: dict[Service, float] = {}
+        self._thread = threading.Thread(target=self._run, name="windlass-keeper", daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def submit(
+        self,
+        work: Callable[[], T],
+        done: Callable[[T], object],
+        failed: Callable[[Exception], object] | None = None,
+    ) -> None:
+        """Run `work` on the thread, again and again while the store is away, then `done` with its answer on the loop;
+        `failed` if it can never succeed."""
+        self._new.put(_Errand(work, done, failed, self._clock.monotonic()))
+
+    def add(self, service: Service) -> None:
+        """Start a service and tick it from now on."""
+        self._new.put(service)
+
+    def stop(self, timeout: float) -> bool:
+        """Stop the services and end the thread; False if it was still waiting for the store after `timeout` s."""
+        self._new.put(None)
+        self._thread.join(timeout)
+        return not self._thread.is_alive()
+
+    def _run(self) -> None:
+        while True:
+            try:
+                item = self._new.get(timeout=self._wait())
+            except queue.Empty:
+                pass
+            else:
+                if item is None:
+                    break
+                self._take(item)
+            for errand in [each for each in self._errands if each.due <= self._clock.monotonic()]:
+                self._attempt(errand)
+            for service in [each for each, due in self._services.items() if due <= self._clock.monotonic()]:
+                self._tick(service)
+        for service in self._services:
+            self._guarded(service, service.stop)
+
+    def _take(self, item: _Errand | Service) -> None:
+        if isinstance(item, _Errand):
+            self._errands.append(item)
+        else:
+            self._guarded(item, item.start)
+            self._services[item] = self._clock.monotonic()
+
+    def _wait(self) -> float | None:
+        dues: Sequence[float] = [each.due for each in self._errands] + list(self._services.values())
+        return max(0.0, min(dues) - self._clock.monotonic()) if dues else None
+
+    def _attempt(self, errand: _Errand) -> None:
+        try:
+            answer = errand.work()
+        except StoreError as problem:
+            if errand.delay == 0.05:
+                log.warning("the store does not answer; trying again", problem=problem)
+            errand.due = self._clock.monotonic() + errand.delay
+            errand.delay = min(errand.delay * 2, self._retry_most)
+            return
+        except Exception as problem:
+            self._errands.remove(errand)
+            failed, said = errand.failed, problem
+            if failed is None:
+                log.error("an errand failed for good", problem=repr(problem))
+            else:
+                self._post(lambda: failed(said))
+            return
+        self._errands.remove(errand)
+        self._post(lambda: errand.done(answer))
+
+    def _tick(self, service: Service) -> None:
+        delay = self._guarded(service, service.tick)
+        self._services[service] = self._clock.monotonic() + (self._retry_most if delay is None else delay)
+
+    def _guarded(self, service: Service, call: Callable[[], T]) -> T | None:
+        try:
+            return call()
+        except StoreError as problem:
+            log.debug("a service waits for the store", service=service.name, problem=problem)
+        except Exception as problem:
+            log.error("a service failed", service=service.name, problem=repr(problem))
+        return None

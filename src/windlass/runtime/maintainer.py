@@ -1,0 +1,86 @@
+"""The maintainer: what must be done somewhere, but by one supervisor at a time: promoting what nobody claims, pruning."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from windlass.core.errors import StoreError
+from windlass.ports.store import Opened, PruneRules
+from windlass.runtime.logs import Log
+from windlass.runtime.service import Clock, SystemClock
+
+NAME = "maintainer"
+TTL = 15.0
+"""Seconds that a leader may be silent before another takes its place."""
+TICK = 1.0
+PROMOTE = 500
+PRUNE = 500
+"""Rows of one slice, so that no writer waits long behind it."""
+PRUNE_EVERY = 60.0
+SLICE_GAP = 0.05
+
+log = Log("maintainer")
+
+
+class Maintainer:
+    """A Service. Workers promote on their own when they claim; this one serves the queues that nobody serves."""
+
+    name = NAME
+
+    def __init__(
+        self,
+        opened: Opened,
+        holder: str,
+        rules: PruneRules,
+        suspects: Callable[[], None],
+        clock: Clock | None = None,
+    ) -> None:
+        """`suspects` is called whenever suspects wait that no quarantine worker may be there for."""
+        self._opened = opened
+        self._holder = holder
+        self._rules = rules
+        self._suspects = suspects
+        self._clock = clock or SystemClock()
+        self._leading_until = 0.0
+        self._prune_at = 0.0
+
+    def start(self) -> None:
+        """See Service."""
+
+    def stop(self) -> None:
+        """Let another supervisor lead at once."""
+        if self._leading_until > 0:
+            self._opened.shell.run(self._opened.store.resign(NAME, self._holder))
+
+    def tick(self) -> float:
+        """See Service."""
+        if not self._lead():
+            return TTL / 3
+        promoted = self._opened.shell.run(self._opened.store.promote(PROMOTE))
+        if getattr(promoted, "suspects", False):
+            self._suspects()
+        if promoted.more:
+            return SLICE_GAP
+        if self._clock.monotonic() >= self._prune_at and not self._prune():
+            return SLICE_GAP
+        return TICK
+
+    def _lead(self) -> bool:
+        # Renewed at a third of its time, not every tick: an idle store is written to as rarely as can be.
+        now = self._clock.monotonic()
+        if now < self._leading_until - TTL * 2 / 3:
+            return True
+        lead = self._opened.shell.run(self._opened.store.lead(NAME, self._holder, round(TTL * 1e6)))
+        self._leading_until = now + TTL if lead.leading else 0.0
+        return lead.leading
+
+    def _prune(self) -> bool:
+        try:
+            pruned = self._opened.shell.run(self._opened.store.prune(self._rules, PRUNE))
+        except StoreError as problem:
+            log.warning("could not prune", problem=problem)
+            self._prune_at = self._clock.monotonic() + PRUNE_EVERY
+            return True
+        if pruned.done:
+            self._prune_at = self._clock.monotonic() + PRUNE_EVERY
+        return pruned.done

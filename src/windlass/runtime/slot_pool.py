@@ -1,0 +1,151 @@
+"""Process slots as the supervisor knows them: it starts them (so that it may kill and confirm), keeps one warm, hands
+each to the worker that asks, and tells that worker when one is dead and nothing it started is left."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+import msgspec
+
+from windlass.runtime import process
+from windlass.runtime.logs import Log
+from windlass.runtime.loop import Loop
+from windlass.runtime.member import Member
+from windlass.runtime.messages import Channel, Slot, SlotGone, SlotReady
+from windlass.runtime.orphans import Orphans
+
+BOOT_RETRY = 1.0
+
+log = Log("slots")
+
+
+class SlotProcess:
+    """One child that runs one job at a time."""
+
+    def __init__(self, pid: int, mark: str, channel: Channel[SlotReady]) -> None:
+        self.pid = pid
+        self.mark = mark
+        self.channel = channel
+        self.ready = False
+        self.owner: Member | None = None
+        self.reason = ""
+        """Why the supervisor killed it, if it did."""
+
+
+class SlotPool:
+    """All process slots of one supervisor."""
+
+    def __init__(self, loop: Loop, start: Callable[[], SlotProcess]) -> None:
+        self._loop = loop
+        self._start = start
+        self._slots: dict[int, SlotProcess] = {}
+        self._mourned: dict[int, Member] = {}
+        self._waiting: deque[Member] = deque()
+        self._spares = 0
+        self._closed = False
+
+    @property
+    def pids(self) -> set[int]:
+        """Of every slot that has not been waited for."""
+        return set(self._slots)
+
+    def keep_warm(self, spares: int) -> None:
+        """Keep this many ready for whoever asks first."""
+        self._spares = spares
+        self._fill()
+
+    def need(self, member: Member) -> None:
+        """Give `member` a slot as soon as one is warm."""
+        self._waiting.append(member)
+        self._fill()
+        self._hand_out()
+
+    def done(self, member: Member, pid: int) -> None:
+        """The worker has no more use for a slot of its own."""
+        slot = self._slots.get(pid)
+        if slot is not None and slot.owner is member:
+            slot.reason = slot.reason or "released"
+            process.kill(pid)
+
+    def kill(self, member: Member, pid: int, reason: str) -> None:
+        """Kill a slot of `member` for `reason`, which the worker is told with the news of its death."""
+        slot = self._slots.get(pid)
+        if slot is not None and slot.owner is member and not slot.reason:
+            slot.reason = reason
+            log.warning("killing a process slot", pid=pid, worker=member.id, reason=reason)
+            process.kill(pid)
+
+    def kill_of(self, member: Member) -> None:
+        """Kill every slot of a dead worker."""
+        self._waiting = deque(each for each in self._waiting if each is not member)
+        for slot in self._slots.values():
+            if slot.owner is member:
+                slot.reason = slot.reason or "its worker is gone"
+                process.kill(slot.pid)
+
+    def left_of(self, member: Member) -> bool:
+        """Whether a slot of `member`, or what one started, still lives."""
+        return member in self._mourned.values() or any(slot.owner is member for slot in self._slots.values())
+
+    def close(self) -> None:
+        """Kill those that nobody owns, and start no more."""
+        self._closed = True
+        for slot in self._slots.values():
+            if slot.owner is None:
+                process.kill(slot.pid)
+
+    def exited(self, pid: int, status: int) -> bool:
+        """Note that a child exited; False if it is no slot."""
+        slot = self._slots.pop(pid, None)
+        if slot is None:
+            return False
+        self._loop.forget(slot.channel)
+        slot.channel.close()
+        owner = slot.owner
+        if owner is not None:
+            self._mourned[pid] = owner
+            gone = SlotGone(pid, slot.reason, process.describe_exit(status))
+            Orphans(self._loop, slot.mark, lambda: self._buried(pid, gone)).wait()
+        elif not slot.ready and not self._closed:
+            log.error("a process slot died while it started", pid=pid, how=process.describe_exit(status))
+            self._loop.later(BOOT_RETRY, self._fill)
+        else:
+            self._fill()
+        return True
+
+    def _buried(self, pid: int, gone: SlotGone) -> None:
+        owner = self._mourned.pop(pid)
+        if owner.alive:
+            owner.channel.send(gone)
+        self._fill()
+
+    def _fill(self) -> None:
+        free = sum(slot.owner is None for slot in self._slots.values())
+        for _ in range(len(self._waiting) + self._spares - free if not self._closed else 0):
+            slot = self._start()
+            self._slots[slot.pid] = slot
+            self._loop.watch(slot.channel, lambda slot=slot: self._heard(slot))  # type: ignore[misc]
+
+    def _heard(self, slot: SlotProcess) -> None:
+        try:
+            messages = slot.channel.receive()
+        except msgspec.MsgspecError:
+            process.kill(slot.pid)
+            messages = []
+        if slot.channel.closed:
+            self._loop.forget(slot.channel)
+        if messages:
+            slot.ready = True
+            self._loop.forget(slot.channel)  # what it says from now on is for its worker to hear
+            self._hand_out()
+
+    def _hand_out(self) -> None:
+        for slot in list(self._slots.values()):
+            if not self._waiting:
+                return
+            if slot.ready and slot.owner is None:
+                slot.owner = self._waiting.popleft()
+                slot.owner.channel.send(Slot(slot.pid), fd=slot.channel.fileno())
+                slot.channel.close()
+        self._fill()
