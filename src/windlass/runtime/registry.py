@@ -48,6 +48,11 @@ class Registry(msgspec.Struct, kw_only=True):
     """Run at worker start, in order, sync or async; what one returns (or an async/sync generator yields) is a resource,
     injected by its type."""
     stop_hooks: list[Callable[..., Any]] = []
+    provides: dict[Any, Callable[..., Any]] = {}
+    """Type of a resource -> the start hook that provides it: where TaskDef.resources asks for the type, what this hook
+    returned goes in."""
+    queues: tuple[str, ...] = ("default",)
+    """The queues that its tasks name, "default" among them: what a worker serves unless told otherwise."""
 
     def can_run(self, task: str, version: int) -> bool:
         """Whether a payload of `version` for `task` can be run here."""

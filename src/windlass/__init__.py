@@ -1,0 +1,51 @@
+"""Windlass: background jobs for Python, on the database you already have."""
+
+from __future__ import annotations
+
+from windlass.app import Windlass
+from windlass.core.backoff import Backoff
+from windlass.core.errors import (
+    ConfigError,
+    Discard,
+    IdempotencyConflict,
+    JobCancelled,
+    JobExpired,
+    JobFailed,
+    JobNotFound,
+    PayloadInvalid,
+    ResultTimeout,
+    Retry,
+    Snooze,
+    StoreUnavailable,
+    WindlassError,
+)
+from windlass.core.job import State
+from windlass.declaration import provided
+from windlass.handle import Job
+from windlass.ports.store import Filter
+from windlass.runtime.context import Context
+from windlass.task import Task
+
+__all__ = [
+    "Backoff",
+    "ConfigError",
+    "Context",
+    "Discard",
+    "Filter",
+    "IdempotencyConflict",
+    "Job",
+    "JobCancelled",
+    "JobExpired",
+    "JobFailed",
+    "JobNotFound",
+    "PayloadInvalid",
+    "ResultTimeout",
+    "Retry",
+    "Snooze",
+    "State",
+    "StoreUnavailable",
+    "Task",
+    "Windlass",
+    "WindlassError",
+    "provided",
+]

@@ -1,0 +1,251 @@
+"""What operators and services ask of a store: Client, and AsyncClient for event loops, one line each over a plan."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack
+
+from windlass.core import job as records
+from windlass.core.errors import JobNotFound
+from windlass.core.job import Attempt, LogLine
+from windlass.declaration import Call, as_call
+from windlass.handle import Job
+from windlass.options import JobOptions
+from windlass.ports.plan import Plan, Steps
+from windlass.ports.store import (
+    Filter,
+    Page,
+    Pruned,
+    PruneRules,
+    QueueChange,
+    Selected,
+    Selection,
+    Stats,
+    Why,
+    WorkerInfo,
+)
+
+if TYPE_CHECKING:
+    from windlass.app import Windlass
+
+T = TypeVar("T")
+
+Arguments = Call | Mapping[str, Any] | Sequence[Any] | None
+"""Arguments of a task that is named by text: a dict of named ones, a list or tuple of positional ones, or a Call."""
+
+PRUNE_ROWS = 1_000
+
+
+class Client:
+    """A store's operations, blocking. Jobs and their tasks are named by text, so the code of tasks is not needed.
+
+    Every method raises StoreUnavailable and its kin when the store does not answer.
+    """
+
+    def __init__(self, app: Windlass) -> None:
+        self._app = app
+        self._plans = _Plans(app)
+
+    def enqueue(
+        self, task: str, arguments: Arguments = None, *, version: int = 1, **options: Unpack[JobOptions]
+    ) -> Job[Any]:
+        """Store one job of the task called `task`; see Task.enqueue and JobOptions.
+
+        If the application has the task, its own options and checks apply. `version` is that of the payload, for a task
+        whose code is elsewhere.
+        """
+        call = _call(arguments)
+        return self._app.named(task, version, options).enqueue(*call.args, **call.kwargs)
+
+    def fetch(self, id: str) -> records.Job:
+        """The job of that id as it is now; raises JobNotFound."""
+        return self._app.engine.run(self._plans.fetch(id))
+
+    def search(self, filter: Filter | None = None, *, limit: int = 50, after: str | None = None) -> Page:
+        """Matching jobs, newest first; `after` is the `next` of the page before."""
+        return self._app.engine.run(self._plans.store.search(filter or Filter(), limit, after))
+
+    def cancel(
+        self, *ids: str, filter: Filter | None = None, limit: int = 1_000, dry_run: bool = False
+    ) -> Selected:
+        """Cancel jobs by id or by filter: waiting ones at once, running ones are told."""
+        return self._app.engine.run(self._plans.store.cancel(Selection(ids, filter, limit, dry_run)))
+
+    def revive(
+        self, *ids: str, filter: Filter | None = None, limit: int = 1_000, dry_run: bool = False
+    ) -> Selected:
+        """Queue ended jobs again, with fresh attempts; make waiting ones due now."""
+        return self._app.engine.run(self._plans.store.revive(Selection(ids, filter, limit, dry_run)))
+
+    def delete(
+        self, *ids: str, filter: Filter | None = None, limit: int = 1_000, dry_run: bool = False
+    ) -> Selected:
+        """Remove jobs that are not running, with all they own."""
+        return self._app.engine.run(self._plans.store.delete(Selection(ids, filter, limit, dry_run)))
+
+    def edit(self, id: str, arguments: Arguments) -> Selected:
+        """Give a job that is not running other arguments; checked as at enqueue. Raises JobNotFound, PayloadInvalid."""
+        return self._app.engine.run(self._plans.edit(id, arguments))
+
+    def attempts(self, id: str) -> list[Attempt]:
+        """The history of a job, oldest first."""
+        return self._app.engine.run(self._plans.store.attempts(id))
+
+    def logs(self, id: str, after: int = 0) -> list[LogLine]:
+        """The log lines of a job, without the first `after`."""
+        return self._app.engine.run(self._plans.store.logs(id, after))
+
+    def why(self, id: str) -> Why:
+        """The facts from which it is told why a job is not running; raises JobNotFound."""
+        return self._app.engine.run(self._plans.why(id))
+
+    def stats(self, *, exact: bool = False) -> Stats:
+        """Counts by state and queue; unless `exact`, large ones stop at a cap."""
+        return self._app.engine.run(self._plans.store.stats(exact))
+
+    def queues(self) -> dict[str, bool]:
+        """The queues that were ever paused or resumed, with whether they are paused."""
+        return self._app.engine.run(self._plans.store.queues())
+
+    def pause(self, *queues: str) -> dict[str, bool]:
+        """Let no worker claim from these queues; what runs goes on."""
+        return self._app.engine.run(self._plans.store.queues([QueueChange(queue, True) for queue in queues]))
+
+    def resume(self, *queues: str) -> dict[str, bool]:
+        """Undo `pause`."""
+        return self._app.engine.run(self._plans.store.queues([QueueChange(queue, False) for queue in queues]))
+
+    def workers(self) -> list[WorkerInfo]:
+        """The workers that beat, and those that stopped and were not taken over yet."""
+        return self._app.engine.run(self._plans.store.workers())
+
+    def prune(self, rules: PruneRules | None = None, *, limit: int = PRUNE_ROWS) -> Pruned:
+        """Remove what is older than the rules (default: the application's settings), about `limit` rows at a time."""
+        return self._app.engine.run(self._plans.store.prune(rules or self._app.settings.prune_rules(), limit))
+
+
+class AsyncClient:
+    """Client for an event loop: the same methods, awaited."""
+
+    def __init__(self, app: Windlass) -> None:
+        self._app = app
+        self._plans = _Plans(app)
+
+    async def enqueue(
+        self, task: str, arguments: Arguments = None, *, version: int = 1, **options: Unpack[JobOptions]
+    ) -> Job[Any]:
+        """See Client."""
+        call = _call(arguments)
+        return await self._app.named(task, version, options).aenqueue(*call.args, **call.kwargs)
+
+    async def fetch(self, id: str) -> records.Job:
+        """See Client."""
+        return await self._app.engine.arun(self._plans.fetch(id))
+
+    async def search(self, filter: Filter | None = None, *, limit: int = 50, after: str | None = None) -> Page:
+        """See Client."""
+        return await self._app.engine.arun(self._plans.store.search(filter or Filter(), limit, after))
+
+    async def cancel(
+        self, *ids: str, filter: Filter | None = None, limit: int = 1_000, dry_run: bool = False
+    ) -> Selected:
+        """See Client."""
+        return await self._app.engine.arun(self._plans.store.cancel(Selection(ids, filter, limit, dry_run)))
+
+    async def revive(
+        self, *ids: str, filter: Filter | None = None, limit: int = 1_000, dry_run: bool = False
+    ) -> Selected:
+        """See Client."""
+        return await self._app.engine.arun(self._plans.store.revive(Selection(ids, filter, limit, dry_run)))
+
+    async def delete(
+        self, *ids: str, filter: Filter | None = None, limit: int = 1_000, dry_run: bool = False
+    ) -> Selected:
+        """See Client."""
+        return await self._app.engine.arun(self._plans.store.delete(Selection(ids, filter, limit, dry_run)))
+
+    async def edit(self, id: str, arguments: Arguments) -> Selected:
+        """See Client."""
+        return await self._app.engine.arun(self._plans.edit(id, arguments))
+
+    async def attempts(self, id: str) -> list[Attempt]:
+        """See Client."""
+        return await self._app.engine.arun(self._plans.store.attempts(id))
+
+    async def logs(self, id: str, after: int = 0) -> list[LogLine]:
+        """See Client."""
+        return await self._app.engine.arun(self._plans.store.logs(id, after))
+
+    async def why(self, id: str) -> Why:
+        """See Client."""
+        return await self._app.engine.arun(self._plans.why(id))
+
+    async def stats(self, *, exact: bool = False) -> Stats:
+        """See Client."""
+        return await self._app.engine.arun(self._plans.store.stats(exact))
+
+    async def queues(self) -> dict[str, bool]:
+        """See Client."""
+        return await self._app.engine.arun(self._plans.store.queues())
+
+    async def pause(self, *queues: str) -> dict[str, bool]:
+        """See Client."""
+        return await self._app.engine.arun(self._plans.store.queues([QueueChange(queue, True) for queue in queues]))
+
+    async def resume(self, *queues: str) -> dict[str, bool]:
+        """See Client."""
+        return await self._app.engine.arun(self._plans.store.queues([QueueChange(queue, False) for queue in queues]))
+
+    async def workers(self) -> list[WorkerInfo]:
+        """See Client."""
+        return await self._app.engine.arun(self._plans.store.workers())
+
+    async def prune(self, rules: PruneRules | None = None, *, limit: int = PRUNE_ROWS) -> Pruned:
+        """See Client."""
+        return await self._app.engine.arun(self._plans.store.prune(rules or self._app.settings.prune_rules(), limit))
+
+
+class _Plans:
+    """The plans that are more than one of the store's own."""
+
+    def __init__(self, app: Windlass) -> None:
+        self._app = app
+
+    @property
+    def store(self) -> Any:
+        return self._app.engine.bare().store
+
+    def fetch(self, id: str) -> Plan[records.Job]:
+        def steps() -> Steps[records.Job]:
+            return _found((yield from self.store.fetch((id,)))[0], id)
+
+        return Plan(steps, "fetch", write=False)
+
+    def why(self, id: str) -> Plan[Why]:
+        def steps() -> Steps[Why]:
+            return _found((yield from self.store.why(id)), id)
+
+        return Plan(steps, "why", write=False)
+
+    def edit(self, id: str, arguments: Arguments) -> Plan[Selected]:
+        call = _call(arguments)
+
+        def steps() -> Steps[Selected]:
+            job = _found((yield from self.store.fetch((id,)))[0], id)
+            payload = self._app.named(job.task, job.version, {}).new_job(call.args, call.kwargs, None).payload
+            changed: Selected = yield from self.store.edit(id, payload)
+            return changed
+
+        return Plan(steps, "edit", write=True)
+
+
+def _found(answer: Any, id: str) -> Any:
+    if answer is None:
+        raise JobNotFound(id, f"job {id} is not in the store")
+    return answer
+
+
+def _call(arguments: Arguments) -> Call:
+    if arguments is None:
+        return Call()
+    return as_call(dict(arguments) if isinstance(arguments, Mapping) else arguments, "arguments")

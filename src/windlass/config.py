@@ -1,0 +1,248 @@
+"""Settings: pyproject.toml, overruled by the environment (WINDLASS_*), overruled by arguments; validated once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, TypedDict, get_args
+
+import msgspec
+
+from windlass.core.duration import YEAR, Duration, seconds
+from windlass.core.errors import ConfigError
+from windlass.ports.store import PruneRules
+
+Durability = Literal["full", "normal"]
+LogFormat = Literal["auto", "text", "json"]
+LogLevel = Literal["debug", "info", "warning", "error"]
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """What an application and its workers were told, complete; durations are seconds, sizes are bytes."""
+
+    url: str = "sqlite:///windlass.db"
+    hold: float = 15.0
+    """How long a worker's lease lasts."""
+    seconds_per_priority: float = 10.0
+    """How far one step of priority moves a job forward; changing it concerns only jobs enqueued later."""
+    max_payload: int = 256 * 1024
+    max_result: int = 1024 * 1024
+    max_depth: int = 64
+    enqueue_timeout: float = 5.0
+    """`enqueue` returns or raises within this time, whatever the store does."""
+    durability: Durability = "full"
+    """full: "enqueued" survives a loss of power. normal: it survives a crash of every process."""
+    processes: int | None = None
+    """Worker processes under one supervisor; None is one for each core, 0 runs jobs in the supervisor itself."""
+    concurrency: int = 20
+    """Slots of one worker process."""
+    queues: tuple[str, ...] = ()
+    """Queues that a worker serves, each "name" or "name:weight"; empty: all that the application's tasks name."""
+    stop_timeout: float = 30.0
+    """How long running jobs may go on after the first SIGTERM."""
+    stall_timeout: float | None = None
+    """Kill a worker that has not answered for this long; None: only when finished outcomes stay unsettled."""
+    keep_completed: float | None = 7 * 86_400.0
+    """How long ended jobs stay in the store; None keeps them."""
+    keep_cancelled: float | None = 7 * 86_400.0
+    keep_expired: float | None = 7 * 86_400.0
+    keep_dead: float | None = 90 * 86_400.0
+    log_format: LogFormat = "auto"
+    """auto is text on a terminal, JSON lines elsewhere."""
+    log_level: LogLevel = "info"
+
+    def prune_rules(self) -> PruneRules:
+        """The `keep_` settings as a store wants them."""
+        kept = {name: getattr(self, f"keep_{name}") for name in ("completed", "cancelled", "expired", "dead")}
+        return PruneRules(**{name: None if time is None else round(time * 1e6) for name, time in kept.items()})
+
+
+class SettingsArguments(TypedDict, total=False):
+    """The settings as keyword arguments of `Windlass`."""
+
+    hold: Duration
+    seconds_per_priority: Duration
+    max_payload: int
+    max_result: int
+    max_depth: int
+    enqueue_timeout: Duration
+    durability: Durability
+    processes: int | None
+    concurrency: int
+    queues: str | tuple[str, ...] | list[str]
+    stop_timeout: Duration
+    stall_timeout: Duration | None
+    keep_completed: Duration | None
+    keep_cancelled: Duration | None
+    keep_expired: Duration | None
+    keep_dead: Duration | None
+    log_format: LogFormat
+    log_level: LogLevel
+
+
+def load(
+    arguments: Mapping[str, Any], *, environ: Mapping[str, str] | None = None, directory: str | None = None
+) -> Settings:
+    """Merge the three sources into Settings; raises ConfigError that names the setting and where it came from.
+
+    `directory` (default: the current one) and its parents are searched for the nearest pyproject.toml that has a
+    table [tool.windlass].
+    """
+    found: dict[str, Any] = {}
+    path, table = _project(directory or os.getcwd())
+    for name, value in table.items():
+        _known(name, f"[tool.windlass] of {path}")
+        found[name] = _read(name, _anchored(name, value, path), f"[tool.windlass] of {path}")
+    environ = os.environ if environ is None else environ
+    for name in _READERS:
+        variable = f"WINDLASS_{name.upper()}"
+        if text := environ.get(variable, "").strip():  # set but empty is how many tools unset a variable
+            found[name] = _read(name, None if text.lower() == "none" and name in _OPTIONAL else text, variable)
+    for name, value in arguments.items():
+        _known(name, "the arguments of Windlass()")
+        found[name] = _read(name, value, "the arguments of Windlass()")
+    return Settings(**found)
+
+
+def redacted(url: str) -> str:
+    """`url` with its password replaced, as it may be shown."""
+    scheme, mark, rest = url.partition("://")
+    authority, slash, path = rest.partition("/")
+    user, at, host = authority.rpartition("@")
+    name, colon, _ = user.partition(":")
+    return f"{scheme}{mark}{name}{colon}{'***' if colon else ''}{at}{host}{slash}{path}"
+
+
+def _project(directory: str) -> tuple[str, dict[str, Any]]:
+    """The nearest pyproject.toml with our table, and that table."""
+    while True:
+        path = os.path.join(directory, "pyproject.toml")
+        if os.path.isfile(path):
+            table = _table(path)
+            if table is not None:
+                return path, table
+        parent = os.path.dirname(directory)
+        if parent == directory:
+            return "", {}
+        directory = parent
+
+
+def _table(path: str) -> dict[str, Any] | None:
+    try:
+        with open(path, "rb") as file:
+            content = file.read()
+    except OSError:  # not ours to read: then it is not ours
+        return None
+    if b"windlass" not in content:  # most projects; parsing would cost milliseconds at every start
+        return None
+    import tomllib
+
+    try:
+        table = tomllib.loads(content.decode()).get("tool", {}).get("windlass")
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}") from None
+    if table is not None and not isinstance(table, dict):
+        raise ConfigError(f"[tool.windlass] of {path} must be a table")
+    return table
+
+
+def _anchored(name: str, value: Any, path: str) -> Any:
+    """A relative SQLite file in pyproject.toml lies beside it, wherever in the project a command is started."""
+    scheme, mark, rest = value.partition(":///") if name == "url" and isinstance(value, str) else ("", "", "")
+    if not scheme.startswith("sqlite") or not rest or rest.startswith(("/", ":")):
+        return value
+    return f"{scheme}{mark}{os.path.join(os.path.dirname(path), rest)}"
+
+
+def _known(name: str, origin: str) -> None:
+    if name not in _READERS:
+        raise ConfigError(f"{name} (from {origin}) is no setting; there are: {', '.join(sorted(_READERS))}")
+
+
+def _read(name: str, value: Any, origin: str) -> Any:
+    try:
+        return _READERS[name](value, name)
+    except ValueError as error:
+        raise ConfigError(f"{error} (from {origin})") from None
+
+
+def _text(value: Any, name: str) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError(f"{name}: {value!r} must be text")
+    return value.strip()
+
+
+def _url(value: Any, name: str) -> str:
+    text = _text(value, name)
+    if "://" not in text:
+        raise ValueError(f'{name}: {text!r} is no store URL; write for instance "sqlite:///jobs.db" or "memory://"')
+    return text
+
+
+def _whole(least: int, most: int) -> Callable[[Any, str], int]:
+    def read(value: Any, name: str) -> int:
+        try:
+            number = int(value) if isinstance(value, str) else value
+        except ValueError:
+            number = value
+        if not isinstance(number, int) or isinstance(number, bool) or not least <= number <= most:
+            raise ValueError(f"{name}: {value!r} must be a whole number, {least}..{most}")
+        return number
+
+    return read
+
+
+def _time(least: float, most: float) -> Callable[[Any, str], float]:
+    def read(value: Any, name: str) -> float:
+        amount = seconds(value, name)
+        if not least <= amount <= most:
+            raise ValueError(f"{name}: {value!r} must be between {least:g} and {most:g} seconds")
+        return amount
+
+    return read
+
+
+def _choice(choices: Any) -> Callable[[Any, str], str]:
+    def read(value: Any, name: str) -> str:
+        text = value.strip().lower() if isinstance(value, str) else value
+        if text not in get_args(choices):
+            raise ValueError(f"{name}: {value!r} must be one of {', '.join(get_args(choices))}")
+        return str(text)
+
+    return read
+
+
+def _optional(read: Callable[[Any, str], Any]) -> Callable[[Any, str], Any]:
+    return lambda value, name: None if value is None else read(value, name)
+
+
+def _queues(value: Any, name: str) -> tuple[str, ...]:
+    parts = value.split(",") if isinstance(value, str) else value
+    if not isinstance(parts, (list, tuple)) or not all(isinstance(part, str) for part in parts):
+        raise ValueError(f'{name}: {value!r} must be a list of names, or "a,b:3"')
+    return tuple(part.strip() for part in parts if part.strip())
+
+
+_READERS: dict[str, Callable[[Any, str], Any]] = {
+    "url": _url,
+    "hold": _time(0.1, 3_600),
+    "seconds_per_priority": _time(0, 86_400),
+    "max_payload": _whole(64, 64 * 1024 * 1024),
+    "max_result": _whole(64, 64 * 1024 * 1024),
+    "max_depth": _whole(1, 500),
+    "enqueue_timeout": _time(0.01, 3_600),
+    "durability": _choice(Durability),
+    "processes": _optional(_whole(0, 1_024)),
+    "concurrency": _whole(1, 10_000),
+    "queues": _queues,
+    "stop_timeout": _time(0, 86_400),
+    "stall_timeout": _optional(_time(1, 86_400)),
+    "keep_completed": _optional(_time(0, YEAR)),
+    "keep_cancelled": _optional(_time(0, YEAR)),
+    "keep_expired": _optional(_time(0, YEAR)),
+    "keep_dead": _optional(_time(0, YEAR)),
+    "log_format": _choice(LogFormat),
+    "log_level": _choice(LogLevel),
+}
+_OPTIONAL = ("processes", "stall_timeout", "keep_completed", "keep_cancelled", "keep_expired", "keep_dead")
+"""For these, "none" in the environment says None."""

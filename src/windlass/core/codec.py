@@ -1,0 +1,224 @@
+"""Values as JSON text, and back. Nothing is pickled, and nothing is created by a name found in data.
+
+A value either comes back as it was, or is refused before it is stored, with the path of the guilty part (I24).
+What a type looks like in JSON is msgspec's business; the hooks add paths, subclasses of plain types, and pydantic
+models (recognised by their methods: pydantic itself is never imported).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import msgspec
+
+from windlass.core.errors import PayloadInvalid, PayloadTooLarge
+
+CODEC = 1
+"""The number of this format, stored with every job (`Meta.codec`)."""
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """How large payloads and results may be, in bytes of UTF-8, and how deeply lists and objects may be nested."""
+
+    payload: int = 256 * 1024
+    result: int = 1024 * 1024
+    depth: int = 64
+
+
+def encode(value: Any, where: str) -> str:
+    """Return `value` as JSON text; raises PayloadInvalid, naming the path below `where`."""
+    try:
+        return _encode(value).decode()
+    except RecursionError:
+        raise PayloadInvalid(where, "is nested too deeply, or contains itself") from None
+    except _UNFIT as error:
+        raise PayloadInvalid(*_guilty(value, where, error)) from None
+
+
+def encode_result(value: Any, limits: Limits) -> str:
+    """Return a handler's result as JSON text; raises PayloadInvalid or PayloadTooLarge, with a path below `result`."""
+    text = encode(value, "result")
+    measure(text, limits.result, limits.depth, "result")
+    # msgspec writes NaN and infinity as null. Everything else in a result may become what JSON makes of it.
+    if "null" in text and value is not None:
+        refuse_loss(msgspec.to_builtins(value, enc_hook=_plain, str_keys=True), msgspec.json.decode(text), "result")
+    return text
+
+
+def measure(text: str, most: int, depth: int, where: str, *, wrapped: int = 0) -> None:
+    """Refuse JSON text of more than `most` bytes or nested more than `depth` deep, `wrapped` levels not counted."""
+    size = len(text) if text.isascii() else len(text.encode())
+    if size > most:
+        raise PayloadTooLarge(where, f"is {size} bytes of JSON, over the limit of {most}; store the data, pass its key")
+    # Brackets inside strings count here too: few values have as many as would make the walk worth its time.
+    allowed = depth + wrapped
+    if text.count("[") + text.count("{") > allowed and _depth(msgspec.json.decode(text), allowed) > allowed:
+        raise PayloadInvalid(where, f"is nested more than {depth} deep")
+
+
+def decoder(annotation: Any) -> Callable[[Any], Any]:
+    """A function from JSON (text, bytes or msgspec.Raw) to `annotation`; raises TypeError where JSON cannot hold it."""
+    return msgspec.json.Decoder(annotation, dec_hook=_rebuild).decode
+
+
+def decode(decode_one: Callable[[Any], Any], text: Any, where: str) -> Any:
+    """Call a `decoder`; raises PayloadInvalid, with the path below `where`, for what does not fit."""
+    try:
+        return decode_one(text)
+    except msgspec.ValidationError as error:
+        problem, _, path = str(error).partition(" - at `")
+        raise PayloadInvalid(path.replace("`", "").replace("$", where, 1) or where, _phrase(problem)) from None
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+        raise PayloadInvalid(where, f"is not JSON that can be read: {error}") from None
+
+
+def travels(annotation: Any) -> bool:
+    """Whether JSON can hold `annotation`: not so a database pool, a logger or a callable."""
+    try:
+        info = msgspec.inspect.type_info(annotation)
+        msgspec.json.Decoder(annotation, dec_hook=_rebuild)
+    except (TypeError, NameError):
+        return False
+    return not isinstance(info, msgspec.inspect.CustomType) or _rebuildable(info.cls)
+
+
+def builtins(value: Any, where: str) -> Any:
+    """Reduce `value` to what JSON knows; raises PayloadInvalid, with the path, where that is impossible."""
+    try:
+        return msgspec.to_builtins(value, enc_hook=_plain)
+    except RecursionError:
+        raise PayloadInvalid(where, "is nested too deeply, or contains itself") from None
+    except _UNFIT as error:
+        raise PayloadInvalid(*_guilty(value, where, error)) from None
+
+
+def refuse_loss(sent: Any, seen: Any, where: str) -> None:
+    """Raise PayloadInvalid, with the path, where `seen`, read back from JSON, is not what was `sent`.
+
+    Lists, tuples and sets may stand for each other: JSON has one of them. Whatever else would change on the way (NaN
+    into null, bytes into text because no annotation says otherwise, a number as a key) is refused now, not found later.
+    """
+    if _same(sent, seen):
+        return
+    if isinstance(sent, dict) and isinstance(seen, dict):
+        for key, value in sent.items():
+            path = f"{where}.{key}" if isinstance(key, str) else f"{where}[{_short(key)}]"
+            if key not in seen:
+                raise PayloadInvalid(path, f"a key that is a {_kind(key)} would arrive as a str; annotate the parameter")
+            refuse_loss(value, seen[key], path)
+    elif isinstance(sent, _LISTS) and isinstance(seen, _LISTS) and len(sent) == len(seen):
+        for i, (before, after) in enumerate(zip(sent, seen, strict=True)):
+            refuse_loss(before, after, f"{where}[{i}]")
+    elif type(sent) is type(seen) and not isinstance(sent, _PLAIN):  # a class that does not say what equal means
+        refuse_loss(builtins(sent, where), builtins(seen, where), where)
+    elif not isinstance(sent, (set, frozenset)) or not _same(sorted(sent, key=repr), sorted(seen, key=repr)):
+        raise PayloadInvalid(where, _loss(sent, seen))
+
+
+_LISTS = (list, tuple)
+_PLAIN = (str, bytes, int, float, type(None))
+_EXACT: dict[type, Callable[[Any], Any]] = {str: str.__str__, int: int.__int__, float: float.__float__}
+_UNFIT = (TypeError, ValueError, OverflowError)  # UnicodeEncodeError, of a lone surrogate, is a ValueError
+
+
+def _plain(value: Any) -> Any:
+    """What msgspec does not know by itself; it calls this and goes on with the answer."""
+    kind = type(value)
+    for plain, exact in _EXACT.items():  # of which it accepts no subclasses
+        if isinstance(value, plain):
+            return exact(value)
+    if hasattr(kind, "model_dump"):
+        return value.model_dump(mode="json")
+    if hasattr(kind, "__fspath__"):
+        return value.__fspath__()
+    if hasattr(kind, "__index__") and not hasattr(kind, "__len__"):  # integers of numeric libraries
+        return value.__index__()
+    raise TypeError(f"a {_kind(value)} cannot travel as JSON")
+
+
+def _rebuildable(cls: Any) -> bool:
+    if cls is object or hasattr(cls, "model_validate") or hasattr(cls, "__fspath__"):
+        return True
+    return isinstance(cls, type) and issubclass(cls, (str, int, float))
+
+
+def _rebuild(cls: Any, value: Any) -> Any:
+    """The way back from `_plain`, for an annotated class that msgspec does not know."""
+    if cls is object:
+        return value
+    if hasattr(cls, "model_validate"):
+        return cls.model_validate(value)
+    if hasattr(cls, "__fspath__") and isinstance(value, str):
+        return cls(value)
+    for plain in _EXACT:
+        if isinstance(cls, type) and issubclass(cls, plain) and type(value) is plain:
+            return cls(value)
+    raise TypeError(f"Expected `{getattr(cls, '__name__', cls)}`, got `{_kind(value)}`")
+
+
+_encode = msgspec.json.Encoder(enc_hook=_plain).encode
+
+
+def _guilty(value: Any, where: str, error: Exception) -> tuple[str, str]:
+    """The deepest part of `value` that cannot be encoded by itself, and why."""
+    for path, child in _children(value, where):
+        try:
+            _encode(child)
+        except _UNFIT as inner:
+            return _guilty(child, path, inner)
+    if isinstance(error, UnicodeEncodeError):
+        return where, "holds a lone surrogate, which is no character"
+    return where, _phrase(str(error))
+
+
+def _children(value: Any, where: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict):
+        for key, child in value.items():
+            if isinstance(key, str):
+                yield f"{where}, key {_short(key)}", key
+            yield f"{where}.{key}" if isinstance(key, str) else f"{where}[{_short(key)}]", child
+    elif isinstance(value, (list, tuple, set, frozenset)):
+        yield from ((f"{where}[{i}]", child) for i, child in enumerate(value))
+    else:
+        names = getattr(value, "__struct_fields__", None) or getattr(value, "__dataclass_fields__", ())
+        yield from ((f"{where}.{name}", getattr(value, name)) for name in names if hasattr(value, name))
+
+
+def _depth(value: Any, most: int) -> int:
+    """Levels of nesting, counted no further than `most` + 1."""
+    level, depth = [value], 0
+    while depth <= most:
+        level = [part for part in level if isinstance(part, (list, dict))]
+        if not level:
+            break
+        depth += 1
+        level = [child for part in level for child in (part.values() if isinstance(part, dict) else part)]
+    return depth
+
+
+def _same(sent: Any, seen: Any) -> bool:
+    try:
+        return bool(sent == seen)
+    except Exception:  # a user's `__eq__` may raise anything; then the parts are compared
+        return False
+
+
+def _loss(sent: Any, seen: Any) -> str:
+    if seen is None:
+        return f"{_short(sent)} is not a JSON number"
+    return f"a {_kind(sent)} would arrive as a {_kind(seen)}; annotate the parameter as {_kind(sent)}, or convert it"
+
+
+def _kind(value: Any) -> str:
+    return type(value).__name__
+
+
+def _short(value: Any) -> str:
+    text = ascii(value)
+    return text if len(text) <= 40 else text[:37] + "..."
+
+
+def _phrase(message: str) -> str:
+    text = message.replace("`", "")
+    return text[:1].lower() + text[1:] if text.startswith(("Expected", "Invalid", "Object", "Exceeds", "Only")) else text

@@ -1,0 +1,204 @@
+"""The way from a finished NewJob into a store: opening it when first needed, deadlines, forks, the caller's transaction."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Sequence
+from contextvars import ContextVar, Token
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from windlass.config import Settings
+from windlass.core.errors import IdempotencyConflict, OutcomeUnknown, StoreTimeout
+from windlass.core.job import NewJob
+from windlass.ports.plan import Plan, Steps
+from windlass.ports.store import Enqueued, Opened, Shell, Store
+from windlass.runtime.context import current_run
+from windlass.stores import open as open_store
+
+T = TypeVar("T")
+
+
+class Engine:
+    """One store as one application uses it, in whatever process it finds itself."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self._opened: Opened | None = None
+        self._migrated = False
+        self._pid = os.getpid()
+        self._lock = threading.Lock()
+        self._abandoned: list[Opened] = []
+
+    def bare(self) -> Opened:
+        """The store, opened; nothing was asked of it yet."""
+        if self._pid != os.getpid():
+            self._forked()
+        if self._opened is None:
+            with self._lock:
+                if self._opened is None:
+                    self._opened = open_store(self.settings.url, **self._options())
+        return self._opened
+
+    def opened(self, timeout: float | None = None) -> Opened:
+        """The store with its schema, which the first to come makes; raises SchemaError for a newer one."""
+        opened = self.bare()
+        if not self._migrated:
+            opened.shell.run(opened.store.migrate(), timeout)
+            self._migrated = True
+        return opened
+
+    async def aopened(self, timeout: float | None = None) -> Opened:
+        """`opened` for an event loop."""
+        opened = self.bare()
+        if not self._migrated:
+            await opened.async_shell().run(opened.store.migrate(), timeout)
+            self._migrated = True
+        return opened
+
+    def close(self) -> None:
+        """Give everything back; the next use opens the store again."""
+        opened, self._opened, self._migrated = self._opened, None, False
+        if opened is not None and self._pid == os.getpid():
+            opened.close()
+
+    def run(self, plan: Plan[T]) -> T:
+        """Run a plan, and tell listeners if it wrote."""
+        shell = self.opened().shell
+        answer = shell.run(plan)
+        if plan.write:
+            shell.hint()
+        return answer
+
+    async def arun(self, plan: Plan[T]) -> T:
+        """`run` for an event loop."""
+        opened = await self.aopened()
+        answer = await opened.async_shell().run(plan)
+        if plan.write:
+            opened.shell.hint()
+        return answer
+
+    def submit(self, jobs: Sequence[NewJob]) -> list[Enqueued]:
+        """Store all jobs or none, within the deadline; see Task.enqueue."""
+        if (answers := self._joined(jobs)) is not None:
+            return answers
+        deadline = _Deadline(self.settings.enqueue_timeout)
+        opened = self.opened(deadline.left())
+        plan = storing(opened.store, jobs)
+        while True:
+            try:
+                answers = opened.shell.run(plan, deadline.left())
+            except OutcomeUnknown:
+                # Jobs carry their ids, so sending them again answers what the lost answer said.
+                deadline.check()
+            else:
+                opened.shell.hint()
+                return answers
+
+    async def asubmit(self, jobs: Sequence[NewJob]) -> list[Enqueued]:
+        """`submit` for an event loop."""
+        if (answers := self._joined(jobs)) is not None:
+            return answers
+        deadline = _Deadline(self.settings.enqueue_timeout)
+        opened = await self.aopened(deadline.left())
+        plan = storing(opened.store, jobs)
+        while True:
+            try:
+                answers = await opened.async_shell().run(plan, deadline.left())
+            except OutcomeUnknown:
+                deadline.check()
+            else:
+                opened.shell.hint()
+                return answers
+
+    def _joined(self, jobs: Sequence[NewJob]) -> list[Enqueued] | None:
+        """The answers, if the jobs belong to a transaction that is open around this call."""
+        run = current_run.get()
+        if run is not None and run.in_transaction and run.url == self.bare().url:
+            # Its connection holds the store's write lock: any other way in would wait for it until the deadline.
+            for job in jobs:
+                run.add_child(job)
+            return [Enqueued(job.id, True) for job in jobs]
+        transaction = _transaction.get()
+        if transaction is not None and transaction.open and transaction.engine is self:
+            return transaction.shell.run(storing(self.bare().store, jobs), self.settings.enqueue_timeout)
+        return None
+
+    def _options(self) -> dict[str, Any]:
+        sqlite = self.settings.url.startswith("sqlite")
+        return {"durability": self.settings.durability} if sqlite else {}
+
+    def _forked(self) -> None:
+        """A connection must not cross a fork (I28): not used here, and not closed either, as closing would drop the
+        parent's locks. The lock is new because a thread of the parent may have held the old one."""
+        if self._opened is not None:
+            self._abandoned.append(self._opened)
+        self._opened, self._migrated, self._pid = None, False, os.getpid()
+        self._lock = threading.Lock()
+
+
+class Transaction:
+    """The block of `app.transaction(conn)`: what is enqueued in it becomes the caller's to commit or roll back.
+
+    The block itself neither begins nor ends anything that the connection's own rules do not.
+    """
+
+    def __init__(self, engine: Engine, connection: Any) -> None:
+        self.engine = engine
+        self.open = False
+        self._connection = connection
+        self._shell: Shell | None = None
+        self._token: Token[Transaction | None] | None = None
+
+    @property
+    def shell(self) -> Shell:
+        """The narrower shell over the caller's connection."""
+        assert self._shell is not None, "used outside its `with` block"
+        return self._shell
+
+    def __enter__(self) -> Self:
+        """Raises CapabilityMissing where the connection cannot be joined."""
+        self._shell = self.engine.opened().own(self._connection)
+        self._token = _transaction.set(self)
+        self.open = True
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.open = False
+        assert self._token is not None
+        _transaction.reset(self._token)
+        # Committed inside the block: workers may know at once. Committed later: their next look finds the jobs.
+        if kind is None and not getattr(self._connection, "in_transaction", True):
+            self.shell.hint()
+
+
+def storing(store: Store, jobs: Sequence[NewJob]) -> Plan[list[Enqueued]]:
+    """Enqueue all or none: a conflict over an idempotency key undoes the others."""
+
+    def steps() -> Steps[list[Enqueued]]:
+        answers = yield from store.enqueue(jobs)
+        for job, answer in zip(jobs, answers, strict=True):
+            if answer.conflict:
+                raise IdempotencyConflict(str(job.idempotency_key), answer.id)
+        return answers
+
+    return Plan(steps, "enqueue", write=True)
+
+
+class _Deadline:
+    def __init__(self, timeout: float) -> None:
+        self._end = time.monotonic() + timeout
+
+    def left(self) -> float:
+        return max(0.0, self._end - time.monotonic())
+
+    def check(self) -> None:
+        if time.monotonic() >= self._end:
+            raise StoreTimeout("enqueue: the answer was lost, and could not be had again before the deadline")
+
+
+_transaction: ContextVar[Transaction | None] = ContextVar("windlass_transaction", default=None)

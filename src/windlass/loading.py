@@ -1,0 +1,83 @@
+"""Finding the application that a command names. A user's mistake is a ConfigError without a traceback of ours."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import sys
+from types import ModuleType
+
+from windlass.app import Windlass
+from windlass.core.errors import ConfigError
+
+
+def load_app(target: str) -> Windlass:
+    """Import `target`, "module" or "module:attribute", with the current directory on the path, and return its Windlass.
+
+    Without an attribute, `app` is meant, or else the module's only Windlass. Raises ConfigError for what is not there;
+    what the module itself raises while it is imported goes through.
+    """
+    name, _, attribute = target.partition(":")
+    if not name or not all(part.isidentifier() for part in name.split(".")):
+        raise ConfigError(f'app: {target!r} must be "module:attribute", for instance "shop.jobs:app"')
+    _on_path(os.getcwd())
+    try:
+        module = importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{name}.".startswith(f"{error.name}."):
+            raise  # the module is there; something that it imports is not
+        raise ConfigError(f"app: there is no module {name!r} in {os.getcwd()} or on Python's path") from None
+    return _application(module, attribute, target)
+
+
+def load_app_file(path: str) -> Windlass:
+    """Run the Python file at `path` as the module named by its stem, and return its Windlass; raises as `load_app`.
+
+    The file's tasks are then named as if it had been imported, so that `python FILE` and a worker agree.
+    """
+    if not os.path.isfile(path):
+        raise ConfigError(f"app: there is no file {path!r}")
+    name = os.path.basename(path).removesuffix(".py")
+    if not name.isidentifier():
+        raise ConfigError(f"app: {path!r}: a module cannot be named {name!r}; use letters, digits and _")
+    full = os.path.abspath(path)
+    known = sys.modules.get(name)
+    if known is not None:
+        if os.path.abspath(getattr(known, "__file__", None) or "") != full:
+            raise ConfigError(f"app: {path!r}: there is a module {name!r} already; give the file another name")
+        return _application(known, "", path)
+    _on_path(os.getcwd())
+    _on_path(os.path.dirname(full))
+    spec = importlib.util.spec_from_file_location(name, full)
+    if spec is None or spec.loader is None:
+        raise ConfigError(f"app: {path!r} is no Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # before it runs, as for any import: its own parts may import it
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return _application(module, "", path)
+
+
+def _on_path(directory: str) -> None:
+    if directory not in sys.path:
+        sys.path.insert(0, directory)
+
+
+def _application(module: ModuleType, attribute: str, target: str) -> Windlass:
+    if attribute:
+        found = getattr(module, attribute, None)
+        if isinstance(found, Windlass):
+            return found
+        what = f"is a {type(found).__name__}, no Windlass" if hasattr(module, attribute) else "is not there"
+        raise ConfigError(f"app: {target}: {attribute!r} {what}")
+    if isinstance(app := getattr(module, "app", None), Windlass):
+        return app
+    found = {id(each): each for each in vars(module).values() if isinstance(each, Windlass)}
+    if len(found) == 1:
+        return next(iter(found.values()))
+    problem = "it has several: say which, as module:attribute" if found else "it has no `app = Windlass()`"
+    raise ConfigError(f"app: {target}: {problem}")

@@ -1,0 +1,201 @@
+"""What may be said about a job apart from its arguments, and what it comes to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from typing import Any, TypedDict
+
+import msgspec
+
+from windlass.core.backoff import Backoff
+from windlass.core.duration import Duration, micros, seconds
+from windlass.core.errors import InvalidJob
+from windlass.core.job import PRIORITY, Policy
+
+NAME_MOST = 200
+KEY_MOST = 255
+TAGS_MOST = 20
+HEADERS_BYTES_MOST = 8_192
+
+
+class JobOptions(TypedDict, total=False):
+    """Options of one job, for `using` and for enqueueing by name. They overrule those of the task."""
+
+    queue: str
+    priority: int
+    """0..100, larger first; 50 unless said otherwise."""
+    delay: Duration
+    """Due this long after the store accepted it."""
+    at: datetime
+    """Due at this instant; with a time zone."""
+    expires: Duration | datetime
+    """If it has not started by then, it never will: the job ends as `expired`."""
+    timeout: Duration | None
+    """Soft limit of one attempt; None is no limit."""
+    grace: Duration
+    """From the soft limit to the hard one."""
+    max_attempts: int
+    backoff: Backoff
+    idempotency_key: str | None
+    """While a job of the same task with this key lives, and 24 hours after its end, no second one is stored."""
+    tags: Sequence[str]
+    headers: Mapping[str, str]
+    result_ttl: Duration
+    partition_key: str
+
+
+class Terms(msgspec.Struct, frozen=True, kw_only=True):
+    """The options of a job, checked; durations as NewJob and Policy want them."""
+
+    queue: str = "default"
+    priority: int = PRIORITY
+    after: int = 0
+    at: int | None = None
+    expires_after: int | None = None
+    expires_at: int | None = None
+    idempotency_key: str | None = None
+    tags: tuple[str, ...] = ()
+    headers: dict[str, str] = {}
+    partition_key: str = ""
+    policy: Policy = Policy()
+
+    def having(self, options: Mapping[str, Any]) -> Terms:
+        """These terms with `options` instead; raises InvalidJob that names the option and says what would be right."""
+        changes: dict[str, Any] = {}
+        policy: dict[str, Any] = {}
+        for name, value in options.items():
+            read = _READERS.get(name)
+            if read is None:
+                raise InvalidJob(name, f"is no option; there are {', '.join(_READERS)}")
+            try:
+                found = read(value, name)
+            except ValueError as error:
+                raise InvalidJob(name, str(error).removeprefix(f"{name}: ")) from None
+            (policy if name in Policy.__struct_fields__ else changes).update(found)
+        if "delay" in options and "at" in options:
+            raise InvalidJob("at", "cannot be given together with delay")
+        if policy:
+            changes["policy"] = msgspec.structs.replace(self.policy, **policy)
+        return msgspec.structs.replace(self, **changes)
+
+
+def valid_name(value: Any, field: str, *, most: int = NAME_MOST) -> str:
+    """Return a queue's or task's name; raises ValueError for what could not be typed, shown or listed with commas."""
+    if not isinstance(value, str) or not 0 < len(value) <= most:
+        raise ValueError(f"{field}: {_shown(value)} must be text of 1 to {most} characters")
+    if not value.isprintable() or "," in value or value != value.strip():
+        raise ValueError(f"{field}: {value!a} must be printable, without commas and without spaces at its ends")
+    return value
+
+
+def _whole(least: int, most: int) -> Callable[[Any, str], dict[str, Any]]:
+    def read(value: Any, name: str) -> dict[str, Any]:
+        if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+            raise ValueError(f"{_shown(value)} must be a whole number, {least}..{most}")
+        return {name: value}
+
+    return read
+
+
+def _delay(value: Any, name: str) -> dict[str, Any]:
+    return {"after": micros(value, name), "at": None}
+
+
+def _at(value: Any, name: str) -> dict[str, Any]:
+    return {"at": _instant(value, name), "after": 0}
+
+
+def _expires(value: Any, name: str) -> dict[str, Any]:
+    if isinstance(value, datetime):
+        return {"expires_at": _instant(value, name), "expires_after": None}
+    return {"expires_after": micros(value, name), "expires_at": None}
+
+
+def _instant(value: Any, name: str) -> int:
+    if not isinstance(value, datetime):
+        raise ValueError(f"{_shown(value)} must be a datetime; for a duration there is delay")
+    if value.utcoffset() is None:
+        raise ValueError(f"{value.isoformat()} has no time zone; write for instance datetime.now(UTC)")
+    instant = round(value.timestamp() * 1e6)
+    if instant < 0:
+        raise ValueError(f"{value.isoformat()} lies before 1970")
+    return instant
+
+
+def _time(value: Any, name: str) -> dict[str, Any]:
+    return {name: seconds(value, name)}
+
+
+def _timeout(value: Any, name: str) -> dict[str, Any]:
+    limit = None if value is None else seconds(value, name)
+    if limit == 0:
+        raise ValueError(f"{_shown(value)} leaves no time at all; None is no limit")
+    return {name: limit}
+
+
+def _backoff(value: Any, name: str) -> dict[str, Any]:
+    if not isinstance(value, Backoff):
+        raise ValueError(f'{_shown(value)} must be a Backoff, for instance Backoff(base="1s", factor=2, max="10m")')
+    return {name: value}
+
+
+def _text(most: int) -> Callable[[Any, str], dict[str, Any]]:
+    def read(value: Any, name: str) -> dict[str, Any]:
+        if not isinstance(value, str) or not 0 < len(value) <= most or not value.isprintable():
+            raise ValueError(f"{_shown(value)} must be printable text of 1 to {most} characters")
+        return {name: value}
+
+    return read
+
+
+def _key(value: Any, name: str) -> dict[str, Any]:
+    return {name: None} if value is None else _text(KEY_MOST)(value, name)
+
+
+def _tags(value: Any, name: str) -> dict[str, Any]:
+    if isinstance(value, str) or not isinstance(value, (Sequence, set, frozenset)):
+        raise ValueError(f"{_shown(value)} must be a list of names")
+    if len(value) > TAGS_MOST:
+        raise ValueError(f"{len(value)} tags are too many; the limit is {TAGS_MOST}")
+    return {name: tuple(dict.fromkeys(valid_name(tag, name) for tag in value))}
+
+
+def _headers(value: Any, name: str) -> dict[str, Any]:
+    if not isinstance(value, Mapping):
+        raise ValueError(f"{_shown(value)} must be a mapping of text to text")
+    for key, text in value.items():
+        if not isinstance(key, str) or not isinstance(text, str):
+            raise ValueError(f"{_shown(key)}: {_shown(text)} must be text on both sides")
+        try:
+            (key + text).encode()
+        except UnicodeEncodeError:
+            raise ValueError(f"{key!a}: {text!a} holds a lone surrogate") from None
+    if sum(len(key.encode()) + len(text.encode()) for key, text in value.items()) > HEADERS_BYTES_MOST:
+        raise ValueError(f"are more than {HEADERS_BYTES_MOST} bytes together")
+    return {name: dict(value)}
+
+
+def _shown(value: Any) -> str:
+    text = ascii(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+_READERS: dict[str, Callable[[Any, str], dict[str, Any]]] = {
+    "queue": lambda value, name: {name: valid_name(value, name)},
+    "priority": _whole(0, 100),
+    "delay": _delay,
+    "at": _at,
+    "expires": _expires,
+    "timeout": _timeout,
+    "grace": _time,
+    "max_attempts": _whole(1, 10_000),
+    "backoff": _backoff,
+    "idempotency_key": _key,
+    "tags": _tags,
+    "headers": _headers,
+    "result_ttl": _time,
+    "partition_key": _text(KEY_MOST),
+    "crash_budget": _whole(1, 1_000),
+    "loss_budget": _whole(1, 1_000),
+}

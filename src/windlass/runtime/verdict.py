@@ -1,0 +1,110 @@
+"""What an exception means: as text, and for the question whether trying again can help."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from windlass.core.errors import InvalidJob
+from windlass.core.job import ErrorInfo
+from windlass.runtime.registry import TaskDef
+
+KIND_MOST = 512
+MESSAGE_MOST = 8 * 1024
+TRACE_MOST = 32 * 1024
+"""Bytes kept of an exception's class name, message and traceback."""
+
+BUSY = (408, 425, 429, 500, 502, 503, 504)
+"""HTTP answers that say "later": for these a Retry-After counts."""
+
+RETRY_AFTER_MOST = 86_400.0
+"""A remote side may ask for a day, not for a year."""
+
+
+def classify(error: BaseException, task: TaskDef) -> tuple[bool, float | None]:
+    """(permanent, retry_after in seconds or None) for what a handler of `task` raised.
+
+    The task's own `permanent` and `transient` decide, and of those the class nearest to the exception's. Otherwise
+    a payload that does not fit is permanent, and everything else (time-outs and lost connections first of all) is worth
+    another attempt; where an HTTP answer named the wait (Retry-After), that replaces the task's backoff.
+    """
+    for cls in type(error).__mro__:
+        if cls in task.permanent:
+            return True, None
+        if cls in task.transient:
+            return False, retry_after(error)
+    return isinstance(error, InvalidJob), retry_after(error)
+
+
+def retry_after(error: BaseException) -> float | None:
+    """Seconds that a remote side asked for, if `error` is an HTTP client's exception that carries such an answer.
+
+    Known by their shape: those of urllib and aiohttp have status and headers themselves, those of requests and httpx
+    in `.response`.
+    """
+    for answer in (error, _attribute(error, "response")):
+        status = next((s for name in ("status_code", "status", "code") if (s := _attribute(answer, name))), None)
+        get = _attribute(_attribute(answer, "headers"), "get")
+        if status in BUSY and callable(get):
+            wait = _seconds(get("Retry-After") or get("retry-after"))
+            return None if wait is None else min(max(wait, 0.0), RETRY_AFTER_MOST)
+    return None
+
+
+def describe(error: BaseException) -> ErrorInfo:
+    """An exception as text that can be stored, whatever its `__str__` does."""
+    kind = type(error)
+    name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+    return ErrorInfo(_head(name, KIND_MOST), _head(_message(error), MESSAGE_MOST), _tail(_trace(error), TRACE_MOST))
+
+
+def _attribute(thing: Any, name: str) -> Any:
+    try:
+        return getattr(thing, name, None)
+    except Exception:
+        return None
+
+
+def _seconds(text: Any) -> float | None:
+    """Retry-After is a number of seconds or an HTTP date."""
+    if not isinstance(text, str):
+        return None
+    if text.strip().isdecimal():
+        return float(text)
+    from email.utils import parsedate_to_datetime
+
+    try:
+        return parsedate_to_datetime(text).timestamp() - time.time()
+    except (ValueError, TypeError, OverflowError):
+        return None
+
+
+def _message(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception as second:
+        return f"<its __str__ raised {type(second).__qualname__}>"
+
+
+def _trace(error: BaseException) -> str:
+    import traceback
+
+    try:
+        return "".join(traceback.format_exception(error))
+    except Exception as second:
+        return f"<its traceback could not be written: {type(second).__qualname__}>"
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode(errors="backslashreplace")  # a lone surrogate is no character, and no store would take it
+
+
+def _head(text: str, most: int) -> str:
+    data = _bytes(text)
+    return data.decode() if len(data) <= most else data[: most - 3].decode(errors="ignore") + "..."
+
+
+def _tail(text: str, most: int) -> str:
+    """The end of a traceback is what matters."""
+    data = _bytes(text)
+    return data.decode() if len(data) <= most else "..." + data[3 - most :].decode(errors="ignore")
