@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Coroutine, Mapping
-from typing import Any, Concatenate, ParamSpec, TypeVar, Unpack, overload
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar, Unpack, overload
 
 from windlass import config
 from windlass.client import Arguments, AsyncClient, Client
@@ -60,10 +60,15 @@ class Windlass:
 
     # --- tasks ----------------------------------------------------------------------------------------------
 
+    # A coroutine is a result like any other to mypy, so the overloads overlap; the first that fits is meant.
     @overload
-    def task(self, function: Callable[Concatenate[Context, P], Coroutine[Any, Any, R]], /) -> AsyncTask[P, R]: ...
+    def task(  # type: ignore[overload-overlap]
+        self, function: Callable[Concatenate[Context, P], Coroutine[Any, Any, R]], /
+    ) -> AsyncTask[P, R]: ...
     @overload
-    def task(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncTask[P, R]: ...
+    def task(  # type: ignore[overload-overlap]
+        self, function: Callable[P, Coroutine[Any, Any, R]], /
+    ) -> AsyncTask[P, R]: ...
     @overload
     def task(self, function: Callable[Concatenate[Context, P], R], /) -> SyncTask[P, R]: ...
     @overload
@@ -112,9 +117,9 @@ class Windlass:
             raise RegistrationError(f"task {name}: version: {version!r} must be a whole number from 1")
         if not isinstance(exclusive, bool):
             raise RegistrationError(f"task {name}: exclusive: {exclusive!r} must be True or False")
-        for jobs_only in ("delay", "at", "idempotency_key", "partition_key"):
-            if jobs_only in options:
-                raise RegistrationError(f"task {name}: {jobs_only}: belongs to one job; say task.using({jobs_only}=...)")
+        for one in ("delay", "at", "idempotency_key", "partition_key"):
+            if one in options:
+                raise RegistrationError(f"task {name}: {one}: belongs to one job; say task.using({one}=...)")
         mode = Mode.PROCESS if executor or exclusive else Mode.ASYNC if coroutine else Mode.THREAD
         declaration = Declaration(function, name, version, mode, self._offers, self._limits)
         declaration.exclusive = exclusive
@@ -122,7 +127,9 @@ class Windlass:
         declaration.permanent = _classes(name, "permanent", options.pop("permanent", ()))
         return declaration
 
-    def named(self, name: str, version: int = 1, options: JobOptions | Mapping[str, Any] | None = None) -> Task[..., Any]:
+    def named(
+        self, name: str, version: int = 1, options: JobOptions | Mapping[str, Any] | None = None
+    ) -> Task[..., Any]:
         """The task called `name`, on `options`; if its code is elsewhere, one that can only be enqueued."""
         known = self.tasks.get(name)
         if known is None:
@@ -131,7 +138,7 @@ class Windlass:
             except ValueError as error:
                 raise InvalidJob("task", str(error).removeprefix("task: ")) from None
             known = Task(self, Remote(name, version, self._limits), Terms())
-        return known.using(**options) if options else known  # type: ignore[misc]  # checked by name when it is run
+        return known.using(**options) if options else known
 
     # --- hooks ----------------------------------------------------------------------------------------------
 
@@ -187,7 +194,7 @@ class Windlass:
     def enqueue(
         self, task: str, arguments: Arguments = None, *, version: int = 1, **options: Unpack[JobOptions]
     ) -> Job[Any]:
-        """Store one job by the name of its task, whose code may be elsewhere: `app.enqueue("reports.build", {"day": 1})`.
+        """Store one job by the name of its task, whose code may be elsewhere: `app.enqueue("report", {"day": 1})`.
 
         `arguments` is a dict of named ones or a list of positional ones. Raises as Task.enqueue.
         """
@@ -229,7 +236,7 @@ class Windlass:
         """Give back the store's connections; the next use opens it again."""
         self.engine.close()
 
-    def __enter__(self) -> Windlass:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exception: object) -> None:

@@ -21,6 +21,7 @@ from windlass.ports.store import (
     Selected,
     Selection,
     Stats,
+    Store,
     Why,
     WorkerInfo,
 )
@@ -212,12 +213,13 @@ class _Plans:
         self._app = app
 
     @property
-    def store(self) -> Any:
+    def store(self) -> Store:
         return self._app.engine.bare().store
 
     def fetch(self, id: str) -> Plan[records.Job]:
         def steps() -> Steps[records.Job]:
-            return _found((yield from self.store.fetch((id,)))[0], id)
+            (job,) = yield from self.store.fetch((id,))
+            return _found(job, id)
 
         return Plan(steps, "fetch", write=False)
 
@@ -233,13 +235,12 @@ class _Plans:
         def steps() -> Steps[Selected]:
             job = _found((yield from self.store.fetch((id,)))[0], id)
             payload = self._app.named(job.task, job.version, {}).new_job(call.args, call.kwargs, None).payload
-            changed: Selected = yield from self.store.edit(id, payload)
-            return changed
+            return (yield from self.store.edit(id, payload))
 
         return Plan(steps, "edit", write=True)
 
 
-def _found(answer: Any, id: str) -> Any:
+def _found(answer: T | None, id: str) -> T:
     if answer is None:
         raise JobNotFound(id, f"job {id} is not in the store")
     return answer

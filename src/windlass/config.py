@@ -54,7 +54,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     def prune_rules(self) -> PruneRules:
         """The `keep_` settings as a store wants them."""
         kept = {name: getattr(self, f"keep_{name}") for name in ("completed", "cancelled", "expired", "dead")}
-        return PruneRules(**{name: None if time is None else round(time * 1e6) for name, time in kept.items()})
+        rules: dict[str, Any] = {k: None if time is None else round(time * 1e6) for k, time in kept.items()}
+        return PruneRules(**rules)
 
 
 class SettingsArguments(TypedDict, total=False):

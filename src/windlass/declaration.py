@@ -25,7 +25,7 @@ PROVIDED: Any = type("Provided", (), {"__repr__": lambda _: "provided()"})()
 def provided() -> Any:
     """The default of a parameter whose value the worker provides: its Context, or a resource of a start hook.
 
-    `def thumbnail(path: str, ctx: Context = provided()) -> str` lets a type checker accept `thumbnail.enqueue("a.jpg")`.
+    `def shrink(path: str, ctx: Context = provided()) -> str` lets a type checker accept `shrink.enqueue("a.jpg")`.
     """
     return PROVIDED
 
@@ -46,7 +46,7 @@ def as_call(given: object, where: str) -> Call:
     if isinstance(given, dict):
         return Call((), given)
     kind = type(given).__name__
-    raise PayloadInvalid(where, f"is a {kind}; it must be a tuple of arguments, a dict of named ones, or task.call(...)")
+    raise PayloadInvalid(where, f"is a {kind}, not a tuple of arguments, a dict of named ones, or task.call(...)")
 
 
 class Signature(msgspec.Struct, frozen=True):
@@ -231,8 +231,8 @@ def hints(function: Callable[..., Any], name: str) -> dict[str, Any]:
         return get_type_hints(function, include_extras=True)
     except NameError as error:
         raise RegistrationError(
-            f"task {name}: an annotation cannot be read: {error}. It is needed when the program runs, so import it there, "
-            "not only under TYPE_CHECKING"
+            f"task {name}: an annotation cannot be read: {error}. It is needed when the program runs, so it must be "
+            "imported then, not only under TYPE_CHECKING"
         ) from None
     except TypeError as error:
         raise RegistrationError(f"task {name}: an annotation cannot be read: {error}") from None

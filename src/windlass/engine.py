@@ -1,4 +1,4 @@
-"""The way from a finished NewJob into a store: opening it when first needed, deadlines, forks, the caller's transaction."""
+"""The way from a finished NewJob into a store: opening it, deadlines, forks, the caller's transaction."""
 
 from __future__ import annotations
 

@@ -76,8 +76,11 @@ def _application(module: ModuleType, attribute: str, target: str) -> Windlass:
         raise ConfigError(f"app: {target}: {attribute!r} {what}")
     if isinstance(app := getattr(module, "app", None), Windlass):
         return app
-    found = {id(each): each for each in vars(module).values() if isinstance(each, Windlass)}
-    if len(found) == 1:
-        return next(iter(found.values()))
-    problem = "it has several: say which, as module:attribute" if found else "it has no `app = Windlass()`"
+    several: list[Windlass] = []
+    for each in vars(module).values():
+        if isinstance(each, Windlass) and each not in several:
+            several.append(each)
+    if len(several) == 1:
+        return several[0]
+    problem = "it has several: say which, as module:attribute" if several else "it has no `app = Windlass()`"
     raise ConfigError(f"app: {target}: {problem}")

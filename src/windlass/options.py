@@ -102,17 +102,17 @@ def _delay(value: Any, name: str) -> dict[str, Any]:
     return {"after": micros(value, name), "at": None}
 
 
-def _at(value: Any, name: str) -> dict[str, Any]:
-    return {"at": _instant(value, name), "after": 0}
+def _at(value: Any, _: str) -> dict[str, Any]:
+    return {"at": _instant(value), "after": 0}
 
 
 def _expires(value: Any, name: str) -> dict[str, Any]:
     if isinstance(value, datetime):
-        return {"expires_at": _instant(value, name), "expires_after": None}
+        return {"expires_at": _instant(value), "expires_after": None}
     return {"expires_after": micros(value, name), "expires_at": None}
 
 
-def _instant(value: Any, name: str) -> int:
+def _instant(value: Any) -> int:
     if not isinstance(value, datetime):
         raise ValueError(f"{_shown(value)} must be a datetime; for a duration there is delay")
     if value.utcoffset() is None:

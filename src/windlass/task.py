@@ -165,10 +165,10 @@ class Task(Generic[P, R]):
         dict. Versions are crossed one by one.
         """
         declaration = self._declared()
-        if not isinstance(from_version, int) or not 1 <= from_version < declaration.version:
+        if not 1 <= from_version < declaration.version:
             raise RegistrationError(
-                f"task {self.name}: from_version: {from_version!r} must be 1 to {declaration.version - 1}, as the task's "
-                f"version is {declaration.version}"
+                f"task {self.name}: from_version: {from_version!r} must be 1 to {declaration.version - 1}, "
+                f"as the task's version is {declaration.version}"
             )
 
         def register(function: Old) -> Old:
@@ -255,10 +255,15 @@ class AsyncTask(Task[P, R]):
 class Decorator(Protocol):
     """What `@app.task(...)` is: a Context in the first place is the worker's, so it is no argument of `enqueue`."""
 
+    # A coroutine is a result like any other to mypy, so the overloads overlap; the first that fits is meant.
     @overload
-    def __call__(self, function: Callable[Concatenate[Context, P], Coroutine[Any, Any, R]]) -> AsyncTask[P, R]: ...
+    def __call__(  # type: ignore[overload-overlap]
+        self, function: Callable[Concatenate[Context, P], Coroutine[Any, Any, R]]
+    ) -> AsyncTask[P, R]: ...
     @overload
-    def __call__(self, function: Callable[P, Coroutine[Any, Any, R]]) -> AsyncTask[P, R]: ...
+    def __call__(  # type: ignore[overload-overlap]
+        self, function: Callable[P, Coroutine[Any, Any, R]]
+    ) -> AsyncTask[P, R]: ...
     @overload
     def __call__(self, function: Callable[Concatenate[Context, P], R]) -> SyncTask[P, R]: ...
     @overload

@@ -162,4 +162,4 @@ def _numbered(index: int) -> str:
 
 
 def _unreachable(name: str) -> RegistrationError:
-    return RegistrationError(f"parameter {name!r} cannot be passed by name, and stands behind one that the worker fills")
+    return RegistrationError(f"parameter {name!r} cannot be passed by name, and follows one that the worker fills")

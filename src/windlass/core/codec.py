@@ -105,7 +105,7 @@ def refuse_loss(sent: Any, seen: Any, where: str) -> None:
         for key, value in sent.items():
             path = f"{where}.{key}" if isinstance(key, str) else f"{where}[{_short(key)}]"
             if key not in seen:
-                raise PayloadInvalid(path, f"a key that is a {_kind(key)} would arrive as a str; annotate the parameter")
+                raise PayloadInvalid(path, f"a key of type {_kind(key)} would arrive as a str; annotate the parameter")
             refuse_loss(value, seen[key], path)
     elif isinstance(sent, _LISTS) and isinstance(seen, _LISTS) and len(sent) == len(seen):
         for i, (before, after) in enumerate(zip(sent, seen, strict=True)):
@@ -147,6 +147,7 @@ def _rebuild(cls: Any, value: Any) -> Any:
     """The way back from `_plain`, for an annotated class that msgspec does not know."""
     if cls is object:
         return value
+    plain: Any
     if hasattr(cls, "model_validate"):
         return cls.model_validate(value)
     if hasattr(cls, "__fspath__") and isinstance(value, str):
@@ -181,7 +182,7 @@ def _children(value: Any, where: str) -> Iterator[tuple[str, Any]]:
     elif isinstance(value, (list, tuple, set, frozenset)):
         yield from ((f"{where}[{i}]", child) for i, child in enumerate(value))
     else:
-        names = getattr(value, "__struct_fields__", None) or getattr(value, "__dataclass_fields__", ())
+        names: Any = getattr(value, "__struct_fields__", getattr(value, "__dataclass_fields__", ()))
         yield from ((f"{where}.{name}", getattr(value, name)) for name in names if hasattr(value, name))
 
 
@@ -221,4 +222,4 @@ def _short(value: Any) -> str:
 
 def _phrase(message: str) -> str:
     text = message.replace("`", "")
-    return text[:1].lower() + text[1:] if text.startswith(("Expected", "Invalid", "Object", "Exceeds", "Only")) else text
+    return text[:1].lower() + text[1:]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
-from typing import Any, ParamSpec, Protocol, TypeVar
+from typing import Any, ParamSpec, Protocol, Self, TypeVar
 
 from windlass.core.errors import WindlassError
 from windlass.core.job import Held, LogLine, Meta, NewJob, Progress, Token
@@ -195,7 +195,7 @@ class Context:
         return self._run
 
     def _before_transaction(self, what: str, name: str) -> Run | None:
-        if not isinstance(name, str) or not name or len(name) > 128:
+        if not 0 < len(name) <= 128:
             raise ValueError(f"name: {name!r} must be text of 1 to 128 characters")
         if self._run is not None and self._run.in_transaction:
             # It is kept at once, by a connection that would wait for ours until it times out.
@@ -221,7 +221,7 @@ class Transaction:
         _refuse_end(sql)
         return self._connection.executemany(sql, parameters)
 
-    def __enter__(self) -> Transaction:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exception: object) -> None:
