@@ -16,9 +16,8 @@ from collections.abc import Callable
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
-from windlass.runtime.verdict import classify
+from windlass.runtime.verdict import classify, describe
 
-from windlass.core.codec import error_info
 from windlass.core.duration import seconds
 from windlass.core.errors import Discard, LeaseLost, PayloadTooLarge, Retry, Snooze, StoreError, WindlassError
 from windlass.core.job import (
@@ -98,7 +97,7 @@ class Executor:
             call = taskdef.bind(held.payload, held.version)
             self._inject(run, call)
         except Exception as error:
-            self._end(run, Failed(error_info(error), permanent=isinstance(error, WindlassError), reason="payload"))
+            self._end(run, Failed(describe(error), permanent=isinstance(error, WindlassError), reason="payload"))
             return
         if taskdef.mode is Mode.PROCESS:
             run.task = self._loop.create_task(self._in_process(run, hard))
@@ -140,7 +139,7 @@ class Executor:
         except Exception as error:
             outcome = failure(run.taskdef, error)
         except (SystemExit, KeyboardInterrupt) as error:  # a handler may give up, not the worker with it
-            outcome = Failed(error_info(error))
+            outcome = Failed(describe(error))
         kept = outcome if run.session is None else self._commit(run, outcome)
         if kept is not None:
             self._end(run, kept)
@@ -165,7 +164,7 @@ class Executor:
             log.warning("taken over before its transaction ended; nothing was kept", extra={"job": run.held.id})
         except StoreError as error:
             # Not committed, so the job failed like any other; its own writes are gone with it.
-            return Failed(error_info(error))
+            return Failed(describe(error))
         self._loop.call_soon_threadsafe(self._committed, run)
         return None
 
@@ -187,7 +186,7 @@ class Executor:
         except Exception as error:
             outcome = _told(run) or failure(run.taskdef, error)
         except BaseException as error:
-            outcome = Failed(error_info(error))
+            outcome = Failed(describe(error))
         return self._commit(run, outcome) if run.session is not None else outcome
 
     # --- in a child process ----------------------------------------------------------------------------------------
@@ -204,7 +203,7 @@ class Executor:
         except asyncio.CancelledError as error:
             outcome = _stopped(run, error)
         except Exception as error:
-            outcome = Failed(error_info(error))
+            outcome = Failed(describe(error))
         finally:
             if slot is not None:
                 self._link.release_slot(slot, healthy)
@@ -267,25 +266,25 @@ def failure(taskdef: TaskDef, error: BaseException) -> Outcome:
         match error:
             case Retry():
                 after = None if error.delay is None else seconds(error.delay, "Retry.delay")
-                return Failed(error_info(error), retry_after=after, reason=error.reason or "retry asked for")
+                return Failed(describe(error), retry_after=after, reason=error.reason or "retry asked for")
             case Snooze():
                 return Snoozed(seconds(error.delay, "Snooze.delay"), error.reason)
             case Discard():
-                return Discarded(error.reason, error_info(error))
+                return Discarded(error.reason, describe(error))
         permanent, retry_after = classify(error, taskdef)
     except Exception as broken:  # a delay that is none, an exception that cannot even be asked what it is
-        return Failed(error_info(broken))
-    return Failed(error_info(error), permanent, retry_after, "permanent" if permanent else "failed")
+        return Failed(describe(broken))
+    return Failed(describe(error), permanent, retry_after, "permanent" if permanent else "failed")
 
 
 def unstorable(error: Exception) -> Outcome:
     """The handler succeeded, but nobody could ever read its result: dead, with the reason, never stuck (I24)."""
     reason = "result_too_large" if isinstance(error, PayloadTooLarge) else "result_unserialisable"
-    return Failed(error_info(error), permanent=True, reason=reason)
+    return Failed(describe(error), permanent=True, reason=reason)
 
 
 def _stopped(run: Run, error: BaseException) -> Outcome:
-    return _told(run) or Failed(error_info(error), reason="cancelled by its own code")
+    return _told(run) or Failed(describe(error), reason="cancelled by its own code")
 
 
 def _told(run: Run) -> Outcome | None:

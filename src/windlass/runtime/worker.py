@@ -340,7 +340,7 @@ class Worker:
             await self._settle_one_by_one()
             return
         else:
-            log.exception("the store refused a turn")
+            log.error("the store refused a turn: %s", error)
         wait = min(RETRY_MOST, RETRY_FIRST * 2 ** min(failures, 10))
         await asyncio.sleep(wait * (0.5 + random.random() / 2))
 
@@ -366,6 +366,7 @@ class Worker:
         self._recover_from = None
         fresh = [held for held in granted if self._holdings.fence(held.id) != held.fence]
         self._granted(Claimed(fresh, more=True), self._hints)
+        self._fill()
 
     async def _reconcile_now(self) -> None:
         """Between two turns the two sides must agree; hand back what only the store knows, stop what only we do."""
