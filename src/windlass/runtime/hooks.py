@@ -24,6 +24,8 @@ class Hooks:
             if value is not None:
                 for kind in reversed(type(value).__mro__[:-1]):
                     resources[kind] = value
+                # A hook may promise a protocol or an abstract class, of which its value is no subclass.
+                resources.update({kind: value for kind, by in self._registry.provides.items() if by is hook})
         return resources
 
     async def _enter(self, hook: Any) -> Any:

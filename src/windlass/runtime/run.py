@@ -81,9 +81,19 @@ class Run:
         self._report = report
 
     @property
+    def url(self) -> str:
+        """The store's URL, as `Opened` shows it."""
+        return self._opened.url
+
+    @property
     def cancelled(self) -> bool:
         """Whether the handler is asked to stop, for whatever reason."""
         return self.stop_flag
+
+    @property
+    def url(self) -> str:
+        """The store that this run belongs to."""
+        return self._opened.url
 
     @property
     def in_transaction(self) -> bool:
