@@ -11,6 +11,7 @@ from tests.runtime.harness import Session, eventually, new_job
 from windlass.core.job import State
 from windlass.runtime import lockfile
 from windlass.runtime.slots import now_ns
+from windlass.runtime.supervisor import SAME_SIGNAL
 
 
 def test_workers_are_started_registered_and_stopped() -> None:
@@ -102,7 +103,10 @@ def test_a_second_signal_ends_patience() -> None:
     def driver(s: Session) -> None:
         s.running(1)
         os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGTERM)  # the same one, passed on by a wrapper
         eventually(lambda: s.supervisor._stopping == 1)
+        time.sleep(SAME_SIGNAL + 0.05)
+        assert s.supervisor._stopping == 1
         os.kill(os.getpid(), signal.SIGINT)
 
     began = time.monotonic()

@@ -10,11 +10,13 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from windlass.core.errors import StoreError
+from windlass.core.errors import OutcomeUnknown, StoreError, StoreUnavailable
 from windlass.runtime.logs import Log
 from windlass.runtime.service import Clock, Post, Service, SystemClock
 
 T = TypeVar("T")
+
+FIRST_RETRY = 0.05
 
 log = Log("keeper")
 
@@ -33,7 +35,7 @@ class _Errand:
         self.done = done
         self.failed = failed
         self.due = due
-        self.delay = 0.05
+        self.delay = FIRST_RETRY
 
 
 class Keeper:
@@ -59,7 +61,7 @@ class Keeper:
         failed: Callable[[Exception], object] | None = None,
     ) -> None:
         """Run `work` on the thread, again and again while the store is away, then `done` with its answer on the loop;
-        `failed` if it can never succeed."""
+        without `failed`, after every StoreError; with it, it is told what no repetition can cure (a newer schema)."""
         self._new.put(_Errand(work, done, failed, self._clock.monotonic()))
 
     def add(self, service: Service) -> None:
@@ -103,22 +105,26 @@ class Keeper:
     def _attempt(self, errand: _Errand) -> None:
         try:
             answer = errand.work()
-        except StoreError as problem:
-            if errand.delay == 0.05:
+        except Exception as problem:  # one broken errand must not end the thread that serves all
+            self._trouble(errand, problem)
+            return
+        self._errands.remove(errand)
+        self._post(lambda: errand.done(answer))
+
+    def _trouble(self, errand: _Errand, problem: Exception) -> None:
+        passing = StoreError if errand.failed is None else (StoreUnavailable, OutcomeUnknown)
+        if isinstance(problem, passing):
+            if errand.delay == FIRST_RETRY:
                 log.warning("the store does not answer; trying again", problem=problem)
             errand.due = self._clock.monotonic() + errand.delay
             errand.delay = min(errand.delay * 2, self._retry_most)
             return
-        except Exception as problem:
-            self._errands.remove(errand)
-            failed, said = errand.failed, problem
-            if failed is None:
-                log.error("an errand failed for good", problem=repr(problem))
-            else:
-                self._post(lambda: failed(said))
-            return
         self._errands.remove(errand)
-        self._post(lambda: errand.done(answer))
+        failed = errand.failed
+        if failed is None:
+            log.error("an errand failed for good", problem=repr(problem))
+        else:
+            self._post(lambda: failed(problem))
 
     def _tick(self, service: Service) -> None:
         delay = self._guarded(service, service.tick)

@@ -16,6 +16,7 @@ from typing import Any, Generic, Literal, TypeVar, get_args
 import msgspec
 
 from windlass.core.job import Held, LogLine, Outcome, Progress
+from windlass.ports.store import PruneRules
 
 T = TypeVar("T")
 
@@ -104,6 +105,9 @@ class Ready(msgspec.Struct, tag="ready", frozen=True, kw_only=True):
     processes: bool = False
     """Some task runs in a process slot, so one is kept warm."""
     stall_timeout: float | None = None
+    options: dict[str, str] = {}
+    """What the store is opened with, beside its URL."""
+    rules: PruneRules = PruneRules()
     files: tuple[str, ...] = ()
     """The application's source files, to watch for changes."""
 

@@ -11,12 +11,12 @@ import asyncio
 import os
 import socket
 import threading
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from windlass.core.codec import error_info
 from windlass.core.errors import LeaseLost, StoreError
 from windlass.core.job import ErrorInfo, Failed, Held, LogLine, Lost, Outcome, Progress, Succeeded
 from windlass.core.machine import decide
@@ -37,6 +37,7 @@ from windlass.runtime.messages import (
 from windlass.runtime.messages import Run as RunMessage
 from windlass.runtime.registry import Registry, TaskDef
 from windlass.runtime.run import Run
+from windlass.runtime.verdict import describe
 
 if TYPE_CHECKING:
     from windlass.ports.store import Opened
@@ -166,7 +167,7 @@ class ChildRun(Run):
     def __init__(
         self, held: Held, taskdef: TaskDef, open_store: Callable[[], Opened], channel: Channel[ToSlot]
     ) -> None:
-        super().__init__(held, taskdef, 0, Lazily(open_store), self._tell)  # type: ignore[arg-type]  # its shell, when asked
+        super().__init__(held, taskdef, 0, time.monotonic(), Lazily(open_store), self._tell)  # type: ignore[arg-type]  # its shell, when asked
         self._channel = channel
         self._turn = threading.Lock()
 
@@ -271,7 +272,7 @@ def _commit(run: Run, outcome: Succeeded, open_store: Callable[[], Opened], work
     try:
         run.complete_in_session(open_store().store.settle(worker_id, [transition]))
     except StoreError as error:
-        return Failed(error_info(error))
+        return Failed(describe(error))
     except LeaseLost as error:
-        return Failed(error_info(error), reason="lease_lost")
+        return Failed(describe(error), reason="lease_lost")
     return outcome

@@ -15,7 +15,7 @@ import tempfile
 import time
 from typing import NamedTuple
 
-CAPACITY = 4_096
+CAPACITY = 10_000
 """Slots of one worker at most. The pages of slots that are never used are never allocated."""
 
 EXCLUSIVE = 1

@@ -15,8 +15,8 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from windlass.core.errors import ConfigError, SchemaError
-from windlass.ports.store import BeatAnswer, Death, Listener, Opened, PruneRules, Reaped
+from windlass.core.errors import ConfigError
+from windlass.ports.store import BeatAnswer, Death, Listener, Opened, Reaped
 from windlass.runtime import lockfile, logs, process, slots
 from windlass.runtime.beat import Beat, Round
 from windlass.runtime.judge import Judge
@@ -51,6 +51,7 @@ from windlass.runtime.slots import SlotTable
 
 COMMAND = (sys.executable, "-m", "windlass.entry")
 STOP_TIMEOUT = 30.0
+SAME_SIGNAL = 0.5
 KILL_AFTER = 1.0
 """Seconds past the deadline that a worker gets to hand back what it could not finish."""
 TAKEN_GRACE = 5.0
@@ -70,7 +71,7 @@ class Supervisor:
     def __init__(
         self,
         target: str,
-        open_store: Callable[[str], Opened],
+        open_store: Callable[..., Opened],
         *,
         processes: int = 2,
         concurrency: int | None = None,
@@ -83,7 +84,7 @@ class Supervisor:
     ) -> None:
         """Prepare to run `target` ("module:attribute", or the path of a file).
 
-        `open_store` opens the store by its URL. `processes` workers (1..256) run `concurrency` jobs each (None: what
+        `open_store` opens the store by its URL and options. `processes` workers (1..256) run `concurrency` jobs each (None: what
         the application says) from `queues` ("a,b:3"; None: the application's). At a stop, running jobs get
         `stop_timeout` seconds. `reload` restarts the workers when a source file changes. `command` starts a child.
         Raises ConfigError.
@@ -123,6 +124,7 @@ class Supervisor:
         self._store_error: Exception | None = None
         self._stopping = 0
         """How often it was told to."""
+        self._told_at = 0.0
         self._failures = 0
         self._not_before = 0.0
         self._quarantine_idle = 0.0
@@ -178,7 +180,10 @@ class Supervisor:
         self._loop.close()
 
     def _told(self, number: int) -> None:
-        self.stop(f"signal {signal.Signals(number).name}")
+        # One Ctrl-C may come twice: from the terminal, and passed on by whatever wrapper started us (make, timeout).
+        if not self._stopping or self._loop.clock() - self._told_at > SAME_SIGNAL:
+            self._told_at = self._loop.clock()
+            self.stop(f"signal {signal.Signals(number).name}")
 
     # --- starting workers --------------------------------------------------------------------------------------------
 
@@ -282,12 +287,17 @@ class Supervisor:
             self._keeper = Keeper(self._loop.post, ready.hold / 6)
             self._keeper.start()
             self._keeper.submit(
-                lambda: self._open_store(ready.url), lambda opened: self._have_store(opened, ready), self._no_store
+                lambda: self._opened_with_schema(ready), lambda opened: self._have_store(opened, ready), self._no_store
             )
         if ready.processes:
             self._pool.keep_warm(1)
         if self._opened is not None:
             self._register(member)
+
+    def _opened_with_schema(self, ready: Ready) -> Opened:
+        opened = self._open_store(ready.url, **ready.options)
+        opened.shell.run(opened.store.migrate())
+        return opened
 
     def _no_store(self, problem: Exception) -> None:
         self._exit_code = 2
@@ -306,7 +316,7 @@ class Supervisor:
         assert keeper is not None
         suspected = lambda: self._loop.post(self._suspected)
         keeper.add(Judge(opened, self._directory, first.hold, self._own_workers, suspected))
-        keeper.add(Maintainer(opened, self._identity.supervisor, PruneRules(), suspected))
+        keeper.add(Maintainer(opened, self._identity.supervisor, first.rules, suspected))
         keeper.add(Poller(opened, lambda: self._loop.post(self._hinted)))
         self._listener = opened.shell.listen()
         for member in self._members.values():
@@ -343,8 +353,6 @@ class Supervisor:
             else:
                 log.info("the store answers again")
         self._store_error = beat.error
-        if isinstance(beat.error, SchemaError) and not self._stopping:
-            self._no_store(beat.error)
         by_id = {member.id: member for member in self._members.values() if member.id}
         for answer in beat.answers:
             if answer.id in by_id and by_id[answer.id].alive:
