@@ -66,6 +66,8 @@ class Claimed(msgspec.Struct, frozen=True):
     the limit or a quota was reached, or a window of jobs that this worker cannot run was passed over)."""
     alive: bool = True
     """False: this worker was taken over (or never beat); it gets nothing and must stop."""
+    suspects: tuple[str, ...] = ()
+    """Of `promote` only: queues, not paused, in which suspects wait for a quarantine worker."""
 
 
 class WorkerReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -402,8 +404,8 @@ class Store(Protocol):
 
     def promote(self, limit: int) -> Plan[Claimed]:
         """Must queue what has come due, without its reason, and expire what is past its time in whatever
-        state it waits, about `limit` jobs of each; answers no grants, but `next_due`, and `more` while there
-        is more to do."""
+        state it waits, about `limit` jobs of each; answers no grants, but `next_due`, `more` while there
+        is more to do, and `suspects`."""
         ...
 
     def prune(self, rules: PruneRules, limit: int) -> Plan[Pruned]:

@@ -73,7 +73,9 @@ class Life:
         now = (yield NOW)[0][0]
         self._come_due(now, limit)
         more = any(self.data.jobs.until(line, now, 1) for line in ("due", "expiring"))
-        return Claimed([], self._next_due(now), more)
+        ready = [key for name, key in self.data.jobs.lines if name == "ready" and isinstance(key, tuple)]
+        suspects = tuple(queue for suspect, queue in ready if suspect and not self.data.paused.get(queue))
+        return Claimed([], self._next_due(now), more, suspects=suspects)
 
     def _come_due(self, now: int, limit: int) -> None:
         for row in self.data.jobs.until("due", now, limit):

@@ -110,7 +110,8 @@ class Claiming:
         now = (yield NOW)[0][0]
         due, expires = (yield Statement("time_gate"))[0]
         due, moved = yield from self._come_due(now, due, expires, limit)
-        return Claimed([], None if due is None else max(0, due - now), moved >= limit)
+        suspects = msgspec.json.decode((yield Statement("suspect_queues"))[0][0], type=tuple[str, ...])
+        return Claimed([], None if due is None else max(0, due - now), moved >= limit, suspects=suspects)
 
     def _come_due(self, now: int, due: int | None, expires: int | None, limit: int) -> Steps[tuple[int | None, int]]:
         """Queue what is due, then expire what is past its time; answer the next due instant and how many moved."""

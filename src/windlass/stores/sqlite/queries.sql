@@ -55,6 +55,10 @@ FROM workers WHERE id = ?
 -- name: time_gate
 SELECT (SELECT min(due) FROM waiting), (SELECT min(expires) FROM expiring)
 
+-- name: suspect_queues
+SELECT json_group_array(DISTINCT queue) FROM (SELECT queue FROM ready WHERE lane = 1 LIMIT 1000)
+WHERE queue NOT IN (SELECT name FROM queues WHERE paused)
+
 -- name: promote_ready
 INSERT INTO ready (lane, queue, rank, seq)
 SELECT j.lane, j.queue, j.rank, j.seq FROM waiting w JOIN jobs j ON j.seq = w.seq
