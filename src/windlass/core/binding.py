@@ -114,7 +114,7 @@ class Binder:
             seen_args, seen_kwargs = self.bind(payload)
         except PayloadInvalid:
             if "null" in payload:  # perhaps it was NaN; then that is the better word
-                pack_unknown(args, kwargs, limits)
+                _refuse_changed(args, kwargs, payload, self._label)
             raise
         for index, sent in enumerate(args):
             name = self._label(index)
@@ -133,15 +133,23 @@ class Binder:
 
 def pack_unknown(args: tuple[Any, ...], kwargs: dict[str, Any], limits: Limits) -> str:
     """Arguments for a task whose code is elsewhere to payload text: only what JSON cannot say is refused."""
-    payload = _text(args, kwargs, limits, _numbered)
-    seen_args, seen_kwargs = msgspec.json.decode(payload)
-    for index, sent in enumerate(args):
-        refuse_loss(builtins(sent, _numbered(index)), seen_args[index], _numbered(index))
-    for name, sent in kwargs.items():
+    for name in kwargs:
         if not isinstance(name, str):
             raise PayloadInvalid(f"kwargs[{name!r}]", "is not a str; arguments have names")
-        refuse_loss(builtins(sent, name), seen_kwargs[name], name)
+    payload = _text(args, kwargs, limits, _numbered)
+    _refuse_changed(args, kwargs, payload, _numbered)
     return payload
+
+
+def _refuse_changed(
+    args: tuple[Any, ...], kwargs: dict[str, Any], payload: str, label: Callable[[int], str]
+) -> None:
+    """Refuse what JSON itself cannot say; what it says in its own way (a date as text) may pass."""
+    seen_args, seen_kwargs = msgspec.json.decode(payload)
+    for index, sent in enumerate(args):
+        refuse_loss(builtins(sent, label(index)), seen_args[index], label(index))
+    for name, sent in kwargs.items():
+        refuse_loss(builtins(sent, name), seen_kwargs[name], name)
 
 
 def _text(args: tuple[Any, ...], kwargs: dict[str, Any], limits: Limits, label: Callable[[int], str]) -> str:

@@ -105,7 +105,7 @@ def refuse_loss(sent: Any, seen: Any, where: str) -> None:
         for key, value in sent.items():
             path = f"{where}.{key}" if isinstance(key, str) else f"{where}[{_short(key)}]"
             if key not in seen:
-                raise PayloadInvalid(path, f"a key of type {_kind(key)} would arrive as a str; annotate the parameter")
+                raise PayloadInvalid(path, f"a key of type {_kind(key)} would arrive as str; annotate the parameter")
             refuse_loss(value, seen[key], path)
     elif isinstance(sent, _LISTS) and isinstance(seen, _LISTS) and len(sent) == len(seen):
         for i, (before, after) in enumerate(zip(sent, seen, strict=True)):
@@ -134,7 +134,7 @@ def _plain(value: Any) -> Any:
         return value.__fspath__()
     if hasattr(kind, "__index__") and not hasattr(kind, "__len__"):  # integers of numeric libraries
         return value.__index__()
-    raise TypeError(f"a {_kind(value)} cannot travel as JSON")
+    raise TypeError(f"{_kind(value)} cannot travel as JSON")
 
 
 def _rebuildable(cls: Any) -> bool:
@@ -208,7 +208,7 @@ def _same(sent: Any, seen: Any) -> bool:
 def _loss(sent: Any, seen: Any) -> str:
     if seen is None:
         return f"{_short(sent)} is not a JSON number"
-    return f"a {_kind(sent)} would arrive as a {_kind(seen)}; annotate the parameter as {_kind(sent)}, or convert it"
+    return f"{_kind(sent)} would arrive as {_kind(seen)}; annotate the parameter as {_kind(sent)}, or convert it"
 
 
 def _kind(value: Any) -> str:
