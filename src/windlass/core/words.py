@@ -53,8 +53,9 @@ def span(micros: float) -> str:
 
 
 def count(number: int, noun: str) -> str:
-    """A number with its noun: 1 job, 2 jobs, 10,000 jobs."""
-    return f"{number:,} {noun}" + ("" if number == 1 else "s")
+    """A number with its noun: 1 job, 2 jobs, 10,000 processes."""
+    many = noun + ("es" if noun.endswith("s") else "s")
+    return f"{number:,} {noun if number == 1 else many}"
 
 
 def _escape(match: re.Match[str]) -> str:

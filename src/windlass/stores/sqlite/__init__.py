@@ -6,9 +6,11 @@ import asyncio
 import os
 import threading
 import time
+from collections.abc import Iterator
 from typing import Any, Literal
 
 from windlass.core.errors import CapabilityMissing, ConfigError
+from windlass.core.health import Reading
 from windlass.stores.sqlite.driver import Driver
 from windlass.stores.sqlite.hints import DIRECTORY, Hints
 from windlass.stores.sqlite.shell import AsyncShell, CallerShell, Clock, Shell
@@ -102,6 +104,12 @@ class OpenedSqlite:
     def run_directory(self) -> str | None:
         """See ports.store.Opened: every user of a SQLite file is on one machine, so its kernel judges."""
         return self.path + DIRECTORY
+
+    def diagnose(self) -> Iterator[Reading]:
+        """What `windlass store doctor` wants to know of this store in particular."""
+        from windlass.stores.sqlite.diagnosis import diagnose
+
+        return diagnose(self, self._library, _file_system(os.path.dirname(self.path)))
 
     def close(self) -> None:
         """See ports.store.Opened."""

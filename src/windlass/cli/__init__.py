@@ -1,0 +1,83 @@
+"""The command line. One file per noun; only the one that was asked for is imported."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+import click
+
+from windlass.cli import exits
+
+COMMANDS = {
+    # verb or noun: (where it is, what it does). The words stand here so that --help imports none of them.
+    "worker": ("cli.worker:worker", "Run an application's jobs: a supervisor and its workers."),
+    "enqueue": ("cli.enqueue:enqueue", "Enqueue a job by its task's name."),
+    "jobs": ("cli.jobs:jobs", "Look at jobs; retry, cancel, delete them; ask why one does not run."),
+    "dead": ("cli.dead:dead", "Dead letters: read, edit, redrive, purge."),
+    "queues": ("cli.queues:queues", "List, pause and resume queues."),
+    "workers": ("cli.workers:workers", "List the workers that are alive."),
+    "stats": ("cli.stats:stats", "Count jobs by state and by queue."),
+    "store": ("cli.store:store", "Migrate, examine and prune the store."),
+}
+
+
+class Commands(click.Group):
+    """The commands of COMMANDS, imported when they are used."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The words, in the order in which a newcomer meets them."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command, imported; None for a word that is none."""
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, name = COMMANDS[cmd_name][0].partition(":")
+        found: click.Command = getattr(importlib.import_module(f"windlass.{module}"), name)
+        return found
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The list of commands, without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, words) for name, (_, words) in COMMANDS.items()])
+
+
+@click.group(cls=Commands, epilog=exits.HELP, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="windlass", message="windlass %(version)s")
+def windlass() -> None:
+    """Background jobs for Python, on the database you already have.
+
+    The store is --url, else WINDLASS_URL, else [tool.windlass] of pyproject.toml, else sqlite:///windlass.db.
+    """
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command; answers its exit code (see `exits`). A user's own mistake is one line, never a traceback."""
+    as_json, debug = "--json" in arguments, "--debug" in arguments
+    try:
+        code = windlass.main(list(arguments), prog_name="windlass", standalone_mode=False)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever read our output has seen enough; Python must not complain about it once more at its exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return exits.FAILED
+    except Exception as error:
+        if debug:
+            import traceback
+
+            traceback.print_exc()
+        known = exits.explain(error)
+        if known is None:
+            raise
+        return exits.tell(known, as_json=as_json)
+    except KeyboardInterrupt:
+        return exits.INTERRUPTED
+    return code if isinstance(code, int) else exits.OK
+
+
+def main() -> None:
+    """The console script `windlass`."""
+    sys.exit(run(sys.argv[1:]))

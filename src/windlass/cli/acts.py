@@ -1,0 +1,140 @@
+"""What is done to many jobs at once: chosen by id or by filter, tried with --dry-run, and accounted for one by one."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import click
+import msgspec
+
+from windlass.cli.common import Function, Place
+from windlass.cli.exits import FAILED, NOT_FOUND, OK, Refused
+from windlass.core.words import count
+
+if TYPE_CHECKING:
+    from windlass import Filter, Windlass
+    from windlass.ports.store import Selected
+
+BATCH = 1_000
+"""Jobs per transaction, so that no worker waits long behind an operator."""
+
+
+class Act(msgspec.Struct, frozen=True):
+    """One thing that can be done to jobs."""
+
+    method: str
+    """Of Client."""
+    verb: str
+    done: str
+    reluctant: str
+    """Said of a job that it left alone."""
+    dangerous: bool = False
+
+
+RETRY = Act("revive", "retry", "queued again", "is queued or running already")
+CANCEL = Act("cancel", "cancel", "cancelled", "has ended")
+DELETE = Act("delete", "delete", "deleted", "is running", dangerous=True)
+REDRIVE = Act("revive", "redrive", "queued again", "is no dead letter")
+PURGE = Act("delete", "purge", "deleted", "is no dead letter", dangerous=True)
+
+
+def options(function: Function) -> Function:
+    """Give a command IDS, --all and --dry-run."""
+    for option in (
+        click.argument("ids", nargs=-1, metavar="[ID]..."),
+        click.option("--all", "everything", is_flag=True, help="All of them, where no filter is given."),
+        click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing."),
+    ):
+        function = option(function)
+    return function
+
+
+def run(
+    place: Place,
+    act: Act,
+    wanted: Filter | None,
+    ids: tuple[str, ...],
+    everything: bool,
+    dry_run: bool,
+    *,
+    confirmed: bool = True,
+    default: Filter | None = None,
+) -> int:
+    """Do `act` to the jobs named by `ids`, or found by `wanted`, or by `default` (all there are) with --all."""
+    from windlass import Filter
+
+    if everything:
+        wanted = wanted or default or Filter()
+    if bool(ids) == (wanted is not None):
+        raise click.UsageError(f"name what to {act.verb}: by ids, or else by a filter (or --all)")
+    with place.app() as app:
+        call = getattr(app.client, act.method)
+        if act.dangerous and not dry_run and not confirmed:
+            _ask(place, act, call, ids, wanted)
+        if ids:
+            # A letter is dead or it is none: what was named by mistake is left alone.
+            strict = () if default is None else _others(app, ids, default)
+            rest = tuple(each for each in ids if each not in strict)
+            found = call(*rest, dry_run=dry_run) if rest else _nothing()
+            found = msgspec.structs.replace(found, untouched=(*found.untouched, *strict))
+        else:
+            found = _through(call, wanted, dry_run=dry_run)
+    return _report(place, act, found, dry_run=dry_run, named=bool(ids))
+
+
+def _through(call: Callable[..., Selected], wanted: Filter | None, *, dry_run: bool) -> Selected:
+    """Repeat an action in batches until it finds nothing new: a filter may match millions."""
+    changed: dict[str, None] = {}
+    asked: dict[str, None] = {}
+    while True:
+        some = call(filter=wanted, limit=BATCH if not dry_run else 100 * BATCH, dry_run=dry_run)
+        new = [each for each in (*some.changed, *some.asked) if each not in changed and each not in asked]
+        changed.update(dict.fromkeys(some.changed))
+        asked.update(dict.fromkeys(some.asked))
+        if dry_run or not new:
+            return msgspec.structs.replace(some, changed=tuple(changed), asked=tuple(asked), untouched=())
+
+
+def _others(app: Windlass, ids: tuple[str, ...], default: Filter) -> tuple[str, ...]:
+    from windlass import JobNotFound
+
+    found = []
+    for each in ids:
+        try:
+            if app.client.fetch(each).state not in default.states:
+                found.append(each)
+        except JobNotFound:
+            continue
+    return tuple(found)
+
+
+def _nothing() -> Selected:
+    from windlass.ports.store import Selected
+
+    return Selected()
+
+
+def _ask(place: Place, act: Act, call: Callable[..., Selected], ids: tuple[str, ...], wanted: Any) -> None:
+    if place.as_json or not sys.stdin.isatty():
+        raise Refused(f"{act.verb} cannot be undone; say --yes (and see first what it would do with --dry-run)", 2)
+    number = len(ids) or len(_through(call, wanted, dry_run=True).changed)
+    click.confirm(f"{act.verb.capitalize()} {count(number, 'job')}? This cannot be undone", abort=True, err=True)
+
+
+def _report(place: Place, act: Act, found: Selected, *, dry_run: bool, named: bool) -> int:
+    if place.as_json:
+        place.document({**msgspec.to_builtins(found), "dry_run": dry_run})
+    else:
+        would = "would be " if dry_run else ""
+        place.say(f"{count(len(found.changed), 'job')} {would}{act.done}")
+        if found.asked:
+            place.say(f"{count(len(found.asked), 'running job')} {would}asked to stop")
+    for each in found.missing:
+        click.echo(f"windlass: no job {each!a}", err=True)
+    for each in found.untouched if named else ():
+        click.echo(f"windlass: job {each!a} {act.reluctant}; left as it was", err=True)
+    if found.missing:
+        return NOT_FOUND
+    return FAILED if named and found.untouched else OK

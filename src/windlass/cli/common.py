@@ -1,0 +1,190 @@
+"""What commands share: their options, the store they work on, and how jobs are named by filters."""
+
+from __future__ import annotations
+
+import datetime as dt
+import functools
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from windlass.cli.exits import UNAVAILABLE, Refused
+from windlass.cli.output import Output
+from windlass.core.duration import micros
+from windlass.core.errors import ConfigError, WindlassError
+from windlass.core.job import State
+
+if TYPE_CHECKING:
+    from windlass import Filter, Windlass
+
+Function = Callable[..., Any]
+
+
+class Place(Output):
+    """Where a command works and how it answers."""
+
+    def __init__(self, url: str | None, target: str | None, *, as_json: bool) -> None:
+        super().__init__(as_json=as_json)
+        self.url = url
+        self.target = target
+
+    @contextmanager
+    def app(self, *, fresh: bool = False) -> Iterator[Windlass]:
+        """The application: that of --app, or one without tasks on the store that the settings name.
+
+        A store that is not there is only made where that is what the command is for (`fresh`): a typing error in a
+        path must not answer "no jobs".
+        """
+        from windlass import Windlass
+
+        app = load(self.target) if self.target is not None else Windlass(self.url)
+        with app:
+            if not fresh:
+                _must_exist(app)
+            yield app
+
+
+def _must_exist(app: Windlass) -> None:
+    path = getattr(app.engine.bare(), "path", None)
+    if path is not None and not os.path.exists(path):
+        raise Refused(
+            f"there is no store at {path}; name yours with --url or WINDLASS_URL, or make one with "
+            "`windlass store migrate`",
+            UNAVAILABLE,
+        )
+
+
+def load(target: str) -> Windlass:
+    """The application that `target` names: "module:attribute", "module", or a file.
+
+    Raises ConfigError, also for what the module raised while it was imported: with the place, in one line.
+    """
+    from windlass.loading import load_app, load_app_file
+
+    try:
+        return load_app_file(target) if target.endswith(".py") else load_app(target)
+    except WindlassError:
+        raise
+    except Exception as error:
+        where = _last_place(error)
+        raise ConfigError(f"app: {target} cannot be imported: {type(error).__name__}: {error}{where}") from error
+
+
+def _last_place(error: Exception) -> str:
+    """File and line of the user's own code where an import failed."""
+    if isinstance(error, SyntaxError):  # its text says so itself
+        return ""
+    trace, found = error.__traceback__, ""
+    while trace is not None:
+        file = trace.tb_frame.f_code.co_filename
+        if not file.startswith("<frozen") and os.path.basename(file) != "loading.py":
+            found = f" ({file}, line {trace.tb_lineno})"
+        trace = trace.tb_next
+    return found
+
+
+def places(function: Function) -> Function:
+    """Give a command --url, --app, --json and --debug, and a Place as its first argument."""
+
+    @click.option("--url", metavar="URL", help="The store, for instance sqlite:///jobs.db.")
+    @click.option("--app", "target", metavar="MODULE:APP", help="An application: its store, its tasks' types.")
+    @answers
+    @functools.wraps(function)
+    def with_place(url: str | None, target: str | None, as_json: bool, **options: Any) -> Any:
+        if url is not None and target is not None:
+            raise click.UsageError("--url and --app both name a store; give one of them")
+        return function(Place(url, target, as_json=as_json), **options)
+
+    return with_place
+
+
+def answers(function: Function) -> Function:
+    """Give a command --json and --debug."""
+
+    @click.option("--json", "as_json", is_flag=True, help="Answer with one JSON document.")
+    @click.option("--debug", is_flag=True, help="Show where an error came from.")
+    @functools.wraps(function)
+    def without_debug(**options: Any) -> Any:
+        del options["debug"]  # `run` looks for it itself, also in a line that cannot be parsed
+        return function(**options)
+
+    return without_debug
+
+
+def filters(function: Function) -> Function:
+    """Give a command the options that select jobs, as the argument `chosen`: a Filter, or None if none was given."""
+
+    @click.option("--queue", metavar="NAME", help="Of this queue.")
+    @click.option("--task", metavar="NAME", help="Of this task.")
+    @click.option("--tag", metavar="TAG", help="With this tag.")
+    @click.option("--reason", metavar="REASON", help="With this reason, as `show` and `why` name it.")
+    @click.option("--parent", metavar="ID", help="Children of this job.")
+    @click.option("--since", metavar="TIME", help='Created at or after: "2h" ago, or 2026-11-22T10:00:00Z.')
+    @click.option("--until", metavar="TIME", help="Created before.")
+    @functools.wraps(function)
+    def with_filter(
+        queue: str | None,
+        task: str | None,
+        tag: str | None,
+        reason: str | None,
+        parent: str | None,
+        since: str | None,
+        until: str | None,
+        **options: Any,
+    ) -> Any:
+        from windlass.ports.store import Filter
+
+        chosen = Filter(
+            queue=queue,
+            task=task,
+            tag=tag,
+            reason=reason,
+            parent=parent,
+            since=_instant(since, "--since"),
+            until=_instant(until, "--until"),
+        )
+        return function(chosen=chosen, **options)
+
+    return with_filter
+
+
+def states(function: Function) -> Function:
+    """Give a command --state, several times or with commas, as a tuple of State."""
+
+    def read(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> tuple[State, ...]:
+        words = [word.strip() for value in values for word in value.split(",") if word.strip()]
+        try:
+            return tuple(dict.fromkeys(State(word) for word in words))
+        except ValueError:
+            raise click.BadParameter(f"must be of {', '.join(State)}") from None
+
+    return click.option(
+        "--state", "states", multiple=True, metavar="STATE", callback=read, help="In this state; may be repeated."
+    )(function)
+
+
+def is_given(chosen: Filter, states: tuple[State, ...] = ()) -> bool:
+    """Whether a filter says anything at all."""
+    from windlass.ports.store import Filter
+
+    return bool(states) or chosen != Filter()
+
+
+def _instant(text: str | None, option: str) -> int | None:
+    if text is None:
+        return None
+    now = dt.datetime.now(dt.UTC)
+    try:
+        return round(now.timestamp() * 1e6) - micros(text, option)
+    except ValueError:
+        pass
+    try:
+        moment = dt.datetime.fromisoformat(text)
+    except ValueError:
+        raise click.UsageError(f'{option}: {text!r} is no time; write "2h" (ago) or 2026-11-22T10:00:00Z') from None
+    if moment.tzinfo is None:
+        moment = moment.astimezone()  # a person's own clock
+    return round(moment.timestamp() * 1e6)

@@ -1,0 +1,115 @@
+"""`windlass enqueue`: a job by the name of its task."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+import msgspec
+
+from windlass.cli.common import Place, places
+from windlass.cli.exits import FAILED, OK
+from windlass.core.errors import InvalidJob, JobError, ResultTimeout, UnknownTask
+
+FORMS = """write a list of arguments '[7, "a"]', or an object of named ones '{"user_id": 7}'"""
+
+
+@click.command()
+@click.argument("task")
+@click.argument("args", default="[]")
+@click.option("--queue", metavar="NAME", help="Instead of the task's own.")
+@click.option("--priority", type=int, metavar="0..100", help="Larger first; 50 unless the task says otherwise.")
+@click.option("--delay", metavar="TIME", help='Due after this time: "30s", "10m", "2h".')
+@click.option("--at", metavar="INSTANT", help="Due at this instant: 2026-11-22T10:00:00Z.")
+@click.option("--expires", metavar="TIME", help="If it has not started by then, it never will.")
+@click.option("--timeout", metavar="TIME", help="Limit of one attempt.")
+@click.option("--max-attempts", type=int, metavar="N", help="How often it is tried.")
+@click.option("--key", "idempotency_key", metavar="KEY", help="Idempotency key: the same job, however often asked for.")
+@click.option("--tag", "tags", multiple=True, metavar="TAG", help="May be repeated.")
+@click.option("--header", "headers", multiple=True, metavar="NAME=VALUE", help="May be repeated.")
+@click.option("--wait", metavar="TIME", help="Wait this long for the result and print it.")
+@places
+def enqueue(place: Place, task: str, args: str, wait: str | None, **options: Any) -> int:
+    """Enqueue a job of TASK. ARGS is JSON: a list of arguments, or an object of named ones; - reads standard input.
+
+    With --app the task must be one of the application's, and ARGS fit its types. Without, any name goes: the code of
+    the task may be elsewhere.
+    """
+    given = {name: value for name, value in options.items() if value not in (None, ())}
+    if "at" in given:
+        given["at"] = _instant(given["at"])
+    if "headers" in given:
+        given["headers"] = dict(_header(each) for each in given["headers"])
+    values = arguments(sys.stdin.read() if args == "-" else args, "ARGS")
+    with place.app(fresh=True) as app:
+        if place.target is not None and task not in app.tasks:
+            known = ", ".join(sorted(app.tasks)) or "none at all"
+            raise UnknownTask(f"{place.target} has no task {task!r}; it has {known}")
+        job = app.enqueue(task, values, **given)
+        if wait is None:
+            place.say(job.id if job.created else f"{job.id} (enqueued before, under the same key)")
+            if place.as_json:
+                place.document({"id": job.id, "created": job.created})
+            return OK
+        return _wait(place, job, wait)
+
+
+def arguments(text: str, where: str) -> Any:
+    """The arguments in JSON text: a list, a dict, or a Call for [list, object]; raises InvalidJob naming `where`."""
+    from windlass.declaration import Call
+
+    try:
+        value = msgspec.json.decode(text)
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+        raise InvalidJob(where, f"{_brief(text)} is not JSON ({error}); {FORMS}") from None
+    if not isinstance(value, (list, dict)):
+        raise InvalidJob(where, f"{_brief(text)} is a {type(value).__name__}; {FORMS}")
+    if where == "--payload" and isinstance(value, list) and _is_pair(value):
+        return Call(tuple(value[0]), value[1])
+    return value
+
+
+def _is_pair(value: list[Any]) -> bool:
+    """Whether this is a payload as it is stored and shown: [arguments, named ones]."""
+    return len(value) == 2 and isinstance(value[0], list) and isinstance(value[1], dict)
+
+
+def _wait(place: Place, job: Any, wait: str) -> int:
+    from windlass.core.document import raw
+
+    try:
+        job.result(timeout=wait)
+    except ResultTimeout:
+        place.say(f"{job.id} has not ended within {wait}; it goes on")
+    except JobError as error:
+        place.say(str(error))
+    record = job.refresh()
+    if record.result is not None:
+        place.say(record.result)
+    if place.as_json:
+        place.document(
+            {"id": job.id, "created": job.created, "state": record.state.value, "result": raw(record.result)}
+        )
+    return OK if record.state == "completed" else FAILED
+
+
+def _instant(text: str) -> Any:
+    import datetime as dt
+
+    try:
+        return dt.datetime.fromisoformat(text)
+    except ValueError:
+        raise InvalidJob("at", f"{text!r} is no instant; write 2026-11-22T10:00:00Z") from None
+
+
+def _header(text: str) -> tuple[str, str]:
+    name, mark, value = text.partition("=")
+    if not mark or not name:
+        raise InvalidJob("headers", f"{text!r} must be NAME=VALUE")
+    return name, value
+
+
+def _brief(text: str) -> str:
+    text = text.strip()
+    return ascii(text if len(text) <= 40 else text[:37] + "...")

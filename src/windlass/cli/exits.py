@@ -1,0 +1,81 @@
+"""Exit codes that scripts can rely on, and the one line that a mistake gets."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+import msgspec
+
+from windlass.core import errors
+from windlass.core.words import printable
+
+OK = 0
+FAILED = 1
+USAGE = 2
+NOT_FOUND = 3
+UNAVAILABLE = 4
+INTERRUPTED = 130
+
+HELP = """Exit codes: 0 done; 1 it failed, changed nothing, or is unhealthy; 2 wrong usage, setting or input;
+3 no such job or task; 4 the store is unavailable, full, damaged or without a schema; 130 interrupted.
+With --json an error is one JSON object on standard error. --debug shows where it came from."""
+
+_CODES: tuple[tuple[type[Exception], int], ...] = (
+    (errors.UnknownTask, NOT_FOUND),
+    (errors.JobNotFound, NOT_FOUND),
+    (errors.ConfigError, USAGE),
+    (errors.RegistrationError, USAGE),
+    (errors.InvalidJob, USAGE),
+    (errors.CapabilityMissing, USAGE),
+    (errors.StoreError, UNAVAILABLE),
+    (errors.WindlassError, FAILED),
+)
+
+
+class Refused(Exception):
+    """A command that did not do what was asked, with the exit code that says why."""
+
+    def __init__(self, message: str, code: int = FAILED) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class Known(msgspec.Struct, frozen=True):
+    """An error that is somebody's mistake or mishap, not ours."""
+
+    code: int
+    kind: str
+    message: str
+    hint: str = ""
+
+
+def explain(error: Exception) -> Known | None:
+    """What to say about `error`; None if it is a defect, which deserves its traceback."""
+    if isinstance(error, click.exceptions.Exit):
+        return Known(error.exit_code, "Exit", "")
+    if isinstance(error, Refused):
+        return Known(error.code, "Refused", str(error))
+    if isinstance(error, click.Abort):
+        return Known(INTERRUPTED, "Interrupted", "interrupted")
+    if isinstance(error, click.UsageError):
+        hint = f"see `{error.ctx.command_path} --help`" if error.ctx else ""
+        return Known(USAGE, "UsageError", error.format_message(), hint)
+    if isinstance(error, click.ClickException):
+        return Known(error.exit_code, type(error).__name__, error.format_message())
+    for kind, code in _CODES:
+        if isinstance(error, kind):
+            return Known(code, type(error).__name__, str(error))
+    return None
+
+
+def tell(known: Known, *, as_json: bool) -> int:
+    """Print `known` on standard error and answer its code."""
+    if not known.message:
+        return known.code
+    if as_json:
+        said = msgspec.json.encode({"error": known.message, "kind": known.kind, "exit_code": known.code}).decode()
+    else:
+        said = f"windlass: {known.message}" + (f" ({known.hint})" if known.hint else "")
+    print(printable(said), file=sys.stderr)
+    return known.code

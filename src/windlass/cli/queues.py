@@ -1,0 +1,58 @@
+"""`windlass queues`: what waits in each line, and stopping one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from windlass.cli.common import Place, places
+from windlass.cli.stats import queue_rows, queues_document
+
+if TYPE_CHECKING:
+    from windlass import Windlass
+
+
+@click.group()
+def queues() -> None:
+    """List, pause and resume queues."""
+
+
+@queues.command("list")
+@places
+def list_queues(place: Place) -> None:
+    """List the queues that hold jobs, were ever paused, or are served by a worker."""
+    with place.app() as app:
+        found, workers = app.client.stats(), app.client.workers()
+    if place.as_json:
+        place.document({"queues": queues_document(found, workers)})
+    else:
+        queue_rows(place, found, workers)
+
+
+@queues.command()
+@click.argument("names", nargs=-1, required=True, metavar="QUEUE...")
+@places
+def pause(place: Place, names: tuple[str, ...]) -> None:
+    """Let no worker claim from these queues; what runs goes on."""
+    with place.app() as app:
+        _say(place, app, app.client.pause(*names), names)
+
+
+@queues.command()
+@click.argument("names", nargs=-1, required=True, metavar="QUEUE...")
+@places
+def resume(place: Place, names: tuple[str, ...]) -> None:
+    """Let workers claim from these queues again."""
+    with place.app() as app:
+        _say(place, app, app.client.resume(*names), names)
+
+
+def _say(place: Place, app: Windlass, paused: dict[str, bool], names: tuple[str, ...]) -> None:
+    if place.as_json:
+        place.document({"queues": {name: {"paused": paused.get(name, False)} for name in names}})
+        return
+    known = {each.queue for each in app.client.stats().queues}
+    for name in names:
+        empty = "" if name in known else " (no job has been seen in it)"
+        place.say(f"queue {name!r} is {'paused' if paused.get(name) else 'open'}{empty}")
