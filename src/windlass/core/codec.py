@@ -117,6 +117,8 @@ def refuse_loss(sent: Any, seen: Any, where: str) -> None:
 
 
 _LISTS = (list, tuple)
+_SENTENCES = ("Expected ", "Invalid ", "Object ", "Exceeds ", "Only ", "Integer ", "Number ")
+"""How msgspec begins; ours go on behind a colon."""
 _PLAIN = (str, bytes, int, float, type(None))
 _EXACT: dict[type, Callable[[Any], Any]] = {str: str.__str__, int: int.__int__, float: float.__float__}
 _UNFIT = (TypeError, ValueError, OverflowError)  # UnicodeEncodeError, of a lone surrogate, is a ValueError
@@ -222,4 +224,4 @@ def _short(value: Any) -> str:
 
 def _phrase(message: str) -> str:
     text = message.replace("`", "")
-    return text[:1].lower() + text[1:]
+    return text[:1].lower() + text[1:] if text.startswith(_SENTENCES) else text
