@@ -119,7 +119,12 @@ class World:
 
     async def until_done(self, _: FakeLink) -> None:
         """Wait until nothing is left to do."""
-        await self.until(lambda: not any(self.states()[s] for s in ("queued", "running", "scheduled", "retrying")))
+        await self.until(self.idle)
+
+    def idle(self) -> bool:
+        """Whether every job has ended, by one snapshot: a job may move from one state to the next between two."""
+        states = self.states()
+        return not any(states[s] for s in ("queued", "running", "scheduled", "retrying"))
 
     async def until(self, true: Callable[[], bool]) -> None:
         """Wait for a state of the store or of the test's own variables."""
