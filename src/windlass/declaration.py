@@ -44,6 +44,9 @@ def as_call(given: object, where: str) -> Call:
     if isinstance(given, (tuple, list)):
         return Call(tuple(given))
     if isinstance(given, dict):
+        for name in given:
+            if not isinstance(name, str):
+                raise PayloadInvalid(f"{where}[{name!a}]", "is not a str; arguments have names")
         return Call((), given)
     kind = type(given).__name__
     raise PayloadInvalid(where, f"is a {kind}, not a tuple of arguments, a dict of named ones, or task.call(...)")
