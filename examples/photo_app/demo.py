@@ -50,7 +50,7 @@ class Demo:
 
     def tell(self) -> None:
         self.open()
-        self.ask_difficult_sources()
+        self.ask_slow_source()
         self.upload_and_kill()
         self.watch()
         self.look_at_pictures()
@@ -79,8 +79,8 @@ class Demo:
         return self.stage.until(f"{what} to end", look)
 
     def workers(self) -> dict[str, int]:
-        """Process ids of the workers that run jobs, by worker id."""
-        return {each.id: each.pid for each in self.store.workers() if each.slots and not each.taken}
+        """Process ids of the workers, by worker id; not of one that runs the jobs of a dead one in quarantine."""
+        return {each.id: each.pid for each in self.store.workers() if each.state == "running" and not each.taken}
 
     def two_workers(self) -> list[int] | None:
         pids = sorted(self.workers().values())
@@ -100,23 +100,23 @@ class Demo:
         one, two = stage.until("two workers", self.two_workers)
         stage.say(f"web application on {stage.web}; supervisor {supervisor.pid} with workers {one} and {two}")
 
-    def ask_difficult_sources(self) -> None:
-        """One photo from a source that makes its worker wait, one from a source that answers 503 twice."""
-        first, *_, last = self.photos
+    def ask_slow_source(self) -> None:
+        """For one photo, and make its worker wait."""
+        first = next(iter(self.photos))
         self.ask("the slow source", url=f"{self.source.url}/slow/{first}", batch="slow", name=first)
         if not self.source.slow_asked.wait(PATIENCE):
             raise Trouble("no worker asked the slow source")
         self.stage.say("a worker waits for a photograph from a slow source")
-        self.ask("the busy source", url=f"{self.source.url}/busy/{last}", batch="busy", name=last)
 
     def upload_and_kill(self) -> None:
         """All photographs and a file that is none, as one batch; after the first, a worker is killed."""
-        of = len(self.photos) + 1
+        of, last = len(self.photos) + 1, next(reversed(self.photos))
         for number, (name, path) in enumerate(self.photos.items()):
             self.ask(name, path.read_bytes(), batch="album", name=name, of=of)
             if number == 0:
                 self.kill()
         self.ask("notes.txt", b"This is no photograph.\n" * 20, batch="album", name="notes.txt", of=of)
+        self.ask("the busy source", url=f"{self.source.url}/busy/{last}", batch="busy", name=last)
         typical, most = statistics.median(self.took) * 1e3, max(self.took) * 1e3
         self.stage.say(f"{of} files and 2 addresses sent, each answered with 202 and a job id")
         self.stage.say(f"       after {typical:.0f} ms (median), {most:.0f} ms at most")
@@ -210,13 +210,17 @@ def readable(path: Path) -> bool:
 
 
 def alike(original: Path, longest: int, thumbnail: Path) -> bool:
-    """Whether a thumbnail shows its original upright, in the right size: on average within 6 of 255."""
+    """Whether a thumbnail shows its original upright, in the right size.
+
+    JPEG costs up to 4 of 256 shades of grey on average; a turned or mirrored picture is at least 13 away.
+    """
     with Image.open(original) as picture, Image.open(thumbnail) as made:
-        expected = ImageOps.exif_transpose(picture).convert("RGB")
-        expected.thumbnail((longest, longest))
+        expected = ImageOps.exif_transpose(picture).convert("L")
+        expected.thumbnail((longest, longest), Image.Resampling.LANCZOS)
         if made.size != expected.size:
             return False
-        return max(ImageStat.Stat(ImageChops.difference(expected, made.convert("RGB"))).mean) < 6
+        (apart,) = ImageStat.Stat(ImageChops.difference(expected, made.convert("L"))).mean
+        return apart < 8
 
 
 def size_of(picture: Image.Image) -> str:
@@ -262,23 +266,26 @@ def run(photos: dict[str, Path], output: Path, *, keep: bool) -> int:
         stage.say("interrupted")
     finally:
         stage.stop()
-    where_next(stage, url)
+    where_next(output)
+    for wrong in stage.wrong:
+        print(f"WRONG: {wrong}", file=sys.stderr)
     return 1 if stage.wrong else 0
 
 
-def where_next(stage: Stage, url: str) -> None:
-    output = stage.output
+def where_next(output: Path) -> None:
+    """Paths as they are typed from here, if they lie below."""
+    here = Path.cwd()
+    place = output.relative_to(here) if output.is_relative_to(here) else output
+    command = BIN.relative_to(here) / "windlass" if BIN.is_relative_to(here) else "windlass"
     print(f"""
 Where to look next
-  {output}/photos/pictures/album    the thumbnails and sheet.jpg
-  {output}/worker.log               what the supervisor and its workers said
-  export WINDLASS_URL={url}
-  {BIN}/windlass jobs list          every job; `jobs show ID` has its attempts
-  {BIN}/windlass dead list          the dead letter; `dead redrive ID` tries it again
-  examples/photo_app/tasks.py       the work; app.py, the web application
-  make demo KEEP=1                  the same, to be used in a browser""")
-    for wrong in stage.wrong:
-        print(f"WRONG: {wrong}", file=sys.stderr)
+  {place}/photos/pictures/album: the thumbnails, and sheet.jpg
+  {place}/worker.log: what the supervisor and its workers said
+  export WINDLASS_URL=sqlite:///{place}/windlass.db
+  {command} jobs list: every job; `jobs show ID` has its attempts
+  {command} dead list: the file that is no image; `dead redrive ID` tries it again
+  examples/photo_app/tasks.py: the work; app.py: the web application
+  make demo KEEP=1: the same again, to be used in a browser""")
 
 
 def main() -> None:
