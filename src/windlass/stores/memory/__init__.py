@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 from windlass.core.errors import CapabilityMissing, ConfigError
+from windlass.ports.store import Shell, Store
 from windlass.stores.memory.shell import AsyncMemoryShell, MemoryShell
 from windlass.stores.memory.store import MemoryStore
 
@@ -18,9 +19,10 @@ class OpenedMemory:
 
     def __init__(self, store: MemoryStore, clock: Callable[[], int]) -> None:
         self.url = "memory://"
-        self.store = store
-        self.shell = MemoryShell(store, clock)
-        self._async_shell = AsyncMemoryShell(self.shell)
+        shell = MemoryShell(store, clock)
+        self.store: Store = store
+        self.shell: Shell = shell
+        self._async_shell = AsyncMemoryShell(shell)
 
     def async_shell(self) -> AsyncMemoryShell:
         """See Opened.async_shell."""

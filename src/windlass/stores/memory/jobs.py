@@ -177,7 +177,7 @@ class Life:
     # --- settle --------------------------------------------------------------------------------------------
 
     @plan
-    def settle(self, worker: str, transitions: Sequence[Transition]) -> Steps[list[Settled]]:  # noqa: ARG002
+    def settle(self, worker: str, transitions: Sequence[Transition]) -> Steps[list[Settled]]:
         """See Store.settle. The fence alone says who may write, so the name of the worker is not asked."""
         now = (yield NOW)[0][0]
         return [self._settle(transition, now) for transition in transitions]

@@ -54,7 +54,7 @@ class Reading(Liveness):
         return (row for row in walk if _matches(row, wanted) and fits(row))
 
     @plan(write=False)
-    def stats(self, exact: bool = False) -> Steps[Stats]:  # noqa: ARG002
+    def stats(self, exact: bool = False) -> Steps[Stats]:
         """See Store.stats. Counting a dict is cheap, so these are always exact."""
         now = (yield NOW)[0][0]
         counts = Counter((row.new.queue, row.state) for row in self.data.jobs.values())
@@ -101,9 +101,7 @@ class Reading(Liveness):
         rows = self.data.jobs.values()
         says = {(name, row.new.id): place_of(row) for name, place_of in LINES.items() for row in rows}
         stands = {
-            (name, id): (which, place)
-            for (name, which), line in self.data.jobs.lines.items()
-            for place, _, id in line
+            (name, id): (which, place) for (name, which), line in self.data.jobs.lines.items() for place, _, id in line
         }
         for (name, id), place in says.items():
             if stands.pop((name, id), None) != place:

@@ -1,0 +1,316 @@
+"""Random operations, as values: what to do next, knowing what was answered so far."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import msgspec
+
+from windlass.core.job import (
+    Cancelled,
+    Discarded,
+    ErrorInfo,
+    Failed,
+    Held,
+    LogLine,
+    Lost,
+    Meta,
+    NewJob,
+    Outcome,
+    Progress,
+    Released,
+    Snoozed,
+    State,
+    Succeeded,
+    Token,
+    Transition,
+)
+from windlass.core.machine import decide
+from windlass.core.placement import job_id
+from windlass.ports.store import (
+    Claimed,
+    ClaimRequest,
+    Death,
+    Filter,
+    PruneRules,
+    QueueChange,
+    Quota,
+    Selection,
+    WorkerReport,
+    token_hash,
+)
+from windlass.testing.conformance.world import DAY, HOLD, HOUR, MINUTE, SECOND
+
+QUEUES = ("a", "b")
+TASKS = ("t", "u")
+KEYS = ("k1", "k2", None, None, None)
+METAS = (
+    '{"policy":{"backoff":{"jitter":0}}}',
+    '{"policy":{"backoff":{"jitter":0},"max_attempts":2,"result_ttl":60},"tags":["x"]}',
+    '{"policy":{"backoff":{"jitter":0},"crash_budget":2,"loss_budget":3}}',
+)
+"""No jitter: where a store decides by itself, it must come to what the model comes to."""
+SPANS = (1, SECOND // 2, SECOND, 2 * SECOND, 10 * SECOND, HOLD, HOLD + 1, MINUTE, HOUR, 25 * HOUR)
+WEIGHTS = {
+    "enqueue": 12,
+    "claim": 14,
+    "settle": 16,
+    "advance": 10,
+    "beat": 6,
+    "report": 3,
+    "once": 3,
+    "reap": 4,
+    "lapsed": 1,
+    "recover": 2,
+    "claim_ids": 3,
+    "held": 1,
+    "cancel": 4,
+    "revive": 4,
+    "edit": 1,
+    "delete": 2,
+    "promote": 1,
+    "prune": 2,
+    "queues": 2,
+    "search": 2,
+    "stats": 1,
+    "why": 2,
+    "workers": 1,
+    "lead": 1,
+    "resign": 1,
+    "audit": 1,
+}
+
+
+class Call(msgspec.Struct, frozen=True):
+    """One operation with its arguments."""
+
+    name: str
+    args: tuple[Any, ...]
+
+    def __str__(self) -> str:
+        return f"{self.name}{self.args}"
+
+
+class Moves:
+    """Draws operations that are likely to mean something, and some that are not."""
+
+    def __init__(self, dice: random.Random) -> None:
+        self._dice = dice
+        self._sent: list[NewJob] = []
+        self._grants: list[Held] = []
+        self._workers: list[str] = ["w0"]
+        self._seqs: dict[str, int] = {}
+
+    def next(self, now: int) -> Call:
+        """The next operation, at the store's time `now`."""
+        (name,) = self._dice.choices(list(WEIGHTS), list(WEIGHTS.values()))
+        return Call(name, getattr(self, f"draw_{name}")(now))
+
+    def learn(self, call: Call, answer: Any) -> None:
+        """Remember what was granted, so that it can be settled, rightly or wrongly."""
+        if isinstance(answer, Claimed):
+            self._grants += answer.jobs
+            del self._grants[:-40]
+
+    # --- what to draw from ---------------------------------------------------------------------------------
+
+    def _worker(self) -> str:
+        """One of the latest few, or a new one."""
+        if self._dice.random() < 0.1:
+            self._workers.append(f"w{len(self._workers)}")
+        return self._dice.choice(self._workers[-4:])
+
+    def _id(self) -> str:
+        if self._sent and self._dice.random() < 0.97:
+            return self._dice.choice(self._sent[-30:]).id
+        return job_id(1, self._dice.randbytes(10))
+
+    def _held(self) -> Held | None:
+        """The latest grants are the likeliest; older ones are mostly ghosts."""
+        return (
+            self._dice.choice(self._grants[-8:] if self._dice.random() < 0.8 else self._grants)
+            if self._grants
+            else None
+        )
+
+    def _token(self) -> Token:
+        held = self._held()
+        return held.token if held else Token(self._id(), 1)
+
+    def _filter(self) -> Filter:
+        pick = self._dice.choice
+        return Filter(
+            states=tuple(self._dice.sample(list(State), pick((0, 0, 1, 2)))),
+            queue=pick((None, None, *QUEUES)),
+            task=pick((None, None, *TASKS)),
+            tag=pick((None, None, None, "x")),
+        )
+
+    def _selection(self, now: int) -> tuple[Selection]:
+        dry = self._dice.random() < 0.1
+        if self._dice.random() < 0.15:
+            return (Selection(filter=self._filter(), limit=100_000, dry_run=dry),)
+        ids = dict.fromkeys(self._id() for _ in range(self._dice.randint(1, 3)))
+        return (Selection(tuple(ids), dry_run=dry),)
+
+    # --- operations ----------------------------------------------------------------------------------------
+
+    def draw_enqueue(self, now: int) -> tuple[list[NewJob]]:
+        if self._sent and self._dice.random() < 0.1:
+            return ([self._dice.choice(self._sent)],)
+        jobs = [self._new(now) for _ in range(self._dice.randint(1, 4))]
+        self._sent += jobs
+        return (jobs,)
+
+    def _new(self, now: int) -> NewJob:
+        pick, chance = self._dice.choice, self._dice.random
+        return NewJob(
+            id=job_id(now // 1_000, self._dice.randbytes(10)),
+            task=pick(TASKS),
+            payload=f"[[{self._dice.randint(0, 2)}],{{}}]",
+            meta=pick(METAS),
+            version=pick((1, 1, 2)),
+            queue=pick(QUEUES),
+            head_start=pick((0, 0, MINUTE)),
+            after=pick((0, 0, 0, SECOND, MINUTE)),
+            at=pick((now + HOUR, now - HOUR)) if chance() < 0.1 else None,
+            expires_after=pick((SECOND, HOUR)) if chance() < 0.2 else None,
+            idempotency_key=pick(KEYS),
+            digest=pick("de"),
+        )
+
+    def draw_claim(self, now: int) -> tuple[str, int, ClaimRequest]:
+        worker = self._worker()
+        queues = self._dice.sample(QUEUES, self._dice.randint(1, 2))
+        quotas = tuple(Quota(queue, self._dice.randint(1, 4)) for queue in queues)
+        exclude = ((self._dice.choice(TASKS), 1),) if self._dice.random() < 0.2 else ()
+        request = ClaimRequest(self._dice.randint(1, 6), quotas, exclude, suspects=self._dice.random() < 0.2)
+        return worker, self._seq(worker), request
+
+    def _seq(self, worker: str) -> int:
+        self._seqs[worker] = self._seqs.get(worker, 0) + 1
+        return self._seqs[worker]
+
+    def draw_claim_ids(self, now: int) -> tuple[str, int, list[str]]:
+        worker = self._worker()
+        return worker, self._seq(worker), [self._id() for _ in range(self._dice.randint(1, 3))]
+
+    def draw_settle(self, now: int) -> tuple[str, list[Transition]]:
+        helds = [self._held() for _ in range(self._dice.randint(1, 4))]
+        return "w0", [self._transition(held, now) for held in helds if held]
+
+    def _transition(self, held: Held, now: int) -> Transition:
+        return decide(held, msgspec.json.decode(held.meta, type=Meta).policy, self._outcome(now), 0.5)
+
+    def _outcome(self, now: int) -> Outcome:
+        error = ErrorInfo("E", str(self._dice.randint(0, 9)))
+        outcomes: list[Outcome] = [
+            Succeeded("1"),
+            Succeeded("2", children=tuple(self._new(now) for _ in range(self._dice.randint(0, 2)))),
+            Failed(error),
+            Failed(error, permanent=True, reason="bad"),
+            Failed(error, retry_after=2.0),
+            Snoozed(self._dice.choice((0.0, 5.0)), "later"),
+            Released("stop"),
+            Released("unknown_task", delay=1.0),
+            Discarded("no use", error),
+            Cancelled(),
+            Lost(True),
+        ]
+        outcome = self._dice.choice(outcomes)
+        if isinstance(outcome, Succeeded):
+            self._sent += outcome.children
+        return outcome
+
+    def draw_report(self, now: int) -> tuple[list[tuple[Token, Progress]], list[tuple[Token, LogLine]]]:
+        progress = [(self._token(), Progress(float(n), at=now)) for n in range(self._dice.randint(0, 2))]
+        lines = [(self._token(), LogLine(now, "info", str(n))) for n in range(self._dice.randint(0, 2))]
+        return progress, lines
+
+    def draw_once(self, now: int) -> tuple[Token, str, str | None]:
+        return self._token(), self._dice.choice("xy"), self._dice.choice(("1", "2", None))
+
+    def draw_recover(self, now: int) -> tuple[str, int]:
+        worker = self._worker()
+        return worker, max(0, self._seqs.get(worker, 0) - self._dice.choice((0, 0, 1)))
+
+    def draw_beat(self, now: int) -> tuple[list[WorkerReport]]:
+        return ([self._said(worker) for worker in {self._worker(): 1, self._worker(): 1}],)
+
+    def _said(self, worker: str) -> WorkerReport:
+        token = self._token()
+        return WorkerReport(
+            id=worker,
+            supervisor="s",
+            host="h",
+            pid=1,
+            hold=HOLD,
+            busy=self._dice.randint(0, 3),
+            held=self._dice.randint(0, 1),
+            held_hash=token_hash(token),
+        )
+
+    def draw_reap(self, now: int) -> tuple[list[Death]]:
+        ids = [self._id() for _ in range(3)]
+        executing = None if self._dice.random() < 0.3 else tuple({held.id for held in self._grants[-4:]})
+        return (
+            [
+                Death(
+                    worker=self._worker(),
+                    observed=self._dice.random() < 0.5,
+                    reaper=self._worker(),
+                    executing=executing,
+                    alone=self._dice.random() < 0.3,
+                    explained=self._dice.random() < 0.2,
+                    guilty=((ids[0], "hard_timeout"),),
+                    detail="signal 9",
+                )
+            ],
+        )
+
+    def draw_lapsed(self, now: int) -> tuple[str]:
+        return (self._worker(),)
+
+    draw_held = draw_lapsed
+
+    draw_cancel = draw_revive = draw_delete = _selection
+
+    def draw_edit(self, now: int) -> tuple[str, str]:
+        return self._id(), "[[9],{}]"
+
+    def draw_advance(self, now: int) -> tuple[int]:
+        return (self._dice.choice(SPANS),)
+
+    def draw_promote(self, now: int) -> tuple[int]:
+        return (100_000,)
+
+    def draw_prune(self, now: int) -> tuple[PruneRules, int]:
+        pick, ages = self._dice.choice, (None, 0, MINUTE, DAY)
+        rules = PruneRules(
+            pick(ages), pick(ages), pick(ages), pick(ages), workers=HOUR, keys=self._dice.choice((HOUR, DAY))
+        )
+        return rules, self._dice.choice((2, 1_000))
+
+    def draw_queues(self, now: int) -> tuple[list[QueueChange]]:
+        return ([QueueChange(self._dice.choice(QUEUES), self._dice.random() < 0.4)],)
+
+    def draw_search(self, now: int) -> tuple[Filter, int]:
+        return self._filter(), self._dice.choice((3, 100))
+
+    def draw_stats(self, now: int) -> tuple[bool]:
+        return (True,)
+
+    def draw_why(self, now: int) -> tuple[str]:
+        return (self._id(),)
+
+    def draw_workers(self, now: int) -> tuple[()]:
+        return ()
+
+    draw_audit = draw_workers
+
+    def draw_lead(self, now: int) -> tuple[str, str, int]:
+        return "maintainer", self._dice.choice("ab"), MINUTE
+
+    def draw_resign(self, now: int) -> tuple[str, str]:
+        return "maintainer", self._dice.choice("ab")
