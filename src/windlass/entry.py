@@ -5,7 +5,6 @@ or a process slot. The supervisor itself never comes here: it must not run user 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import faulthandler
 import os
 import signal
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from windlass.core.errors import WindlassError
+from windlass.core.errors import ConfigError, WindlassError
 from windlass.loading import load_app, load_app_file
 from windlass.runtime import logs, process
 from windlass.runtime.link import PipeLink, first_words
@@ -29,6 +28,8 @@ from windlass.runtime.slots import SlotTable
 if TYPE_CHECKING:
     from windlass.app import Windlass
     from windlass.config import Settings
+
+Queues = list[tuple[str, float | None]]
 
 log = Log("entry")
 
@@ -56,8 +57,13 @@ def _worker(boot: Boot, channel: Channel[ToWorker]) -> int:
     if loaded is None:
         return 1
     app, registry = loaded
-    queues = _queues(boot, app.settings, registry)
-    concurrency = boot.concurrency or app.settings.concurrency
+    try:
+        queues, strict = _queues(boot.queues, app.settings, registry)
+    except ConfigError as error:
+        channel.send(Broken(str(error)))
+        return 1
+    # Suspects run one at a time, so that a crash is certainly the job's own.
+    concurrency = 1 if boot.quarantine else boot.concurrency or app.settings.concurrency
     channel.send(_ready(app, registry, queues, concurrency))
     told = first_words(channel)
     if told is None:
@@ -65,7 +71,7 @@ def _worker(boot: Boot, channel: Channel[ToWorker]) -> int:
     go, lock_fd, early = told
     link = PipeLink(channel, table, go.worker_id, lock_fd, early)
     try:
-        asyncio.run(_work(app, registry, link, queues, concurrency, suspects=boot.quarantine))
+        asyncio.run(_work(app, registry, link, queues, strict, concurrency, boot.quarantine))
     except Exception as error:
         channel.send(Broken(f"{type(error).__name__}: {error}", traceback.format_exc()))
         return 1
@@ -78,15 +84,16 @@ async def _work(
     app: Windlass,
     registry: Registry,
     link: PipeLink,
-    queues: list[tuple[str, float | None]],
+    queues: Queues,
+    strict: bool,
     concurrency: int,
-    *,
     suspects: bool,
 ) -> None:
     from windlass.runtime.worker import Worker
 
+    opened = await asyncio.to_thread(lambda: app.opened)
     await Worker(
-        registry, app.opened, link, concurrency=concurrency, queues=queues, suspects=suspects
+        registry, opened, link, concurrency=concurrency, queues=queues, suspects=suspects, strict=strict
     ).run()
 
 
@@ -110,15 +117,13 @@ def _load(boot: Boot, channel: Channel[ToWorker] | Channel[ToSlot]) -> tuple[Win
         app = load_app_file(boot.target) if boot.target.endswith(".py") else load_app(boot.target)
         return app, app.registry
     except WindlassError as error:  # says itself what to do; our own traceback would only hide it
-        channel.send(Broken(str(error)))
+        channel.send(Broken(str(error), files=_sources(error)))
     except BaseException as error:  # also an application that calls sys.exit
-        channel.send(Broken(f"{type(error).__name__}: {error}", traceback.format_exc()))
+        channel.send(Broken(f"{type(error).__name__}: {error}", traceback.format_exc(), _sources(error)))
     return None
 
 
-def _ready(
-    app: Windlass, registry: Registry, queues: list[tuple[str, float | None]], concurrency: int
-) -> Ready:
+def _ready(app: Windlass, registry: Registry, queues: Queues, concurrency: int) -> Ready:
     settings = app.settings
     return Ready(
         url=settings.url,
@@ -130,31 +135,42 @@ def _ready(
         processes=any(task.mode is Mode.PROCESS for task in registry.tasks.values()),
         stall_timeout=settings.stall_timeout,
         rules=settings.prune_rules(),
-        files=tuple(_sources()),
+        files=_sources(),
     )
 
 
-def _queues(boot: Boot, settings: Settings, registry: Registry) -> list[tuple[str, float | None]]:
-    """(queue, weight or None), from the command line, the settings, or what the tasks name."""
-    named = boot.queues.split(",") if boot.queues else settings.queues or registry.queues
-    found = []
+def _queues(named_here: str | None, settings: Settings, registry: Registry) -> tuple[Queues, bool]:
+    """[(queue, weight or None)] from the command line, the settings, or what the tasks name; and whether their order is
+    strict: somebody wrote it down, and no weight."""
+    given = named_here.split(",") if named_here else settings.queues
+    named = given or registry.queues
+    found: list[tuple[str, float | None]] = []
     for text in (each.strip() for each in named):
         queue, mark, weight = text.rpartition(":")
-        found.append((queue, float(weight)) if mark else (text, None))
-    return found
+        found.append((queue, _weight(weight, text)) if mark else (text, None))
+    return found, bool(given) and all(weight is None for _, weight in found)
 
 
-def _sources() -> list[str]:
-    """Files of modules that are the application's own: not the interpreter's, not installed, not Windlass."""
+def _weight(text: str, where: str) -> float:
+    try:
+        weight = float(text)
+    except ValueError:
+        weight = 0.0
+    if not 0 < weight <= 1_000:
+        raise ConfigError(f"queues: {where!r}: the weight must be a number above 0 and up to 1000")
+    return weight
+
+
+def _sources(error: BaseException | None = None) -> tuple[str, ...]:
+    """Files that are the application's own: not the interpreter's, not installed, not Windlass. Those that an error
+    went through are named too, for the module that it stopped was never loaded."""
     ours = os.path.dirname(__file__)
     foreign = (sys.prefix, sys.base_prefix, ours)
-    found = []
-    for module in list(sys.modules.values()):
-        with contextlib.suppress(Exception):
-            path = os.path.abspath(module.__file__ or "")
-            if path.endswith(".py") and not path.startswith(foreign):
-                found.append(path)
-    return sorted(found)
+    names = [getattr(module, "__file__", None) for module in list(sys.modules.values())]
+    names += [frame.filename for frame in traceback.extract_tb(error.__traceback__)] if error else []
+    names += [error.filename] if isinstance(error, SyntaxError) else []
+    paths = {os.path.abspath(name) for name in names if isinstance(name, str) and name.endswith(".py")}
+    return tuple(sorted(path for path in paths if not path.startswith(foreign)))
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ class Judge:
         directory: str | None,
         hold: float,
         own: Callable[[], list[str]],
-        suspected: Callable[[], None],
+        suspected: Callable[[], object],
     ) -> None:
         """`own` answers this supervisor's workers, the longest-serving first; `suspected` is told after a takeover
         that may have made suspects."""

@@ -214,8 +214,8 @@ class PipeLink:
 
 
 def first_words(channel: Channel[ToWorker]) -> tuple[messages.Go, int, list[ToWorker]] | None:
-    """Wait, blocking, to be told to begin: (Go, descriptor of the lock or -1, what was said after it). None when told to
-    stop before. Ends the process with its supervisor."""
+    """Wait, blocking, to be told to begin: (Go, descriptor of the lock or -1, what was said after it). None when
+    told to stop before. Ends the process with its supervisor."""
     said: list[ToWorker] = []
     while True:
         said += channel.receive()

@@ -1,4 +1,4 @@
-"""One thread's loop: readiness, timers, signals, and calls handed over by other threads. No coroutines, little memory."""
+"""One thread's loop: readiness, timers, signals, calls handed over by other threads. No coroutines: little memory."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""The maintainer: what must be done somewhere, but by one supervisor at a time: promoting what nobody claims, pruning."""
+"""The maintainer: what must be done somewhere, by one supervisor at a time: promoting what nobody claims, pruning."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from windlass.core.errors import StoreError
 from windlass.ports.store import Opened, PruneRules
@@ -32,10 +32,10 @@ class Maintainer:
         opened: Opened,
         holder: str,
         rules: PruneRules,
-        suspects: Callable[[], None],
+        suspects: Callable[[Sequence[str]], object],
         clock: Clock | None = None,
     ) -> None:
-        """`suspects` is called whenever suspects wait that no quarantine worker may be there for."""
+        """`suspects` is told the queues in which suspects wait, as long as any do."""
         self._opened = opened
         self._holder = holder
         self._rules = rules
@@ -57,8 +57,8 @@ class Maintainer:
         if not self._lead():
             return TTL / 3
         promoted = self._opened.shell.run(self._opened.store.promote(PROMOTE))
-        if getattr(promoted, "suspects", False):
-            self._suspects()
+        if promoted.suspects:
+            self._suspects(promoted.suspects)
         if promoted.more:
             return SLICE_GAP
         if self._clock.monotonic() >= self._prune_at and not self._prune():

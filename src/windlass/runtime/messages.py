@@ -137,6 +137,8 @@ class Broken(msgspec.Struct, tag="broken", frozen=True):
 
     reason: str
     detail: str = ""
+    files: tuple[str, ...] = ()
+    """As of Ready: what to change so that it may work."""
 
 
 # --- worker <-> process slot -----------------------------------------------------------------------------------------

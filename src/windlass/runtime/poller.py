@@ -15,7 +15,7 @@ class Poller:
 
     name = "poller"
 
-    def __init__(self, opened: Opened, changed: Callable[[], None]) -> None:
+    def __init__(self, opened: Opened, changed: Callable[[], object]) -> None:
         self._opened = opened
         self._changed = changed
         self._last = -1

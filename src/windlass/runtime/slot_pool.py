@@ -91,6 +91,10 @@ class SlotPool:
     def close(self) -> None:
         """Kill those that nobody owns, and start no more."""
         self._closed = True
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Replace those that nobody owns: they have loaded what was changed since."""
         for slot in self._slots.values():
             if slot.owner is None:
                 process.kill(slot.pid)

@@ -46,6 +46,9 @@ from windlass.runtime.messages import (
 )
 from windlass.runtime.orphans import Orphans
 from windlass.runtime.poller import Poller
+from windlass.runtime.reload import DEADLINE as RELOAD_DEADLINE
+from windlass.runtime.reload import EVERY as RELOAD_EVERY
+from windlass.runtime.reload import Sources
 from windlass.runtime.slot_pool import SlotPool, SlotProcess
 from windlass.runtime.slots import SlotTable
 
@@ -107,7 +110,8 @@ class Supervisor:
             log_json=log_json,
         )
         self._stop_timeout = stop_timeout
-        self._reload = reload
+        self._sources = Sources() if reload else None
+        self._awaiting_change = False
         self._command = tuple(command)
         self._identity = Identity(new_id("s"), hostname())
         self._loop = Loop()
@@ -145,6 +149,7 @@ class Supervisor:
         try:
             self._balance()
             self._loop.later(EVERY, self._look)
+            self._loop.later(RELOAD_EVERY, self._look_at_sources)
             self._loop.run(self._done)
         finally:
             self._close()
@@ -189,7 +194,7 @@ class Supervisor:
 
     def _balance(self) -> None:
         """Start as many workers as are missing, unless they keep dying as they start."""
-        if self._stopping:
+        if self._stopping or self._awaiting_change:
             return
         active = sum(
             m.phase in {Phase.BOOTING, Phase.REGISTERING, Phase.RUNNING} and not m.quarantine
@@ -270,14 +275,18 @@ class Supervisor:
             case Stopped():
                 member.stopped = True
                 member.phase = Phase.LEAVING
-            case Broken(reason=reason, detail=detail):
+            case Broken(reason=reason, detail=detail, files=files):
                 member.broken = reason
+                if self._sources is not None:
+                    self._sources.watch(files)
                 log.error("a worker cannot work", pid=member.pid, reason=reason)
                 if detail:
                     sys.stderr.write(detail if detail.endswith("\n") else detail + "\n")
 
     def _ready(self, member: Member, ready: Ready) -> None:
         member.ready = ready
+        if self._sources is not None:
+            self._sources.watch(ready.files)
         if self._url and ready.url != self._url:
             member.broken = "the application now names another store; restart the supervisor"
             self._end(member, member.broken)
@@ -314,7 +323,7 @@ class Supervisor:
         self._beat.start()
         keeper = self._keeper
         assert keeper is not None
-        suspected = lambda: self._loop.post(self._suspected)
+        suspected = lambda queues=None: self._loop.post(lambda: self._suspected(queues))
         keeper.add(Judge(opened, self._directory, first.hold, self._own_workers, suspected))
         keeper.add(Maintainer(opened, self._identity.supervisor, first.rules, suspected))
         keeper.add(Poller(opened, lambda: self._loop.post(self._hinted)))
@@ -460,7 +469,11 @@ class Supervisor:
         if member.clean or member.executing or (member.id and lived > SETTLED_IN):
             self._failures = 0
             return
-        if member.broken and not self._url and not self._reload:
+        if member.broken and self._sources is not None:
+            log.info("waiting for a source file to change")
+            self._awaiting_change = True
+            return
+        if member.broken and not self._url:
             # It never worked: more of the same would only bury the reason.
             self._exit_code = 2
             if not self._stopping:
@@ -516,10 +529,29 @@ class Supervisor:
             log.error("the store does not take its jobs back; the next supervisor will", worker=member.id)
             self._gone(member)
 
+    def _look_at_sources(self) -> None:
+        if self._sources is None or self._stopping:
+            return
+        changed = self._sources.changed()
+        if changed:
+            log.info("reloading", changed=", ".join(changed))
+            self._awaiting_change = False
+            self._failures, self._not_before = 0, 0.0
+            self._pool.refresh()
+            for member in list(self._members.values()):
+                if member.phase is Phase.BOOTING:
+                    self._end(member, "reloading")
+                elif member.alive:
+                    self._ask_to_leave(member, min(RELOAD_DEADLINE, self._stop_timeout), "reloading")
+            self._balance()
+        self._loop.later(RELOAD_EVERY, self._look_at_sources)
+
     # --- quarantine --------------------------------------------------------------------------------------------------
 
-    def _suspected(self) -> None:
-        """There may be suspects: have one worker that runs them, one at a time."""
+    def _suspected(self, queues: Sequence[str] | None = None) -> None:
+        """There may be suspects (in `queues`, if that is known): have one worker that runs them, one at a time."""
+        if queues is not None and not any(m.ready and set(queues) & set(m.ready.queues) for m in self._members.values()):
+            return
         self._quarantine_idle = self._loop.clock()
         active = any(m.quarantine and m.phase in {Phase.BOOTING, Phase.REGISTERING, Phase.RUNNING}
                      for m in self._members.values())  # fmt: skip
