@@ -578,8 +578,8 @@ def test_names(tmp_path: Path) -> None:
             @app.task
             def pay(): ...
             class Till:
-                @app.task
                 @staticmethod
+                @app.task
                 def count(): ...
             print(*app.tasks)
         """)
