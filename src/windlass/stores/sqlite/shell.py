@@ -35,7 +35,7 @@ class Shell:
         self._connect = connect
         self._hints = hints
         self._clock = clock
-        self._timeout = timeout
+        self.timeout = timeout
         self._sql = load_queries("windlass.stores.sqlite")
         self._idle: list[Driver] = []
         # Writers of one process queue here: a plain lock wakes them at once, SQLite's would have them poll.
@@ -47,7 +47,7 @@ class Shell:
 
     def run(self, plan: Plan[T], timeout: float | None = None) -> T:
         """See ports.store.Shell."""
-        deadline = time.monotonic() + (self._timeout if timeout is None else timeout)
+        deadline = time.monotonic() + (self.timeout if timeout is None else timeout)
         if not plan.write:
             with self._borrowed() as driver:
                 return self._transaction(driver, plan, "BEGIN", deadline)
@@ -125,7 +125,7 @@ class Shell:
 
     def session(self, timeout: float | None = None) -> Session:
         """Open a writing transaction for a caller's own statements and ours: see Session."""
-        deadline = time.monotonic() + (self._timeout if timeout is None else timeout)
+        deadline = time.monotonic() + (self.timeout if timeout is None else timeout)
         driver = self._connect()
         try:
             self._begin(driver, "BEGIN IMMEDIATE", "transaction", deadline)
@@ -236,27 +236,57 @@ class CallerShell:
 
 
 class AsyncShell:
-    """The same for an event loop: a whole plan is one hop to one thread, which nothing can cancel half-way."""
+    """The same for an event loop: a whole plan is one hop to a thread, which nothing can cancel half-way.
+
+    Two threads, made when first needed: readers of a WAL wait for nobody, so they must not stand in line behind a
+    write that waits for the lock.
+    """
 
     def __init__(self, shell: Shell, loop: asyncio.AbstractEventLoop) -> None:
         self._shell = shell
         self._loop = loop
-        self._work: SimpleQueue[tuple[Plan[Any], float | None, asyncio.Future[Any]] | None] = SimpleQueue()
-        self._thread = threading.Thread(target=self._serve, name="windlass-store", daemon=True)
-        self._thread.start()
+        self._lines: dict[bool, _Line] = {}
 
     async def run(self, plan: Plan[T], timeout: float | None = None) -> T:
         """See ports.store.AsyncShell."""
+        line = self._lines.get(plan.write)
+        if line is None:
+            line = self._lines[plan.write] = _Line(self._shell, self._loop)
+        return await line.put(plan, timeout)
+
+    async def close(self) -> None:
+        """See ports.store.AsyncShell. What was handed in before is finished first."""
+        self.stop()
+
+    def stop(self) -> None:
+        """End the threads, from any thread."""
+        for line in self._lines.values():
+            line.stop()
+        self._lines.clear()
+
+
+class _Line:
+    """One thread and the plans that wait for it."""
+
+    def __init__(self, shell: Shell, loop: asyncio.AbstractEventLoop) -> None:
+        self._shell = shell
+        self._loop = loop
+        self._work: SimpleQueue[tuple[Plan[Any], float, asyncio.Future[Any]] | None] = SimpleQueue()
+        self._thread = threading.Thread(target=self._serve, name="windlass-store", daemon=True)
+        self._thread.start()
+
+    def put(self, plan: Plan[T], timeout: float | None) -> asyncio.Future[T]:
+        """Have it run; its time counts from now, however long the line is."""
         future: asyncio.Future[T] = self._loop.create_future()
-        self._work.put((plan, timeout, future))
-        return await future
+        self._work.put((plan, time.monotonic() + (self._shell.timeout if timeout is None else timeout), future))
+        return future
 
     def _serve(self) -> None:
         while (item := self._work.get()) is not None:
-            plan, timeout, future = item
+            plan, deadline, future = item
             answer, failure = None, None
             try:
-                answer = self._shell.run(plan, timeout)
+                answer = self._shell.run(plan, deadline - time.monotonic())
             except BaseException as error:
                 failure = error
             try:
@@ -264,12 +294,8 @@ class AsyncShell:
             except RuntimeError:  # the loop was closed before its answer came: nobody waits for it any more
                 return
 
-    async def close(self) -> None:
-        """See ports.store.AsyncShell. What was handed in before is finished first."""
-        self.stop()
-
     def stop(self) -> None:
-        """End the thread, from any thread."""
+        """End the thread after what was handed in before."""
         self._work.put(None)
         if self._thread is not threading.current_thread():
             self._thread.join()
