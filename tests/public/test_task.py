@@ -489,7 +489,7 @@ def test_a_wrong_option_is_named(memory: Windlass, options: dict[str, Any], said
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"delay": "1s", "at": dt.datetime.now(dt.UTC)}, "at: cannot be given together with delay"),
+        ({"delay": "1s", "at": dt.datetime(2100, 1, 1, tzinfo=dt.UTC)}, "at: cannot be given together with delay"),
         ({"delay": "2000w"}, "delay: '2000w' must be between 0 and"),
         ({"at": "tomorrow"}, "at: 'tomorrow' must be a datetime; for a duration there is delay"),
         ({"at": dt.datetime(2026, 1, 1)}, "at: 2026-01-01T00:00:00 has no time zone; write for instance"),
