@@ -72,7 +72,9 @@ class Claiming:
     ) -> Steps[None]:
         seqs = as_json([row.seq for row in rows])
         yield Statement("held_insert", (worker, seq, now, seqs))
-        yield Statement("ready_take", (lane, queue, max(row.rank for row in rows), seqs))
+        # Bounded by rank and seq: a million jobs of one instant have one rank, and a claim must not walk them all.
+        rank, last = max((row.rank, row.seq) for row in rows)
+        yield Statement("ready_take", (lane, queue, rank, last, seqs))
 
     def _park(self, rows: Sequence[HeldRow], now: int) -> Steps[None]:
         wait = [(r.seq, now + round(parked_for(now - r.created_at) * 1e6), "scheduled", "unknown_task") for r in rows]

@@ -103,7 +103,7 @@ SELECT j.id, j.seq, ?1, ?2, max(j.fence + 1, ?3), j.attempt + 1, ?3
 FROM json_each(?4) v JOIN jobs j ON j.seq = v.value
 
 -- name: ready_take
-DELETE FROM ready WHERE lane = ?1 AND queue = ?2 AND rank <= ?3 AND seq IN (SELECT value FROM json_each(?4))
+DELETE FROM ready WHERE lane = ?1 AND queue = ?2 AND (rank, seq) <= (?3, ?4) AND seq IN (SELECT value FROM json_each(?5))
 
 -- name: ready_left
 SELECT EXISTS (SELECT 1 FROM ready WHERE lane = ? AND queue = ?)
