@@ -28,7 +28,7 @@ from windlass.core.backoff import Backoff
 from windlass.core.duration import Duration
 from windlass.core.errors import PayloadInvalid, PayloadTooLarge, RegistrationError, UnknownTask
 from windlass.core.job import Meta, NewJob, Policy
-from windlass.core.placement import SHARDS, head_start, job_id
+from windlass.core.placement import SHARDS, head_start, job_ids
 from windlass.declaration import Call, Declaration, Remote, as_call
 from windlass.handle import Job
 from windlass.options import JobOptions, Terms
@@ -275,8 +275,6 @@ class Decorator(Protocol):
 
 def new_ids(count: int, partition_key: str = "") -> list[str]:
     """Fresh job ids; all jobs of one partition key lie in one virtual shard."""
-    # One system call for all the noise. The shard of a key must be the same in every process and release.
+    # The shard of a key must be the same in every process and release.
     shard = zlib.crc32(partition_key.encode()) % SHARDS if partition_key else None
-    milliseconds = time.time_ns() // 1_000_000
-    noise = os.urandom(10 * count)
-    return [job_id(milliseconds, noise[at : at + 10], shard) for at in range(0, len(noise), 10)]
+    return job_ids(time.time_ns(), os.urandom(8 * count), shard)
