@@ -14,6 +14,7 @@ from windlass.cli import exits
 COMMANDS = {
     # verb or noun: (where it is, what it does). The words stand here so that --help imports none of them.
     "worker": ("cli.worker:worker", "Run an application's jobs: a supervisor and its workers."),
+    "serve": ("cli.serve:serve", "Serve the HTTP API of an application."),
     "enqueue": ("cli.enqueue:enqueue", "Enqueue a job by its task's name."),
     "jobs": ("cli.jobs:jobs", "Look at jobs; retry, cancel, delete them; ask why one does not run."),
     "dead": ("cli.dead:dead", "Dead letters: read, edit, redrive, purge."),

@@ -1,0 +1,75 @@
+"""uvicorn around the API: the socket, the signals, and an end that does not wait for those who wait."""
+
+from __future__ import annotations
+
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import uvicorn
+
+from windlass.core.errors import ConfigError
+from windlass.web import create_asgi
+from windlass.web.waiter import Waiter
+
+if TYPE_CHECKING:
+    from windlass import Windlass
+
+BACKLOG = 2048
+GRACE = 10
+"""Seconds that requests under way get at the end."""
+
+
+class _Server(uvicorn.Server):
+    def __init__(self, settings: uvicorn.Config, waiter: Waiter) -> None:
+        super().__init__(settings)
+        self._waiter = waiter
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """As uvicorn's own, which ends by killing its process with the signal that it has just obeyed."""
+        before = {number: signal.signal(number, self.handle_exit) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Answer whoever waits for a job before waiting for all answers to be sent."""
+        self._waiter.stop()
+        await super().shutdown(sockets)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A bound socket; raises ConfigError for a port that is taken or an address that is not this machine's."""
+    # The protocol is named because asyncio sets TCP_NODELAY only on sockets that name it; without, every answer to a
+    # client that keeps its connection waits 40 ms for a delayed acknowledgement.
+    sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind((host, port))
+        sock.listen(BACKLOG)
+    except OSError as error:
+        sock.close()
+        raise ConfigError(f"--port: {host} port {port} cannot be served: {error.strerror or error}") from None
+    return sock
+
+
+def run(app: Windlass, host: str, port: int, listening: Callable[[str], object]) -> int:
+    """Serve until SIGINT or SIGTERM; answers an exit code. `listening` is told the address before the first request."""
+    web = create_asgi(app)
+    with listen(host, port) as sock:
+        url = f"http://{f'[{host}]' if ':' in host else host}:{sock.getsockname()[1]}"
+        listening(url)
+        settings = uvicorn.Config(
+            web,
+            log_config=None,  # ours is set up already
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=GRACE,
+        )
+        _Server(settings, web.state.waiter).run(sockets=[sock])
+    return 0
