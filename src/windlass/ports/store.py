@@ -319,7 +319,8 @@ class Store(Protocol):
         Where a cancel was requested and `cancel_wins`, the job must become `cancelled`, reason `cancelled`,
         with no result, no children and no further run; the history keeps how the attempt itself ended. An
         uncharged transition gives its attempt back. A state that waits is due `after` from now, and ranked
-        anew unless `keep_rank`; `queued` keeps its due time as well. `result_ttl` counts from this moment. An
+        anew; with `keep_rank` it keeps its rank and its own due time, and reads as due at its next look only
+        while it is parked. An ended job is no suspect. `result_ttl` counts from this moment. An
         ended job must read the error it ended by, any other the last error there was; a queued or running one
         reads no reason. `worker` and `started_at` are those of the current run, or of the one that ended the
         job."""

@@ -79,7 +79,7 @@ class Life:
 
     def _come_due(self, now: int, limit: int) -> None:
         for row in self.data.jobs.until("due", now, limit):
-            self.data.jobs[row.new.id] = replace(row, state=State.QUEUED, reason=None)
+            self.data.jobs[row.new.id] = replace(row, state=State.QUEUED, reason=None, parked_until=None)
         for row in self.data.jobs.until("expiring", now, limit):
             self._expire(row, now)
 
@@ -89,7 +89,7 @@ class Life:
     def _end(self, row: Row, state: State, reason: str | None, now: int) -> None:
         """End a job that waits, without an attempt."""
         self.data.jobs[row.new.id] = replace(
-            row, state=state, reason=reason, finished_at=now, worker=None, started_at=None, error=None
+            row, state=state, reason=reason, finished_at=now, parked_until=None, suspect=False, error=None
         )
 
     def _next_due(self, now: int) -> int | None:
@@ -150,7 +150,7 @@ class Life:
 
     def _park(self, row: Row, now: int) -> None:
         due = now + round(parked_for(now - row.created_at) * 1e6)
-        self.data.jobs[row.new.id] = replace(row, state=State.SCHEDULED, reason="unknown_task", due_at=due)
+        self.data.jobs[row.new.id] = replace(row, state=State.SCHEDULED, reason="unknown_task", parked_until=due)
 
     def _grant(self, row: Row, worker: str, seq: int, now: int) -> Held:
         running = replace(
@@ -277,17 +277,18 @@ def _ended(row: Row, t: Transition, now: int) -> Row:
         result=t.result,
         result_until=None if t.result is None else now + t.result_ttl,
         error=t.error,
+        suspect=False,
     )
 
 
 def _waiting(row: Row, t: Transition, now: int) -> Row:
-    queued = t.state is State.QUEUED
-    due = row.due_at if queued else now + t.after
+    due = row.due_at if t.keep_rank else now + t.after
     return replace(
         row,
         state=t.state,
-        reason=None if queued else t.reason,
+        reason=None if t.state is State.QUEUED else t.reason,
         due_at=due,
+        parked_until=now + t.after if t.keep_rank and t.state is not State.QUEUED else None,
         rank=row.rank if t.keep_rank else due - row.new.head_start,
         worker=None,
         started_at=None,

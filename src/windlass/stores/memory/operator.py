@@ -38,6 +38,7 @@ class Operator(Reading):
 
         def change(row: Row) -> None:
             queued = replace(row, state=State.QUEUED, reason=None, due_at=now, rank=now - row.new.head_start)
+            queued = replace(queued, parked_until=None)
             self.data.jobs[row.new.id] = _afresh(queued, now) if row.state.terminal else queued
 
         return self._act(selection, _revivable, change)

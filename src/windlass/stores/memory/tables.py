@@ -29,6 +29,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     due_at: int
     rank: int
     expires_at: int | None
+    parked_until: int | None = None
     reason: str | None = None
     attempt: int = 0
     crashes: int = 0
@@ -52,8 +53,13 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
         """Neither running nor ended."""
         return self.state is not State.RUNNING and not self.state.terminal
 
+    @property
+    def comes_due(self) -> int:
+        """When it is looked at next; a parked job keeps the due time that it was enqueued with beside that."""
+        return self.due_at if self.parked_until is None else self.parked_until
+
     def as_job(self) -> Job:
-        return Job(**self._named(Job))
+        return Job(**self._named(Job) | {"due_at": self.comes_due})
 
     def as_held(self) -> Held:
         return Held(**self._named(Held))
@@ -122,7 +128,7 @@ Place = tuple[Hashable, int]
 LINES: dict[str, Callable[[Row], Place | None]] = {
     "all": lambda r: (None, r.seq),
     "ready": lambda r: ((r.suspect, r.new.queue), r.rank) if r.state is State.QUEUED else None,
-    "due": lambda r: (None, r.due_at) if r.state in {State.SCHEDULED, State.RETRYING} else None,
+    "due": lambda r: (None, r.comes_due) if r.state in {State.SCHEDULED, State.RETRYING} else None,
     "expiring": lambda r: (None, r.expires_at) if r.waits and r.expires_at is not None else None,
     "held": lambda r: (r.worker, r.started_at or 0) if r.state is State.RUNNING else None,
     "ended": lambda r: (r.state, r.finished_at or 0) if r.state.terminal else None,

@@ -9,12 +9,8 @@ import msgspec
 from windlass.core.job import Held, State
 from windlass.core.machine import parked_for
 from windlass.ports.plan import NOW, Statement, Steps, plan
-from windlass.ports.store import Claimed, ClaimRequest
+from windlass.ports.store import CLAIM_WINDOW, Claimed, ClaimRequest
 from windlass.stores.sqlite.enqueue import as_json
-
-WINDOW = 256
-"""How far past its limit a claim looks for jobs that the worker can run. A window full of jobs that it cannot run is
-parked, so that a claim costs the same however many such jobs there are."""
 
 PROMOTE = 1_000
 
@@ -48,24 +44,29 @@ class Claiming:
         exclude = set(request.exclude)
         lane = int(request.suspects)
         granted: list[HeldRow] = []
+        more = False
         for quota in request.quotas:
             room = min(quota.limit, request.limit - len(granted))
             if room > 0 and quota.queue not in skip:
-                granted += yield from self._claim_queue(now, worker, seq, lane, quota.queue, room, exclude)
-        return Claimed(list(granted), None if due is None else max(0, due - now), len(granted) >= request.limit)
+                found, cut = yield from self._claim_queue(now, worker, seq, lane, quota.queue, room, exclude)
+                granted += found
+                more = more or cut
+        return Claimed(list(granted), _until(due, now), more or 0 < request.limit <= len(granted))
 
     def _claim_queue(
         self, now: int, worker: str, seq: int, lane: int, queue: str, room: int, exclude: set[tuple[str, int]]
-    ) -> Steps[list[HeldRow]]:
-        look = room + WINDOW if exclude else room
+    ) -> Steps[tuple[list[HeldRow], bool]]:
+        """Grant from one queue; answer also whether there may be more."""
+        look = room + CLAIM_WINDOW if exclude else room
         found = held_rows.decode((yield Statement("ready_window", (now, lane, queue, look)))[0][0])
-        take = [row for row in found if (row.task, row.version) not in exclude][:room] if exclude else found
-        if not take:
-            if len(found) == look:
-                yield from self._park(found, now)
-            return []
-        yield from self._grant(take, now, worker, seq, lane, queue)
-        return take
+        full = len(found) == look
+        in_time = [row for row in found if _in_time(row, now)]
+        take = [row for row in in_time if (row.task, row.version) not in exclude][:room] if exclude else in_time
+        if take:
+            yield from self._grant(take, now, worker, seq, lane, queue)
+        elif full and in_time:
+            yield from self._park(in_time, now)
+        return take, full or len(take) == room
 
     def _grant(
         self, rows: Sequence[HeldRow], now: int, worker: str, seq: int, lane: int, queue: str
@@ -91,13 +92,15 @@ class Claiming:
         _, closed, due, expires, paused = gate[0]
         if seq <= closed:
             return Claimed([])
-        yield from self._come_due(now, due, expires, PROMOTE)
-        found = held_rows.decode((yield Statement("ready_by_id", (now, as_json(list(ids)))))[0][0])
+        due, _ = yield from self._come_due(now, due, expires, PROMOTE)
+        order = {id: place for place, id in enumerate(dict.fromkeys(ids))}
+        found = held_rows.decode((yield Statement("ready_by_id", (now, as_json(list(order)))))[0][0])
         skip = set(msgspec.json.decode(paused))
-        take = [row for row in found if row.queue not in skip]
+        take = [row for row in found if row.queue not in skip and not row.suspect and _in_time(row, now)]
+        take.sort(key=lambda row: order[row.id])
         for row in take:
-            yield from self._grant([row], now, worker, seq, int(row.suspect), row.queue)
-        return Claimed(list(take))
+            yield from self._grant([row], now, worker, seq, 0, row.queue)
+        return Claimed(list(take), _until(due, now))
 
     @plan
     def recover(self, worker: str, seq: int) -> Steps[list[Held]]:
@@ -113,7 +116,7 @@ class Claiming:
         due, expires = (yield Statement("time_gate"))[0]
         due, moved = yield from self._come_due(now, due, expires, limit)
         suspects = msgspec.json.decode((yield Statement("suspect_queues"))[0][0], type=tuple[str, ...])
-        return Claimed([], None if due is None else max(0, due - now), moved >= limit, suspects=suspects)
+        return Claimed([], _until(due, now), moved >= limit, suspects=suspects)
 
     def _come_due(self, now: int, due: int | None, expires: int | None, limit: int) -> Steps[tuple[int | None, int]]:
         """Queue what is due, then expire what is past its time; answer the next due instant and how many moved."""
@@ -130,11 +133,20 @@ class Claiming:
 
     def _expire(self, now: int, limit: int) -> Steps[int]:
         rows = yield Statement("expired_find", (now, limit))
-        waiting = [r for r in rows if r[1] is not None and not r[8] and not r[9]]
-        yield Statement("expiring_delete", many=[(r[0], r[1]) for r in rows if r[1] is not None])
+        waiting = [r for r in rows if r[2]]
+        yield Statement("expiring_delete", many=[(r[0], r[1]) for r in rows])
         if waiting:
             yield Statement("ready_remove", many=[(r[4], r[5], r[6], r[1]) for r in waiting])
             yield Statement("waiting_remove", many=[(r[1],) for r in waiting])
             ended = [(r[1], State.EXPIRED.value, "expired", now, r[3]) for r in waiting]
             yield Statement("ended_insert_unrun", many=ended)
         return len(rows)
+
+
+def _in_time(row: HeldRow, now: int) -> bool:
+    """A claim expires a bounded number of jobs on its way; what that left behind must not be granted either."""
+    return row.expires_at is None or row.expires_at > now
+
+
+def _until(due: int | None, now: int) -> int | None:
+    return None if due is None else max(0, due - now)

@@ -9,10 +9,7 @@ import msgspec
 
 from windlass.core.job import NewJob
 from windlass.ports.plan import NOW, Statement, Steps, plan
-from windlass.ports.store import Enqueued
-
-KEY_KEEP = 86_400_000_000
-"""An idempotency key stays taken for 24 hours after its job ended."""
+from windlass.ports.store import KEY_KEEP, Enqueued
 
 _encode = msgspec.json.encode
 
@@ -68,12 +65,28 @@ class Enqueueing:
             free = free_at if free_at is not None else None if finished is None else finished + KEY_KEEP
             if free is None or free > now:
                 owners[tenant, task, key] = (owner, digest)
+        stored = set(owners)
         for n, job in enumerate(jobs):
             if job.idempotency_key is None:
                 continue
-            owner, digest = owners.setdefault((job.tenant, job.task, job.idempotency_key), (job.id, job.digest))
+            place = (job.tenant, job.task, job.idempotency_key)
+            owner, digest = owners.setdefault(place, (job.id, job.digest))
             if owner != job.id:
                 answers[n] = Enqueued(owner, False, conflict=digest != job.digest)
+            elif place in stored:
+                # Sent again. Its row may have been pruned, so only the key knows that it has run.
+                answers[n] = Enqueued(job.id, True)
+        yield from self._known_ids(jobs, answers)
+
+    def _known_ids(self, jobs: Sequence[NewJob], answers: list[Enqueued | None]) -> Steps[None]:
+        """A job that is stored answers as the first time, also if its key has gone to another since."""
+        second = [job.id for job, answer in zip(jobs, answers, strict=True) if answer and not answer.inserted]
+        if not second:
+            return
+        known = {row[0] for row in (yield Statement("ids_known", (as_json(second),)))}
+        for n, job in enumerate(jobs):
+            if job.id in known:
+                answers[n] = Enqueued(job.id, True)
 
 
 def _row(job: NewJob, seq: int, now: int) -> tuple[Any, ...]:

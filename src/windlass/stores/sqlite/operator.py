@@ -5,13 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from windlass.core.job import State
+import msgspec
+
+from windlass.core.job import TERMINAL, State
 from windlass.ports.plan import NOW, Statement, Steps, plan
-from windlass.ports.store import Pruned, PruneRules, QueueChange, Selected, Selection
+from windlass.ports.store import KEY_KEEP, Filter, Pruned, PruneRules, QueueChange, Selected, Selection
 from windlass.stores.sqlite.enqueue import as_json
 from windlass.stores.sqlite.reading import Reading
 
-WAITING = frozenset({State.QUEUED, State.SCHEDULED, State.RETRYING, State.BLOCKED})
+EARLY = frozenset({State.SCHEDULED, State.RETRYING})
+WAITING = EARLY | {State.QUEUED, State.BLOCKED}
+EVERY = 2**31
+STILL = WAITING | TERMINAL
+"""All but running."""
 
 
 class Place(NamedTuple):
@@ -34,7 +40,7 @@ class Operator(Reading):
     def cancel(self, selection: Selection) -> Steps[Selected]:
         """See Store.cancel."""
         now = (yield NOW)[0][0]
-        places, missing = yield from self._places(selection)
+        places, missing = yield from self._places(selection, WAITING | {State.RUNNING})
         waiting = [p for p in places if p.state in WAITING]
         running = [p for p in places if p.state is State.RUNNING]
         if not selection.dry_run:
@@ -48,15 +54,15 @@ class Operator(Reading):
     def revive(self, selection: Selection) -> Steps[Selected]:
         """See Store.revive."""
         now = (yield NOW)[0][0]
-        places, missing = yield from self._places(selection)
+        places, missing = yield from self._places(selection, TERMINAL | EARLY)
         ended = [p for p in places if p.state.terminal]
-        early = [p for p in places if p.state in {State.SCHEDULED, State.RETRYING}]
+        early = [p for p in places if p.state in EARLY]
         if not selection.dry_run:
             for p in ended:
                 fence = (yield Statement("ended_fence", (p.seq,)))[0][0]
                 yield Statement("attempt_from_ended", (p.seq,))
                 yield Statement("ended_remove", (p.seq,))
-                yield Statement("job_revive", (max(fence, p.fence) + 1, now, p.seq))
+                yield Statement("job_revive", (max(fence + 1, p.fence + 1, now), now, p.seq))
             yield Statement("waiting_remove", many=[(p.seq,) for p in early])
             yield Statement("job_due_now", many=[(now, p.seq) for p in early])
             yield Statement("ready_insert", many=[(p.seq,) for p in [*ended, *early]])
@@ -65,7 +71,7 @@ class Operator(Reading):
     @plan
     def edit(self, job: str, payload: str) -> Steps[Selected]:
         """See Store.edit."""
-        places, missing = yield from self._places(Selection((job,)))
+        places, missing = yield from self._places(Selection((job,)), STILL)
         still = [p for p in places if p.state is not State.RUNNING]
         yield Statement("job_edit", many=[(payload, p.seq) for p in still])
         return _selected(places, still, missing)
@@ -73,7 +79,7 @@ class Operator(Reading):
     @plan
     def delete(self, selection: Selection) -> Steps[Selected]:
         """See Store.delete."""
-        places, missing = yield from self._places(selection)
+        places, missing = yield from self._places(selection, STILL)
         still = [p for p in places if p.state is not State.RUNNING]
         if not selection.dry_run:
             yield from self._unplace([p for p in still if not p.state.terminal])
@@ -81,15 +87,29 @@ class Operator(Reading):
             yield from self._drop([p.seq for p in still])
         return _selected(places, still, missing)
 
-    def _places(self, selection: Selection) -> Steps[tuple[list[Place], tuple[str, ...]]]:
+    def _places(
+        self, selection: Selection, states: frozenset[State]
+    ) -> Steps[tuple[list[Place], tuple[str, ...]]]:
+        """What was selected, and the ids that are not there. A filter finds only jobs in `states`, which the action
+        can change: else a thousand that it cannot would hide the rest for ever."""
         ids: Sequence[str] = selection.ids
         if selection.filter is not None:
-            found = yield from self._search(selection.filter, selection.limit, None)
-            ids = [job.id for job in found]
+            ids = yield from self._found(selection.filter, states, selection.limit)
         rows = yield Statement("places_by_id", (as_json(list(dict.fromkeys(ids))),))
         places = [Place(r[0], r[1], State(r[2]), *r[3:]) for r in rows]
         known = {p.id for p in places}
         return places, tuple(i for i in ids if i not in known)
+
+    def _found(self, filter: Filter, states: frozenset[State], limit: int) -> Steps[list[str]]:
+        wanted = states & set(filter.states) if filter.states else states
+        ids: list[str] = []
+        # Those that run are few; of them, those that were asked to cancel before are not asked again.
+        for part, most in ((wanted & {State.RUNNING}, EVERY), (wanted - {State.RUNNING}, limit)):
+            if part:
+                narrow = msgspec.structs.replace(filter, states=tuple(sorted(part)))
+                found = yield from self._search(narrow, most, None)
+                ids += [job.id for job in found if not job.cancelling]
+        return ids[:limit]
 
     def _unplace(self, places: Sequence[Place]) -> Steps[None]:
         queued = [(p.lane, p.queue, p.rank, p.seq) for p in places if p.state is State.QUEUED]
@@ -113,18 +133,23 @@ class Operator(Reading):
         old = [r[0] for r in rows if (age := keep[State(r[1])]) is not None and r[2] + age <= now]
         gone = set(old)
         stale = [(r[0],) for r in rows if r[0] not in gone and r[3] and r[4] is not None and r[4] <= now]
-        yield Statement("keys_outlive", many=[(rules.keys, seq) for seq in old])
+        early = KEY_KEEP - min(rules.keys, KEY_KEEP)
+        spent = [(r[0],) for r in rows if r[2] + KEY_KEEP - early <= now]
+        keys = yield from self._count("keys_drop_of", many=spent)
+        yield Statement("keys_outlive", many=[(KEY_KEEP, seq) for seq in old])
         yield from self._drop(old)
         yield Statement("result_drop", many=stale)
         done = len(rows) < limit
         yield Statement("mark_put", ("prune", 0 if done else rows[-1][0]))
-        keys = yield from self._count("keys_prune", (now,))
-        workers = yield from self._count("workers_prune", (now - rules.workers,))
+        keys += yield from self._count("keys_prune", (now + early,))
+        workers = yield from self._count("workers_prune", (now - rules.workers, now))
         return Pruned(len(old), len(stale), keys, workers, done)
 
-    def _count(self, name: str, params: tuple[int, ...]) -> Steps[int]:
+    def _count(
+        self, name: str, params: tuple[int, ...] = (), many: Sequence[tuple[int, ...]] | None = None
+    ) -> Steps[int]:
         before = (yield Statement("changes"))[0][0]
-        yield Statement(name, params)
+        yield Statement(name, params, many)
         return int((yield Statement("changes"))[0][0] - before)
 
     @plan

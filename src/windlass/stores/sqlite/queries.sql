@@ -34,7 +34,7 @@ INSERT INTO ready (lane, queue, rank, seq) SELECT 0, queue, rank, seq FROM jobs 
 INSERT INTO waiting (seq, due, state) SELECT seq, due, 'scheduled' FROM jobs WHERE seq > ? AND due > ?
 
 -- name: expiring_insert_new
-INSERT INTO expiring (expires, seq) SELECT expires, seq FROM jobs WHERE seq > ? AND expires IS NOT NULL
+INSERT OR IGNORE INTO expiring (expires, seq) SELECT expires, seq FROM jobs WHERE seq > ? AND expires IS NOT NULL
 
 -- name: keys_find
 SELECT k.tenant, k.task, k.key, k.id, k.digest, k.free_at, e.finished
@@ -68,8 +68,8 @@ WHERE w.due <= ? ORDER BY w.due, w.seq LIMIT ?
 DELETE FROM waiting WHERE seq IN (SELECT seq FROM waiting WHERE due <= ? ORDER BY due, seq LIMIT ?)
 
 -- name: expired_find
-SELECT x.expires, j.seq, j.id, j.fence, j.lane, j.queue, j.rank, j.meta,
-       h.id IS NOT NULL, e.seq IS NOT NULL
+-- The third column: it still waits. A row may also be left over from a job that was deleted, revived or has started.
+SELECT x.expires, x.seq, ifnull(j.expires = x.expires AND h.id IS NULL AND e.seq IS NULL, 0), j.fence, j.lane, j.queue, j.rank
 FROM expiring x LEFT JOIN jobs j ON j.seq = x.seq LEFT JOIN held h ON h.id = j.id LEFT JOIN ended e ON e.seq = x.seq
 WHERE x.expires <= ? ORDER BY x.expires, x.seq LIMIT ?
 
@@ -211,9 +211,9 @@ CASE WHEN e.seq IS NOT NULL THEN e.state WHEN h.id IS NOT NULL THEN 'running'
 -- fragment: job
 json_array(j.id, j.task, j.version, j.tenant, j.queue, {state}, coalesce(e.reason, w.reason), j.priority, j.created,
            coalesce(w.due, j.due), j.expires, j.payload, j.meta, coalesce(e.number - 1 + e.charged, h.attempt, j.attempt), j.crashes,
-           j.losses, json(iif(j.lane, 'true', 'false')), coalesce(h.fence, e.fence, j.fence), coalesce(h.worker, e.worker),
+           j.losses, json(iif(j.lane AND e.seq IS NULL, 'true', 'false')), coalesce(h.fence, e.fence, j.fence), coalesce(h.worker, e.worker),
            coalesce(h.started, e.started), e.finished, json(iif(ifnull(h.cancelling, 0), 'true', 'false')), e.result,
-           json(iif(e.state = 'completed' AND e.result IS NULL, 'true', 'false')), coalesce(e.error, j.error), p.body)
+           json(iif(e.state = 'completed' AND e.result IS NULL, 'true', 'false')), iif(e.seq IS NULL, j.error, e.error), p.body)
 
 -- fragment: located
 jobs j LEFT JOIN ended e ON e.seq = j.seq LEFT JOIN held h ON h.id = j.id LEFT JOIN waiting w ON w.seq = j.seq
@@ -310,6 +310,9 @@ UPDATE held SET cancelling = 1 WHERE id = ?
 INSERT OR IGNORE INTO attempts (seq, fence, number, worker, started, ended, outcome, reason, error)
 SELECT seq, fence, number, worker, started, finished, outcome, reason, error FROM ended WHERE seq = ? AND outcome IS NOT NULL
 
+-- name: ids_known
+SELECT id FROM jobs WHERE id IN (SELECT value FROM json_each(?))
+
 -- name: job_revive
 UPDATE jobs SET attempt = 0, crashes = 0, losses = 0, lane = 0, fence = ?, due = ?, rank = ?2 - head_start, error = NULL,
                 expires = NULL
@@ -370,7 +373,7 @@ UPDATE ended SET result = NULL WHERE seq = ?
 DELETE FROM keys WHERE free_at <= ?
 
 -- name: workers_prune
-DELETE FROM workers WHERE (taken OR lease < ?1) AND beat < ?1 AND id NOT IN (SELECT worker FROM held)
+DELETE FROM workers WHERE (taken OR lease < ?2) AND beat < ?1 AND id NOT IN (SELECT worker FROM held)
 
 -- --- queues, cluster ------------------------------------------------------------------------------------------
 

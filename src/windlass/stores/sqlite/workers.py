@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from windlass.core.job import ErrorInfo, Failed, Lost, Meta, Outcome, Token, Transition
+from windlass.core.job import ErrorInfo, Failed, Lost, Meta, Outcome, Policy, Token, Transition
 from windlass.core.machine import decide
 from windlass.ports.plan import NOW, Plan, Statement, Steps, plan
 from windlass.ports.store import (
@@ -70,15 +70,17 @@ class Workers(Settling):
         now = (yield NOW)[0][0]
         answers = []
         for death in deaths:
+            state = yield Statement("worker_state", (death.worker,))
+            if not state or state[0][0]:
+                # A takeover that is sent again is answered as it was; a worker that never beat has nothing to take.
+                answers.append(Reaped(death.worker, bool(state)))
+                continue
             may = yield from self._may_take(death, now)
             jobs = (yield from self._take(death, now, chance)) if may else 0
             answers.append(Reaped(death.worker, may, jobs))
         return answers
 
     def _may_take(self, death: Death, now: int) -> Steps[bool]:
-        state = yield Statement("worker_state", (death.worker,))
-        if not state or state[0][0]:
-            return False
         if death.observed:
             return True
         lapsed = yield Statement("workers_lapsed", (death.reaper, now))
@@ -129,10 +131,17 @@ def _verdict(row: HeldRow, death: Death, chance: float) -> Transition:
     guilty = dict(death.guilty).get(row.id)
     outcome: Outcome
     if guilty is not None:
-        kind = "HardTimeout" if guilty == "hard_timeout" else "Killed"
+        kind = guilty.replace("_", " ").title().replace(" ", "")
         outcome = Failed(ErrorInfo(kind, death.detail), reason=guilty)
     else:
         started = death.executing is None or row.id in death.executing
         outcome = Lost(started, death.alone and started, death.explained, death.detail)
-    return decide(row, _meta.decode(row.meta).policy, outcome, chance)
+    return decide(row, _policy(row), outcome, chance)
+
+
+def _policy(row: HeldRow) -> Policy:
+    try:
+        return _meta.decode(row.meta).policy
+    except msgspec.DecodeError:
+        return Policy()  # one unreadable row must not keep its neighbours from being taken over (I23)
 

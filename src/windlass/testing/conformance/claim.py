@@ -5,7 +5,7 @@ from __future__ import annotations
 from windlass.core.job import ErrorInfo as Error
 from windlass.core.job import Failed, Held, Released, State, Succeeded
 from windlass.ports.store import CLAIM_WINDOW, Claimed, ClaimRequest, Death, QueueChange, Quota
-from windlass.testing.conformance.world import HOLD, HOUR, MINUTE, SECOND, World
+from windlass.testing.conformance.world import HOLD, HOUR, MINUTE, SECOND, World, plain
 
 
 def ids(claimed: Claimed) -> list[str]:
@@ -25,7 +25,7 @@ class Claiming:
         world.beat("w1")
         now = world.clock.advance("1s")
         claimed = world.claim()
-        assert claimed.jobs == [
+        assert [plain(held) for held in claimed.jobs] == [
             Held(
                 id=sent.id,
                 fence=now,

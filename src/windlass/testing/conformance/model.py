@@ -30,7 +30,7 @@ from windlass.testing.clock import ManualClock
 from windlass.testing.conformance.anomalies import Fault, failing
 from windlass.testing.conformance.moves import Call, Moves
 from windlass.testing.conformance.sizes import seeds, size
-from windlass.testing.conformance.world import Opener, World, open_world, readable
+from windlass.testing.conformance.world import Opener, World, open_world, plain, readable
 
 EVERYTHING = 100_000
 
@@ -185,7 +185,7 @@ def comparable(answer: Any) -> Any:
     """An answer without what a store is free to choose: the order of sets, and how much `more` there may be."""
     match answer:
         case Claimed():
-            return (answer.jobs, answer.next_due, answer.alive)
+            return ([plain(held) for held in answer.jobs], answer.next_due, answer.alive, sorted(answer.suspects))
         case BeatAnswer():
             return msgspec.structs.replace(answer, cancel=tuple(sorted(answer.cancel)))
         case Selected():
@@ -197,7 +197,9 @@ def comparable(answer: Any) -> Any:
             return ({s: n for s, n in answer.states.items() if n}, sorted(q for q in queues if any(q[1:])))
         case Why():
             return (readable(answer.job), answer.paused, answer.ahead, sorted(answer.workers, key=_id), answer.attempts)
-        case [Held() | Token() | WorkerInfo(), *_]:
+        case [Held(), *_]:
+            return sorted((plain(held) for held in answer), key=_id)
+        case [Token() | WorkerInfo(), *_]:
             return sorted(answer, key=_id)
         case list():
             return [comparable(each) for each in answer]

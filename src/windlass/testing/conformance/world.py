@@ -349,6 +349,11 @@ def readable(job: Job | None) -> Any:
     return msgspec.structs.replace(job, progress=None), msgspec.json.decode(job.progress)
 
 
-def token_order(token: Token) -> tuple[str, int]:
+def plain(held: Held) -> Held:
+    """A grant without what a store's own kind of Held may carry besides."""
+    return Held(*(getattr(held, name) for name in Held.__struct_fields__))
+
+
+def token_order(token: Token | Held) -> tuple[str, int]:
     """For comparing tokens that come in any order."""
     return (token.id, token.fence)
