@@ -102,8 +102,7 @@ class Declaration:
 
     def pack(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
         """Arguments to payload text, checked as a worker will; raises PayloadInvalid, PayloadTooLarge."""
-        payload: str = self.signature.binder.pack(args, kwargs, self.limits)
-        return payload
+        return self.signature.binder.pack(args, kwargs, self.limits)  # type: ignore[no-any-return]
 
     def bind(self, payload: str, version: int) -> tuple[list[Any], dict[str, Any]]:
         """Payload text of this version, or an older one, to the handler's arguments; raises PayloadInvalid."""

@@ -184,11 +184,11 @@ class Task(Generic[P, R]):
         return NewJob(id=id, payload=payload, digest=self._digest(payload), **self._common(run))
 
     def _new_jobs(self, calls: Iterable[Call | tuple[Any, ...] | dict[str, Any]]) -> list[NewJob]:
-        payloads = []
+        payloads, pack = [], self._declaration.pack
         for number, given in enumerate(calls):
-            call = as_call(given, f"calls[{number}]")
             try:
-                payloads.append(self._declaration.pack(call.args, call.kwargs))
+                call = as_call(given, "arguments")
+                payloads.append(pack(call.args, call.kwargs))
             except (PayloadInvalid, PayloadTooLarge) as error:
                 raise type(error)(f"calls[{number}].{error.field}", error.problem) from None
         common = self._common(current_run.get())

@@ -48,6 +48,10 @@ class Binder:
                     raise _unreachable(parameter.name)
         slots = {slot.name: slot for slot in (*self._positional, *self._named.values())}
         self._required = [name for name, slot in slots.items() if slot.required]
+        self._decoders = [slot.decode for slot in self._positional if not slot.by_name]
+        # How many arguments, given by position only, are a whole call; none are where a keyword is required.
+        named = [name for name in self._required if name not in {slot.name for slot in self._positional}]
+        self._least = 1_000_000 if named else sum(slot.required for slot in self._positional)
 
     def _add(self, parameter: inspect.Parameter, annotation: Any, *, behind: bool) -> None:
         name, kind = parameter.name, parameter.kind
@@ -74,6 +78,11 @@ class Binder:
         if payload == EMPTY and not self._required:
             return [], {}
         raw_args, raw_kwargs = decode(_shape, payload, "payload")
+        if not raw_kwargs and self._least <= len(raw_args) <= len(self._decoders):
+            try:  # almost every call; what is wrong with one is found, and named, below
+                return [decode_one(raw) for decode_one, raw in zip(self._decoders, raw_args, strict=False)], {}
+            except (msgspec.MsgspecError, UnicodeError, RecursionError):
+                pass
         args: list[Any] = []
         kwargs: dict[str, Any] = {}
         filled = self._by_position(raw_args, args, kwargs)
@@ -116,6 +125,8 @@ class Binder:
             if "null" in payload:  # perhaps it was NaN; then that is the better word
                 _refuse_changed(args, kwargs, payload, self._label)
             raise
+        if seen_args == list(args) and seen_kwargs == kwargs:
+            return payload
         for index, sent in enumerate(args):
             name = self._label(index)
             refuse_loss(sent, seen_args[index] if index < len(seen_args) else seen_kwargs[name], name)
