@@ -10,6 +10,7 @@ import msgspec
 
 from windlass.core.duration import YEAR, Duration, seconds
 from windlass.core.errors import ConfigError
+from windlass.options import valid_queue
 from windlass.ports.store import PruneRules
 
 Durability = Literal["full", "normal"]
@@ -221,7 +222,13 @@ def _queues(value: Any, name: str) -> tuple[str, ...]:
     parts = value.split(",") if isinstance(value, str) else value
     if not isinstance(parts, (list, tuple)) or not all(isinstance(part, str) for part in parts):
         raise ValueError(f'{name}: {value!r} must be a list of names, or "a,b:3"')
-    return tuple(part.strip() for part in parts if part.strip())
+    given = tuple(part.strip() for part in parts if part.strip())
+    for part in given:
+        queue, colon, weight = part.rpartition(":")
+        valid_queue(queue if colon else part, name)
+        if colon and not (weight.isdecimal() and 0 < int(weight) <= 1_000):
+            raise ValueError(f"{name}: {part!r}: a weight must be a whole number, 1..1000")
+    return given
 
 
 _READERS: dict[str, Callable[[Any, str], Any]] = {

@@ -89,6 +89,14 @@ def valid_name(value: Any, field: str, *, most: int = NAME_MOST) -> str:
     return value
 
 
+def valid_queue(value: Any, field: str) -> str:
+    """`valid_name` for a queue; in lists of queues a colon stands before a weight."""
+    name = valid_name(value, field)
+    if ":" in name:
+        raise ValueError(f"{field}: {name!r} must have no colon")
+    return name
+
+
 def _whole(least: int, most: int) -> Callable[[Any, str], dict[str, Any]]:
     def read(value: Any, name: str) -> dict[str, Any]:
         if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
@@ -182,7 +190,7 @@ def _shown(value: Any) -> str:
 
 
 _READERS: dict[str, Callable[[Any, str], dict[str, Any]]] = {
-    "queue": lambda value, name: {name: valid_name(value, name)},
+    "queue": lambda value, name: {name: valid_queue(value, name)},
     "priority": _whole(0, 100),
     "delay": _delay,
     "at": _at,

@@ -454,6 +454,7 @@ def test_modes(memory: Windlass) -> None:
         ({"priority": True}, "priority: True must be a whole number, 0..100"),
         ({"max_attempts": 0}, "max_attempts: 0 must be a whole number, 1..10000"),
         ({"queue": "a,b"}, "queue: 'a,b' must be printable, without commas and without spaces at its ends"),
+        ({"queue": "a:3"}, "queue: 'a:3' must have no colon"),
         ({"queue": ""}, "queue: '' must be text of 1 to 200 characters"),
         ({"queue": "\ud800"}, r"queue: '\ud800' must be printable, without commas and without spaces at its ends"),
         ({"timeout": "fast"}, "timeout: 'fast' is no duration"),
