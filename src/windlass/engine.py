@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from contextvars import ContextVar, Token
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from windlass.config import Settings
 from windlass.core.errors import IdempotencyConflict, OutcomeUnknown, StoreTimeout
@@ -17,6 +17,11 @@ from windlass.ports.plan import Plan, Steps
 from windlass.ports.store import Enqueued, Opened, Shell, Store
 from windlass.runtime.context import current_run
 from windlass.stores import open as open_store
+
+if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
+
+    from windlass.gathering import Gatherer
 
 T = TypeVar("T")
 
@@ -31,6 +36,7 @@ class Engine:
         self._pid = os.getpid()
         self._lock = threading.Lock()
         self._abandoned: list[Opened] = []
+        self._gatherers: dict[AbstractEventLoop, Gatherer] = {}
 
     def bare(self) -> Opened:
         """The store, opened; nothing was asked of it yet."""
@@ -103,6 +109,8 @@ class Engine:
             return answers
         deadline = _Deadline(self.settings.enqueue_timeout)
         opened = await self.aopened(deadline.left())
+        if len(jobs) == 1:
+            return [await self._gatherer(opened).enqueue(jobs[0], deadline.left())]
         plan = storing(opened.store, jobs)
         while True:
             try:
@@ -112,6 +120,20 @@ class Engine:
             else:
                 opened.shell.hint()
                 return answers
+
+    def _gatherer(self, opened: Opened) -> Gatherer:
+        """That of the running event loop, on the store that is open now."""
+        import asyncio
+
+        from windlass.gathering import Gatherer
+
+        loop = asyncio.get_running_loop()
+        found = self._gatherers.get(loop)
+        if found is None or found.opened is not opened:
+            alive = {each: gatherer for each, gatherer in self._gatherers.items() if not each.is_closed()}
+            found = alive[loop] = Gatherer(opened)
+            self._gatherers = alive
+        return found
 
     def _joined(self, jobs: Sequence[NewJob]) -> list[Enqueued] | None:
         """The answers, if the jobs belong to a transaction that is open around this call."""
