@@ -81,11 +81,6 @@ class Run:
         self._report = report
 
     @property
-    def url(self) -> str:
-        """The store's URL, as `Opened` shows it."""
-        return self._opened.url
-
-    @property
     def cancelled(self) -> bool:
         """Whether the handler is asked to stop, for whatever reason."""
         return self.stop_flag
