@@ -16,6 +16,7 @@ from windlass import stores
 from windlass.core.job import Held, NewJob
 from windlass.core.placement import job_id
 from windlass.ports.store import ClaimRequest, Opened, Quota
+from windlass.runtime import process
 from windlass.runtime.member import Member, Phase
 from windlass.runtime.supervisor import Supervisor
 
@@ -82,6 +83,7 @@ class Session:
         with contextlib.suppress(ChildProcessError):  # orphans of the last worker: this process is still a subreaper
             while True:
                 os.wait()
+        process._prctl(process._PR_SET_CHILD_SUBREAPER, 0)
         if self.failure is not None:
             raise self.failure
         return code

@@ -68,6 +68,22 @@ def test_several_that_ran_are_suspects_and_a_quarantine_worker_takes_them() -> N
     assert Session(processes=1).run(driver) == 0
 
 
+def test_an_idle_worker_becomes_the_quarantine_worker() -> None:
+    """I8: a suspect does not wait until another process has loaded the application."""
+
+    def driver(s: Session) -> None:
+        first, second = s.running(2)
+        eventually(lambda: second.table.busy)
+        second.table.busy = 0  # it counted its wake-ups there
+        [job] = s.claimed(first)
+        first.table.begin(0, job.id, job.fence)
+        os.kill(first.pid, signal.SIGKILL)
+        eventually(lambda: second.quarantine)
+        assert second.pid not in {m.pid for m in s.running(2)}
+
+    assert Session().run(driver) == 0
+
+
 def test_hints_are_passed_on_once_and_none_is_lost() -> None:
     def driver(s: Session) -> None:
         [member] = s.running(1)

@@ -5,8 +5,8 @@ What it cannot promise, having no parent that runs no user code:
 
 - no hard limits: a handler that ignores its timeout goes on; tasks with `executor="process"` are left to others;
 - a C call that keeps the GIL for longer than the hold stops the beat too, and where leases judge the jobs may be taken;
-- nobody sees the process die: its jobs are recovered by the next one to start, or by another supervisor, and all that it
-  held are suspects, run alone first;
+- nobody sees the process die: its jobs are recovered by the next one to start, or by another supervisor, and all that
+  it held are suspects, run alone first;
 - after a fork nothing runs in the child until `start` is called there; it then registers anew.
 """
 
@@ -265,7 +265,7 @@ class Embedded:
 
     async def _until_no_suspects(self, opened: Opened, link: EmbeddedLink) -> None:
         while link.table.held()[0] or await self._any_suspects(opened):
-            await asyncio.sleep(QUIET)  # noqa: ASYNC110 - the store is what is asked, and it sets no events
+            await asyncio.sleep(QUIET)
         if link.worker is not None:
             link.worker.stop(30.0, "no suspects left")
 

@@ -15,6 +15,7 @@ from windlass.runtime.messages import (
     Cancel,
     Channel,
     NeedSlot,
+    Quarantine,
     Reconcile,
     Slot,
     SlotDone,
@@ -47,6 +48,10 @@ class Told(Protocol):
 
     def taken(self) -> None:
         """Taken over: nothing that is held is its own any more."""
+        ...
+
+    def quarantine(self) -> None:
+        """Run suspects only from now on."""
         ...
 
     def reconcile(self) -> None:
@@ -176,6 +181,8 @@ class PipeLink:
                 worker.stop(deadline, reason)
             case Cancel(ids=ids):
                 worker.cancel(ids)
+            case Quarantine():
+                worker.quarantine()
             case Taken():
                 worker.taken()
             case Reconcile():

@@ -72,6 +72,11 @@ class Member:
         self._missed = True
 
     @property
+    def idle(self) -> bool:
+        """Whether it holds nothing."""
+        return not (self.table.busy or self.table.held()[0] or self.table.executing())
+
+    @property
     def alive(self) -> bool:
         """Whether the process is there."""
         return self.phase is not Phase.DEAD

@@ -68,6 +68,10 @@ class Cancel(msgspec.Struct, tag="cancel", frozen=True):
     ids: tuple[str, ...]
 
 
+class Quarantine(msgspec.Struct, tag="quarantine", frozen=True):
+    """From now on run suspects only, one at a time; said to an idle worker, which is there sooner than a new one."""
+
+
 class Taken(msgspec.Struct, tag="taken", frozen=True):
     """Taken over: stop what runs, settle nothing, exit."""
 
@@ -197,7 +201,7 @@ class Ended(msgspec.Struct, tag="ended", frozen=True):
 
 OUTCOMES: dict[str, type[Outcome]] = {kind.__name__: kind for kind in get_args(Outcome)}
 
-ToWorker = Go | Wake | Stop | Cancel | Taken | Reconcile | Slot | SlotGone
+ToWorker = Go | Wake | Stop | Cancel | Quarantine | Taken | Reconcile | Slot | SlotGone
 ToSupervisor = Ready | Want | NeedSlot | SlotDone | Stopped | Broken
 ToSlot = Adopt | Run | OnceAnswer
 FromSlot = SlotReady | SlotProgress | SlotLog | OnceAsk | Ended

@@ -1,4 +1,4 @@
-"""Watches the application's source files, for `windlass dev`: the workers name them, the supervisor only looks at dates."""
+"""Watches the application's source files, for `windlass dev`: the workers name them, here only dates are looked at."""
 
 from __future__ import annotations
 

@@ -33,6 +33,7 @@ from windlass.runtime.messages import (
     Channel,
     Go,
     NeedSlot,
+    Quarantine,
     Ready,
     Reconcile,
     SlotDone,
@@ -87,8 +88,8 @@ class Supervisor:
     ) -> None:
         """Prepare to run `target` ("module:attribute", or the path of a file).
 
-        `open_store` opens the store by its URL and options. `processes` workers (1..256) run `concurrency` jobs each (None: what
-        the application says) from `queues` ("a,b:3"; None: the application's). At a stop, running jobs get
+        `open_store` opens the store by its URL and options. `processes` workers (1..256) run `concurrency` jobs each
+        (None: what the application says) from `queues` ("a,b:3"; None: the application's). At a stop, running jobs get
         `stop_timeout` seconds. `reload` restarts the workers when a source file changes. `command` starts a child.
         Raises ConfigError.
         """
@@ -550,12 +551,21 @@ class Supervisor:
 
     def _suspected(self, queues: Sequence[str] | None = None) -> None:
         """There may be suspects (in `queues`, if that is known): have one worker that runs them, one at a time."""
-        if queues is not None and not any(m.ready and set(queues) & set(m.ready.queues) for m in self._members.values()):
+        served = {queue for member in self._members.values() if member.ready for queue in member.ready.queues}
+        if queues is not None and not served & set(queues):
             return
         self._quarantine_idle = self._loop.clock()
         active = any(m.quarantine and m.phase in {Phase.BOOTING, Phase.REGISTERING, Phase.RUNNING}
                      for m in self._members.values())  # fmt: skip
-        if not active and not self._stopping:
+        if active or self._stopping:
+            return
+        idle = [m for m in self._members.values() if m.phase is Phase.RUNNING and m.idle]
+        if idle:  # it is there at once; a new one would have to load the application first
+            idle[0].quarantine = True
+            idle[0].channel.send(Quarantine())
+            log.info("worker runs suspects", worker=idle[0].id, pid=idle[0].pid)
+            self._balance()
+        else:
             self._start_worker(quarantine=True)
 
     def _cool_quarantine(self, now: float) -> None:

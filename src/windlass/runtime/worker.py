@@ -146,6 +146,11 @@ class Worker:
         self._executor.release_all("taken over")
         self._stirred.set()
 
+    def quarantine(self) -> None:
+        """From now on run suspects only, one at a time, and nothing beside them."""
+        self._suspects = True
+        self.wake()
+
     def reconcile(self) -> None:
         """The store counts other tokens."""
         self._reconcile = True
@@ -213,6 +218,8 @@ class Worker:
         """How many jobs to claim now: for the free slots, and for those that will be free soon."""
         if self._dry or self._stopping or self._settler.full:
             return 0
+        if self._suspects:  # alone, so that a crash is certainly its own
+            return 0 if self._executor.running or self._buffer else 1
         free = self._executor.free - len(self._buffer)
         ahead = self._ahead()
         room = min(BATCH, free + ahead)

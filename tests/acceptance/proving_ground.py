@@ -1,0 +1,144 @@
+"""The application of the acceptance tests: handlers that write down what they do, and some that kill their worker."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import os
+import resource
+import signal
+import subprocess
+import time
+
+from tests.acceptance import ledger
+from windlass import Backoff, Context, Windlass
+
+LEDGER = os.environ["LEDGER"]
+SOON = Backoff(base="50ms", factor=1, jitter=0)
+
+app = Windlass()
+
+
+def note(ctx: Context, what: str, text: str = "") -> None:
+    ledger.write(LEDGER, what, ctx.id, ctx.token.fence, ctx.attempt, text)
+
+
+@app.task
+async def good(ctx: Context, seconds: float = 0.0) -> int:
+    note(ctx, "start")
+    await asyncio.sleep(seconds)
+    note(ctx, "end")
+    return os.getpid()
+
+
+@app.task
+def good_thread(ctx: Context, seconds: float = 0.0) -> int:
+    note(ctx, "start")
+    time.sleep(seconds)
+    note(ctx, "end")
+    return os.getpid()
+
+
+@app.task(executor="process")
+def good_process(ctx: Context, seconds: float = 0.0) -> int:
+    note(ctx, "start")
+    ctx.progress(1, 2, "half")
+    kept = ctx.once("pid", os.getpid)
+    time.sleep(seconds)
+    note(ctx, "end", str(kept))
+    return os.getpid()
+
+
+@app.task(backoff=SOON)
+def wait_for(ctx: Context, gate: str, again: bool = False) -> str:
+    """Run until the gate (a file whose name ends in this run's number) is there; then end, or ask for another run."""
+    note(ctx, "start")
+    runs = sum(line.what == "start" and line.job == ctx.id for line in ledger.read_path(LEDGER))
+    while not os.path.exists(f"{gate}-{runs}"):
+        time.sleep(0.01)
+    note(ctx, "end", str(runs))
+    if again and runs < 3:
+        raise RuntimeError("once more")
+    return f"run {runs}"
+
+
+@app.task
+def with_child(ctx: Context, path: str, seconds: float) -> None:
+    """A job whose own child outlives its worker, as an ffmpeg does."""
+    note(ctx, "start", "busy" if os.path.exists(path) else "free")
+    subprocess.run(["sh", "-c", f"touch {path}; sleep {seconds}; rm {path}"], check=True)
+    note(ctx, "end")
+
+
+# --- poison ----------------------------------------------------------------------------------------------------------
+
+
+@app.task(backoff=SOON)
+def segfault(ctx: Context) -> None:
+    note(ctx, "start")
+    ctypes.string_at(0)
+
+
+@app.task(backoff=SOON)
+async def suicide(ctx: Context) -> None:
+    note(ctx, "start")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@app.task(backoff=SOON)
+def glutton(ctx: Context) -> None:
+    """Past a memory limit, as a library that aborts when an allocation fails."""
+    note(ctx, "start")
+    used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()  # noqa: SIM115
+    resource.setrlimit(resource.RLIMIT_AS, (used + (64 << 20), resource.RLIM_INFINITY))
+    hoard = []
+    try:
+        while True:
+            hoard.append(bytearray(8 << 20))
+    except MemoryError:
+        os.abort()
+
+
+@app.task(backoff=SOON, max_attempts=2, timeout=0.3, grace=0.3)
+def gil_hog(ctx: Context) -> None:
+    """A C call that keeps the GIL: no timeout, no signal and no other thread of the worker can do anything about it."""
+    note(ctx, "start")
+    ctypes.PyDLL(None).sleep(600)
+
+
+@app.task(executor="process", backoff=SOON)
+def segfault_process(ctx: Context) -> None:
+    note(ctx, "start")
+    ctypes.string_at(0)
+
+
+@app.task(executor="process", backoff=SOON, max_attempts=2, timeout=0.3, grace=0.3)
+def gil_hog_process(ctx: Context) -> None:
+    note(ctx, "start")
+    ctypes.PyDLL(None).sleep(600)
+
+
+# --- lost answers ----------------------------------------------------------------------------------------------------
+
+
+def lose_answers(share: float, seed: str) -> None:
+    """Let the store do what it is asked, and tell this worker nothing about it, now and then."""
+    import random
+
+    from windlass.core.errors import OutcomeUnknown
+    from windlass.stores.sqlite import shell
+
+    chance = random.Random(f"{seed}-{os.getpid()}")
+    run = shell.Shell.run
+
+    def forgetful(self, plan, timeout=None):
+        answer = run(self, plan, timeout)
+        if "claim" in plan.name and chance.random() < share:
+            raise OutcomeUnknown("the answer was lost (by the test)")
+        return answer
+
+    shell.Shell.run = forgetful
+
+
+if os.environ.get("LOSE_ANSWERS"):
+    lose_answers(0.3, os.environ["LOSE_ANSWERS"])

@@ -1,0 +1,185 @@
+"""Real supervisors, real workers, a real file; and the client that enqueues and looks afterwards."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from tests.acceptance import ledger
+from windlass.core.job import Job, NewJob
+from windlass.core.placement import job_id
+from windlass.ports.store import Opened, WorkerInfo
+from windlass.stores import open as open_store
+
+HERE = Path(__file__).parent
+REPOSITORY = HERE.parent.parent
+PATIENCE = 30.0
+PROGRAM = "import sys; from windlass.cli import main; sys.exit(main())"
+
+
+def eventually(what: Callable[[], Any], patience: float = PATIENCE) -> Any:
+    """Wait until `what()` is true, and answer it."""
+    deadline = time.monotonic() + patience
+    while not (answer := what()):
+        assert time.monotonic() < deadline, "it never happened"
+        time.sleep(0.01)
+    return answer
+
+
+def tree(pid: int) -> list[int]:
+    """A process and all its descendants."""
+    found = [pid]
+    for task in _list(f"/proc/{pid}/task"):
+        with contextlib.suppress(OSError):
+            children = Path(f"/proc/{pid}/task/{task}/children").read_text().split()
+            for child in children:
+                found += tree(int(child))
+    return found
+
+
+def _list(path: str) -> list[str]:
+    try:
+        return os.listdir(path)
+    except OSError:
+        return []
+
+
+class Supervised:
+    """One `windlass worker` with its workers."""
+
+    def __init__(self, process: subprocess.Popen[bytes], log: Path) -> None:
+        self.process = process
+        self.log = log
+        self.pid = process.pid
+
+    def signal_tree(self, number: int) -> list[int]:
+        """Send a signal to the supervisor and everything below it; answers whom it was sent to."""
+        pids = tree(self.pid)
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+        return pids
+
+    def kill(self) -> None:
+        """SIGKILL to the supervisor alone."""
+        self.process.kill()
+        self.process.wait(PATIENCE)
+
+    def stop(self, patience: float = PATIENCE) -> int:
+        """SIGTERM, and wait; answers the exit code."""
+        self.process.terminate()
+        return self.process.wait(patience)
+
+
+class Rig:
+    """A store in a directory of its own, and whatever works on it."""
+
+    def __init__(self, directory: Path, **environment: str) -> None:
+        self.directory = directory
+        self.ledger = directory / "ledger"
+        self.ledger.mkdir()
+        self.url = f"sqlite:///{directory}/jobs.db"
+        self.opened: Opened = open_store(self.url)
+        self.run(self.opened.store.migrate())
+        self.environment = {"WINDLASS_URL": self.url, "LEDGER": str(self.ledger), **environment}
+        self.supervised: list[Supervised] = []
+        self.acked: list[str] = []
+
+    def close(self) -> None:
+        """End what is left, hard."""
+        for each in self.supervised:
+            for pid in tree(each.pid) if each.process.poll() is None else []:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGCONT)
+                    os.kill(pid, signal.SIGKILL)
+            each.process.wait(PATIENCE)
+        self.opened.close()
+
+    def supervise(self, *options: str, **environment: str) -> Supervised:
+        """Start a supervisor; returns at once."""
+        log = self.directory / f"log-{len(self.supervised)}"
+        with log.open("wb") as file:
+            process = subprocess.Popen(
+                [sys.executable, "-c", PROGRAM, "worker", str(HERE / "proving_ground.py"), *options],
+                cwd=REPOSITORY,
+                env={**os.environ, **self.environment, **environment},
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+            )
+        self.supervised.append(Supervised(process, log))
+        return self.supervised[-1]
+
+    def run(self, plan: Any) -> Any:
+        return self.opened.shell.run(plan)
+
+    def enqueue(self, task: str, *calls: Sequence[Any], **fields: Any) -> list[str]:
+        """One job per tuple of arguments; with `policy=` as JSON text of a Meta."""
+        import msgspec
+
+        jobs = [
+            NewJob(
+                id=job_id(time.time_ns() // 1_000_000, os.urandom(10)),
+                task=f"proving_ground.{task}",
+                payload=msgspec.json.encode([list(call), {}]).decode(),
+                **fields,
+            )
+            for call in calls
+        ]
+        answers = self.run(self.opened.store.enqueue(jobs))
+        self.opened.shell.hint()
+        self.acked += [answer.id for answer in answers]
+        return [answer.id for answer in answers]
+
+    def job(self, job: str) -> Job:
+        found = self.run(self.opened.store.fetch([job]))[0]
+        assert found is not None
+        return found
+
+    def jobs(self) -> list[Job]:
+        return [job for job in self.run(self.opened.store.fetch(self.acked)) if job is not None]
+
+    def all_ended(self) -> bool:
+        """Asked cheaply, so that it may be asked often."""
+        return not any(self.run(self.opened.store.stats()).states.get(state) for state in WAITING)
+
+    def workers(self) -> list[WorkerInfo]:
+        """Those that may claim, as the store sees them."""
+        return [w for w in self.run(self.opened.store.workers()) if not w.taken]
+
+    def lines(self, job: str | None = None, what: str | None = None) -> list[ledger.Line]:
+        return [
+            line for line in ledger.read(self.ledger) if job in (None, line.job) and what in (None, line.what)
+        ]
+
+    def started(self, job: str, times: int = 1) -> ledger.Line:
+        """Wait until a job has started that often; answers the last start."""
+        return eventually(lambda: len(lines := self.lines(job, "start")) >= times and lines[-1])
+
+    def violations(self, **how: Any) -> list[str]:
+        return ledger.violations(self.lines(), self.jobs(), self.acked, **how) + self.run(self.opened.store.audit())
+
+    def logs(self) -> str:
+        return "\n".join(each.log.read_text() for each in self.supervised)
+
+
+WAITING = ("queued", "scheduled", "retrying", "running", "blocked")
+
+
+@contextlib.contextmanager
+def rig(directory: Path, **environment: str) -> Iterator[Rig]:
+    made = Rig(directory, **environment)
+    try:
+        yield made
+    except BaseException:
+        print(made.logs()[-8_000:])
+        raise
+    finally:
+        made.close()
