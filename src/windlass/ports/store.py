@@ -247,6 +247,7 @@ class Pruned(msgspec.Struct, frozen=True):
 
     jobs: int = 0
     results: int = 0
+    """Of jobs that stay."""
     keys: int = 0
     workers: int = 0
     done: bool = True

@@ -98,13 +98,13 @@ class Operator(Reading):
     def prune(self, rules: PruneRules, limit: int) -> Steps[Pruned]:
         """See Store.prune."""
         now = (yield NOW)[0][0]
-        results = self.data.jobs.until("result", now, limit)
-        for row in results:
-            self.data.jobs[row.new.id] = replace(row, result=None, result_until=None, result_expired=True)
-        old = self._old(rules, limit - len(results), now)
+        old = self._old(rules, limit, now)
         for row in old:
             self._outlive(row)
             self._remove(row)
+        results = self.data.jobs.until("result", now, limit - len(old))
+        for row in results:
+            self.data.jobs[row.new.id] = replace(row, result=None, result_until=None, result_expired=True)
         keys = self._prune_keys(min(rules.keys, KEY_KEEP), now)
         workers = self._prune_workers(now - rules.workers, now)
         return Pruned(len(old), len(results), keys, workers, done=len(results) + len(old) < limit)

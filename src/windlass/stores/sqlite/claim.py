@@ -126,9 +126,10 @@ class Claiming:
             yield Statement("promote_ready", (now, limit))
             yield Statement("promote_waiting", (now, limit))
             moved = ((yield Statement("changes"))[0][0] - before) // 2
-            due = (yield Statement("time_gate"))[0][0]
         if expires is not None and expires <= now:
             moved += yield from self._expire(now, limit)
+        if moved:
+            due = (yield Statement("time_gate"))[0][0]
         return due, moved
 
     def _expire(self, now: int, limit: int) -> Steps[int]:

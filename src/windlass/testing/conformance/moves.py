@@ -89,7 +89,7 @@ class Call(msgspec.Struct, frozen=True):
     args: tuple[Any, ...]
 
     def __str__(self) -> str:
-        return f"{self.name}{self.args}"
+        return f"{self.name}({', '.join(_brief(arg) for arg in self.args)})"
 
 
 class Moves:
@@ -314,3 +314,18 @@ class Moves:
 
     def draw_resign(self, now: int) -> tuple[str, str]:
         return "maintainer", self._dice.choice("ab")
+
+
+def _brief(value: Any) -> str:
+    """As Python would write it, without the fields that say nothing new."""
+    if isinstance(value, list | tuple):
+        inner = ", ".join(_brief(each) for each in value)
+        return f"[{inner}]" if isinstance(value, list) else f"({inner}{',' if len(value) == 1 else ''})"
+    if not isinstance(value, msgspec.Struct):
+        return repr(value)
+    told = [
+        f"{field.name}={_brief(getattr(value, field.name))}"
+        for field in msgspec.structs.fields(value)
+        if field.required or getattr(value, field.name) != field.default
+    ]
+    return f"{type(value).__name__}({', '.join(told)})"
