@@ -27,8 +27,9 @@ def open(url: str, *, clock: Callable[[], int] | None = None, **options: Any) ->
     scheme, mark, _ = url.partition("://")
     if not mark or scheme not in SCHEMES:
         known = ", ".join(f"{name}://" for name in SCHEMES)
-        shown = scheme if mark else url.partition("@")[0]
-        raise ConfigError(f"url: no store is called {shown!r}; there are {known}")
+        # Without a scheme the text may be anything, a password included, so it is not shown.
+        problem = f"no store is called {scheme!r}" if mark else "it names no store"
+        raise ConfigError(f"url: {problem}; there are {known}")
     module, _, function = SCHEMES[scheme].partition(":")
     opened: Opened = getattr(importlib.import_module(module), function)(url, clock=clock, **options)
     return opened
