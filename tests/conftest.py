@@ -9,6 +9,7 @@ import contextlib
 import gc
 import os
 import signal
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -79,6 +80,12 @@ def descriptors() -> dict[str, str]:
     return found
 
 
+def mounts(below: Path) -> list[str]:
+    """File systems that were mounted in our temporary directory."""
+    lines = Path("/proc/self/mounts").read_text().splitlines() if LINUX else []
+    return [place for line in lines if (place := line.split()[1]).startswith(f"{below}/")]
+
+
 def files() -> set[str]:
     """Databases, sockets and dumps in the repository itself: a test that forgot to say where its store is."""
     return {name for name in os.listdir(REPOSITORY) if name.startswith("core.") or ".db" in name or name.endswith(".sock")}
@@ -102,7 +109,7 @@ def leaked_descriptors(before: dict[str, str], allowance: int) -> list[str]:
 
 
 @pytest.fixture(autouse=True)
-def empty_world() -> Iterator[None]:
+def empty_world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     pids, ours, open_before, named = processes(), threads(), descriptors(), files()
     yield
     left = settled(lambda: list(left_processes(pids).values()))
@@ -110,6 +117,9 @@ def empty_world() -> Iterator[None]:
         os.kill(pid, signal.SIGKILL)
     left += settled(lambda: [f"thread {thread.name}" for thread in threads() - ours if thread.is_alive()])
     left += leaked_descriptors(open_before, FD_ALLOWANCE_TEST)
+    for place in mounts(tmp_path_factory.getbasetemp()):
+        left.append(f"mount {place}")
+        subprocess.run(["umount", "--lazy", place], check=True)
     left += [f"file {name} in the repository" for name in files() - named]
     assert not left, "the test left behind:\n  " + "\n  ".join(left)
 
