@@ -6,48 +6,30 @@ It never waits for the store: outcomes go to the worker's settler through `done`
 from __future__ import annotations
 
 import asyncio
-import contextvars
-import heapq
 import logging
 import sys
-import threading
-from collections import deque
 from collections.abc import Callable
-from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
-from windlass.runtime.verdict import classify, describe
-
-from windlass.core.duration import seconds
-from windlass.core.errors import Discard, LeaseLost, PayloadTooLarge, Retry, Snooze, StoreError, WindlassError
-from windlass.core.job import (
-    Cancelled,
-    Discarded,
-    ErrorInfo,
-    Failed,
-    Held,
-    Outcome,
-    Released,
-    Snoozed,
-    Succeeded,
-)
+from windlass.core.errors import LeaseLost, StoreError, WindlassError
+from windlass.core.job import Cancelled, ErrorInfo, Failed, Held, Outcome, Released, Succeeded
 from windlass.core.machine import decide
 from windlass.runtime.context import Context, current_run
-from windlass.runtime.registry import Mode, Registry, TaskDef
+from windlass.runtime.registry import Mode, Registry
 from windlass.runtime.run import Run
 from windlass.runtime.slots import now_ns
+from windlass.runtime.threads import Call, Threads
+from windlass.runtime.timers import Timers
+from windlass.runtime.verdict import describe, failure, unstorable
 
 if TYPE_CHECKING:
-    from windlass.runtime.link import Link
-
     from windlass.ports.store import Opened
+    from windlass.runtime.link import Link
 
 log = logging.getLogger("windlass.worker")
 
 EAGER = sys.version_info >= (3, 12)
 """A coroutine stepped outside a Task breaks asyncio.timeout and TaskGroup; a Task started eagerly does not."""
-
-Call = tuple[list[Any], dict[str, Any]]
 
 
 class Executor:
@@ -260,29 +242,6 @@ class Executor:
 _NOTHING = Succeeded()
 
 
-def failure(taskdef: TaskDef, error: BaseException) -> Outcome:
-    """The outcome of a handler that raised `error`."""
-    try:
-        match error:
-            case Retry():
-                after = None if error.delay is None else seconds(error.delay, "Retry.delay")
-                return Failed(describe(error), retry_after=after, reason=error.reason or "retry asked for")
-            case Snooze():
-                return Snoozed(seconds(error.delay, "Snooze.delay"), error.reason)
-            case Discard():
-                return Discarded(error.reason, describe(error))
-        permanent, retry_after = classify(error, taskdef)
-    except Exception as broken:  # a delay that is none, an exception that cannot even be asked what it is
-        return Failed(describe(broken))
-    return Failed(describe(error), permanent, retry_after, "permanent" if permanent else "failed")
-
-
-def unstorable(error: Exception) -> Outcome:
-    """The handler succeeded, but nobody could ever read its result: dead, with the reason, never stuck (I24)."""
-    reason = "result_too_large" if isinstance(error, PayloadTooLarge) else "result_unserialisable"
-    return Failed(describe(error), permanent=True, reason=reason)
-
-
 def _stopped(run: Run, error: BaseException) -> Outcome:
     return _told(run) or Failed(describe(error), reason="cancelled by its own code")
 
@@ -295,100 +254,3 @@ def _told(run: Run) -> Outcome | None:
         limit = run.meta.policy.timeout
         return Failed(ErrorInfo("TimeoutError", f"ran longer than its timeout of {limit:g} s"), reason="timeout")
     return Released(run.released) if run.released else None
-
-
-class Threads:
-    """Daemon threads, made when needed, at most `most`: a stuck one must not keep the process from ending."""
-
-    def __init__(
-        self,
-        most: int,
-        loop: asyncio.AbstractEventLoop,
-        execute: Callable[[Run, Call], Outcome | None],
-        ended: Callable[[Run, Outcome | None], None],
-    ) -> None:
-        self._most = most
-        self._loop = loop
-        self._execute = execute
-        self._ended = ended
-        self._work: SimpleQueue[tuple[Run, Call] | None] = SimpleQueue()
-        self._out: deque[tuple[Run, Outcome | None]] = deque()
-        self._threads: list[threading.Thread] = []
-        self._busy = 0
-        self._waking = False
-
-    def submit(self, run: Run, call: Call) -> None:
-        """Run it in a thread, with a copy of the caller's context variables."""
-        self._busy += 1
-        if self._busy > len(self._threads) and len(self._threads) < self._most:
-            thread = threading.Thread(target=self._serve, name=f"windlass-job-{len(self._threads)}", daemon=True)
-            self._threads.append(thread)
-            thread.start()
-        self._work.put((run, call))
-
-    def _serve(self) -> None:
-        while (item := self._work.get()) is not None:
-            run, call = item
-            outcome = contextvars.copy_context().run(self._execute, run, call)
-            self._out.append((run, outcome))
-            # One wake-up for however many end before the loop looks: a wake-up each cost more than the no-op itself.
-            if not self._waking:
-                self._waking = True
-                try:
-                    self._loop.call_soon_threadsafe(self._collect)
-                except RuntimeError:  # the loop was closed: the worker is gone, and its jobs are reaped
-                    return
-            del item, run, call, outcome
-
-    def _collect(self) -> None:
-        self._waking = False
-        while self._out:
-            run, outcome = self._out.popleft()
-            self._busy -= 1
-            self._ended(run, outcome)
-
-    def close(self) -> None:
-        """End the idle threads; one that is stuck in a handler ends with the process."""
-        for _ in self._threads:
-            self._work.put(None)
-
-
-class Timers:
-    """All soft deadlines in one heap with one timer: `asyncio.timeout` costs 5 us a job, and most jobs finish."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop, late: Callable[[Run], None]) -> None:
-        self._loop = loop
-        self._late = late
-        self._heap: list[tuple[float, int, Run]] = []
-        self._handle: asyncio.TimerHandle | None = None
-        self._count = 0
-
-    def add(self, run: Run, timeout: float) -> None:
-        """Call `late` in `timeout` seconds unless the run's deadline was cleared by then."""
-        run.deadline = self._loop.time() + timeout
-        self._count += 1
-        heapq.heappush(self._heap, (run.deadline, self._count, run))
-        self._arm()
-
-    def _arm(self) -> None:
-        while self._heap and self._heap[0][2].deadline is None:
-            heapq.heappop(self._heap)
-        if self._heap and (self._handle is None or self._handle.when() > self._heap[0][0]):
-            if self._handle is not None:
-                self._handle.cancel()
-            self._handle = self._loop.call_at(self._heap[0][0], self._fire)
-
-    def _fire(self) -> None:
-        self._handle = None
-        now = self._loop.time()
-        while self._heap and self._heap[0][0] <= now:
-            run = heapq.heappop(self._heap)[2]
-            if run.deadline is not None:
-                self._late(run)
-        self._arm()
-
-    def close(self) -> None:
-        """Forget every deadline."""
-        self._heap.clear()
-        if self._handle is not None:
-            self._handle.cancel()

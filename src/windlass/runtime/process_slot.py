@@ -240,7 +240,7 @@ def _run(
 ) -> Outcome:
     """Run one job in this process's main thread."""
     from windlass.runtime.context import Context, current_run
-    from windlass.runtime.executor import failure, unstorable
+    from windlass.runtime.verdict import failure, unstorable
 
     taskdef = registry.tasks[held.task]
     run = ChildRun(held, taskdef, open_store, channel)

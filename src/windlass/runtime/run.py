@@ -116,7 +116,7 @@ class Run:
         """Store or read the kept value of `name`; see Store.once."""
         plan = self._opened.store.once(self.token, name, value)
         # Inside ctx.transaction() the store's lock is ours: any other connection would wait for it in vain.
-        return self.session.run(plan) if self.session is not None else self._opened.shell.run(plan)  # type: ignore[no-any-return]
+        return self.session.run(plan) if self.session is not None else self._opened.shell.run(plan)
 
     async def aonce(self, name: str, value: str | None) -> str | None:
         """As `once`, without blocking the event loop."""
@@ -134,7 +134,7 @@ class Run:
 
                 raise CapabilityMissing("transaction: this store keeps no database that a handler could write to")
             self.session = opener()
-        return self.session.connection  # type: ignore[union-attr]
+        return self.session.connection
 
     def complete_in_session(self, settle: Plan[list[Any]]) -> None:
         """Settle inside the handler's own transaction and commit both, or raise LeaseLost with neither."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from windlass.core.errors import InvalidJob
-from windlass.core.job import ErrorInfo
+from windlass.core.duration import seconds
+from windlass.core.errors import Discard, InvalidJob, PayloadTooLarge, Retry, Snooze
+from windlass.core.job import Discarded, ErrorInfo, Failed, Outcome, Snoozed
 from windlass.runtime.registry import TaskDef
 
 KIND_MOST = 512
@@ -19,6 +20,29 @@ BUSY = (408, 425, 429, 500, 502, 503, 504)
 
 RETRY_AFTER_MOST = 86_400.0
 """A remote side may ask for a day, not for a year."""
+
+
+def failure(taskdef: TaskDef, error: BaseException) -> Outcome:
+    """The outcome of a handler that raised `error`."""
+    try:
+        match error:
+            case Retry():
+                after = None if error.delay is None else seconds(error.delay, "Retry.delay")
+                return Failed(describe(error), retry_after=after, reason=error.reason or "retry asked for")
+            case Snooze():
+                return Snoozed(seconds(error.delay, "Snooze.delay"), error.reason)
+            case Discard():
+                return Discarded(error.reason, describe(error))
+        permanent, after = classify(error, taskdef)
+    except Exception as broken:  # a delay that is none, an exception that cannot even be asked what it is
+        return Failed(describe(broken))
+    return Failed(describe(error), permanent, after, "permanent" if permanent else "failed")
+
+
+def unstorable(error: Exception) -> Outcome:
+    """The handler succeeded, but nobody could ever read its result: dead, with the reason, never stuck (I24)."""
+    reason = "result_too_large" if isinstance(error, PayloadTooLarge) else "result_unserialisable"
+    return Failed(describe(error), permanent=True, reason=reason)
 
 
 def classify(error: BaseException, task: TaskDef) -> tuple[bool, float | None]:
