@@ -253,7 +253,10 @@ class AsyncTask(Task[P, R]):
 
 
 class Decorator(Protocol):
-    """What `@app.task(...)` is: a Context in the first place is the worker's, so it is no argument of `enqueue`."""
+    """What `@app.task(...)` is: a Context in the first place is the worker's, so it is no argument of `enqueue`.
+
+    To a type checker a first parameter annotated `object` takes a Context as well, and is left out too; say `Any`.
+    """
 
     # A coroutine is a result like any other to mypy, so the overloads overlap; the first that fits is meant.
     @overload

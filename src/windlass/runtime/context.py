@@ -75,6 +75,10 @@ class Run(Protocol):
 class Enqueueable(Protocol[P]):
     """What `Context.enqueue` needs of a task."""
 
+    def call(self, *args: P.args, **kwargs: P.kwargs) -> Any:
+        """Its arguments; here a type checker learns which they are."""
+        ...
+
     def new_job(self, args: tuple[Any, ...], kwargs: dict[str, Any], run: Run | None) -> NewJob:
         """The job, complete; a child of `run`'s."""
         ...
@@ -137,8 +141,8 @@ class Context:
         if self._run is not None:
             self._run.report_log(LogLine(_now(), level, _printable(str(message)[:MESSAGE_MOST])))
 
-    def once(self, name: str, fn: Callable[..., T], *args: Any) -> T:
-        """Return `fn(*args)`, calling it in the first attempt only: its result is kept with the job under `name`, and a
+    def once(self, name: str, fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Return `fn(*args, **kwargs)`, calling it in the first attempt only: its result is kept with the job under `name`, and a
         later attempt gets that.
 
         The result travels as JSON. If the worker dies between the call and the keeping of its result, the call is
@@ -149,23 +153,23 @@ class Context:
 
         run = self._before_transaction("once", name)
         if run is None:
-            return fn(*args)
+            return fn(*args, **kwargs)
         kept = run.once(name, None)
         if kept is None:
-            kept = run.once(name, codec.encode(fn(*args), f"once({name!r})"))
+            kept = run.once(name, codec.encode(fn(*args, **kwargs), f"once({name!r})"))
         result: T = _decoded(kept)
         return result
 
-    async def aonce(self, name: str, fn: Callable[..., Awaitable[T]], *args: Any) -> T:
+    async def aonce(self, name: str, fn: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
         """As `once`, for a coroutine function."""
         from windlass.core import codec
 
         run = self._before_transaction("aonce", name)
         if run is None:
-            return await fn(*args)
+            return await fn(*args, **kwargs)
         kept = await run.aonce(name, None)
         if kept is None:
-            kept = await run.aonce(name, codec.encode(await fn(*args), f"aonce({name!r})"))
+            kept = await run.aonce(name, codec.encode(await fn(*args, **kwargs), f"aonce({name!r})"))
         result: T = _decoded(kept)
         return result
 
