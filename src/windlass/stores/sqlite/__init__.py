@@ -4,25 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import threading
 import time
 from collections.abc import Iterator
 from typing import Any, Literal
+from weakref import WeakSet
 
-from windlass.core.errors import CapabilityMissing, ConfigError
+from windlass.core.errors import CapabilityMissing, ConfigError, StoreUnavailable
 from windlass.core.health import Reading
-from windlass.stores.sqlite.driver import Driver
+from windlass.stores.sqlite.driver import Busy, Driver
 from windlass.stores.sqlite.hints import DIRECTORY, Hints
-from windlass.stores.sqlite.shell import AsyncShell, CallerShell, Clock, Shell
+from windlass.stores.sqlite.shell import AsyncShell, CallerShell, Clock, Shell, discard, pause
 from windlass.stores.sqlite.store import SqliteStore
 
 Durability = Literal["full", "normal"]
 
+MOUNTS = "/proc/self/mounts"
+_ESCAPED = re.compile(r"\\([0-7]{3})")
+"""How that table writes spaces in names."""
 NETWORK = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "fuse.sshfs", "glusterfs", "lustre", "ncpfs"}
 
-_libraries: dict[tuple[int, int], str] = {}
-"""Which SQLite library this process uses on which file, by (device, inode)."""
-_libraries_lock = threading.Lock()
+_users: dict[tuple[int, int], WeakSet[OpenedSqlite]] = {}
+"""Which files are open in this process, by (device, inode)."""
+_users_lock = threading.Lock()
 
 
 def open_sqlite(
@@ -50,25 +55,50 @@ class OpenedSqlite:
         self.url = url
         self.path = path
         self.store = SqliteStore()
-        self._library = "stdlib" if stdlib else "apsw"
+        self.library = "stdlib" if stdlib else "apsw"
         self._durability = durability
         _check_place(path)
         self.shell = Shell(self._connect, Hints(path + DIRECTORY), clock or _system_clock, timeout)
         self._async: dict[asyncio.AbstractEventLoop, AsyncShell] = {}
 
-    def _connect(self) -> Driver:
-        driver: Driver
-        if self._library == "stdlib":
+    def _connect(self, deadline: float) -> Driver:
+        # Before it is opened, as opening and closing it would do the harm; and once more if that has made the file.
+        self._claim_file()
+        driver = self._driver()
+        try:
+            self._claim_file()
+            if self.library == "apsw":
+                _set_up(driver, self._durability, deadline)
+        except BaseException:
+            discard(driver)
+            raise
+        return driver
+
+    def _driver(self) -> Driver:
+        if self.library == "stdlib":
             from windlass.stores.sqlite.driver_stdlib import StdlibDriver
 
-            driver = StdlibDriver(self.path)
-        else:
-            from windlass.stores.sqlite.driver_apsw import ApswDriver
+            return StdlibDriver(self.path)
+        from windlass.stores.sqlite.driver_apsw import ApswDriver
 
-            driver = ApswDriver(self.path)
-            _set_up(driver, self._durability)
-        _claim_file(self.path, self._library)
-        return driver
+        return ApswDriver(self.path)
+
+    def _claim_file(self) -> None:
+        """Two SQLite builds on one file in one process drop each other's POSIX locks when either closes: refuse."""
+        try:
+            found = os.stat(self.path)
+        except OSError:  # not there yet, or not to be looked at: opening it says more
+            return
+        with _users_lock:
+            users = _users.setdefault((found.st_dev, found.st_ino), WeakSet())
+            other = next((user.library for user in users if user.library != self.library), None)
+            if other is None:
+                users.add(self)
+        if other is not None:
+            raise ConfigError(
+                f"url: this process already uses {self.path} through {other}; "
+                "use sqlite+stdlib:/// everywhere or nowhere"
+            )
 
     def async_shell(self) -> AsyncShell:
         """See ports.store.Opened."""
@@ -83,23 +113,25 @@ class OpenedSqlite:
         """See ports.store.Opened: a sqlite3 connection to this very file."""
         import sqlite3
 
-        from windlass.stores.sqlite.driver_stdlib import StdlibDriver
+        from windlass.stores.sqlite.driver_stdlib import CallerDriver
 
         if not isinstance(connection, sqlite3.Connection):
             raise CapabilityMissing(
                 f"caller_transaction: a {type(connection).__name__} is no sqlite3.Connection; this store joins no other"
             )
-        if self._library != "stdlib":
+        if self.library != "stdlib":
             raise CapabilityMissing(
                 "caller_transaction: a sqlite3 connection joins a sqlite+stdlib:///file store only; this process uses "
                 "another SQLite library on this file, and two of them on one file drop each other's locks"
             )
-        files = {row[1]: row[2] for row in StdlibDriver(connection).execute("PRAGMA database_list")}
+        driver = CallerDriver(connection)
+        with driver.as_ours(self.shell.timeout):
+            files = {row[1]: row[2] for row in driver.execute("PRAGMA database_list")}
         if not files.get("main") or not os.path.exists(self.path) or not os.path.samefile(files["main"], self.path):
             raise CapabilityMissing(
                 f"caller_transaction: the connection is to {files.get('main') or 'memory'}, the store is {self.path}"
             )
-        return CallerShell(self.shell, StdlibDriver(connection))
+        return CallerShell(self.shell, driver)
 
     def run_directory(self) -> str | None:
         """See ports.store.Opened: every user of a SQLite file is on one machine, so its kernel judges."""
@@ -109,7 +141,7 @@ class OpenedSqlite:
         """What `windlass store doctor` wants to know of this store in particular."""
         from windlass.stores.sqlite.diagnosis import diagnose
 
-        return diagnose(self, self._library, _file_system(os.path.dirname(self.path)))
+        return diagnose(self, self.library, _file_system(self.path))
 
     def close(self) -> None:
         """See ports.store.Opened."""
@@ -117,19 +149,27 @@ class OpenedSqlite:
             shell.stop()
         self._async.clear()
         self.shell.close()
+        with _users_lock:
+            # Forgotten where nobody is left: the next file may get the same inode.
+            for file, users in list(_users.items()):
+                users.discard(self)
+                if not users:
+                    del _users[file]
 
 
-def _set_up(driver: Driver, durability: Durability) -> None:
-    from windlass.stores.sqlite.driver import Busy
-
-    # Switching to WAL needs the file to itself: of ten processes that start at once, nine find it busy, or done.
-    for _ in range(5_000):
+def _set_up(driver: Driver, durability: Durability, deadline: float) -> None:
+    while True:
         try:
-            if driver.execute("PRAGMA journal_mode = WAL")[0][0] == "wal":
-                break
+            return _configure(driver, durability)
         except Busy:
-            pass
-        time.sleep(0.001)
+            # Switching to WAL needs the file to itself: of ten processes that start at once, nine find it busy.
+            pause("open", deadline, 0.001)
+
+
+def _configure(driver: Driver, durability: Durability) -> None:
+    mode = driver.execute("PRAGMA journal_mode = WAL")[0][0]
+    if mode != "wal":
+        raise StoreUnavailable(f"SQLite cannot keep a WAL in this place, and would go on with the journal {mode!r}")
     driver.execute(f"PRAGMA synchronous = {durability.upper()}")
     driver.execute("PRAGMA temp_store = MEMORY")
     driver.execute("PRAGMA cache_size = -16000")
@@ -141,32 +181,36 @@ def _check_place(path: str) -> None:
     folder = os.path.dirname(path)
     if not os.path.isdir(folder):
         raise ConfigError(f"url: the directory {folder} does not exist")
-    kind = _file_system(folder)
+    if os.path.isdir(path):
+        raise ConfigError(f"url: {path} is a directory; name a file in it")
+    kind = _file_system(path)
     if kind in NETWORK:
-        raise ConfigError(f"url: {folder} is on a network file system ({kind}), where SQLite's locks do not hold")
+        raise ConfigError(f"url: {path} is on a network file system ({kind}), where SQLite's locks do not hold")
 
 
-def _file_system(folder: str) -> str:
-    """The type of the mount that `folder` lies on; empty where /proc does not tell."""
+def _file_system(path: str) -> str:
+    """The type of the mount that `path` lies on; empty where /proc does not tell."""
     try:
-        with open("/proc/self/mounts", encoding="utf-8") as mounts:
+        with open(MOUNTS, encoding="utf-8", errors="surrogateescape") as mounts:
             rows = [line.split()[1:3] for line in mounts]
     except OSError:
         return ""
-    real = os.path.realpath(folder) + "/"
-    under = [(len(point), kind) for point, kind in rows if real.startswith(point.rstrip("/") + "/")]
-    return max(under)[1] if under else ""
+    real = os.path.realpath(path) + "/"
+    found, length = "", 0
+    for point, kind in rows:
+        place = _ESCAPED.sub(lambda code: chr(int(code[1], 8)), point).rstrip("/") + "/"
+        # Of two mounts on one point the later one covers the other.
+        if real.startswith(place) and len(place) >= length:
+            found, length = kind, len(place)
+    return found
 
 
-def _claim_file(path: str, library: str) -> None:
-    """Two SQLite builds on one file in one process drop each other's POSIX locks when either closes: refuse."""
-    found = os.stat(path)
-    with _libraries_lock:
-        used = _libraries.setdefault((found.st_dev, found.st_ino), library)
-    if used != library:
-        raise ConfigError(
-            f"url: this process already uses {path} through {used}; use sqlite+stdlib:/// everywhere or nowhere"
-        )
+def _forked() -> None:
+    global _users_lock  # noqa: PLW0603 - another thread of the parent may have held it
+    _users_lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_forked)
 
 
 def _system_clock() -> int:

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
+from windlass.core.errors import StoreFull
 from windlass.ports.plan import Rows
 
 
 class Busy(Exception):
     """Somebody else holds the lock; nothing was done."""
+
+
+class Stale(Busy):
+    """Waiting cannot help: the transaction has read what was changed since, so it must not write."""
+
+
+class IndexFull(StoreFull):
+    """No room for the index of the WAL, which may have to grow when the frames of a commit are written already."""
 
 
 class Driver(Protocol):
@@ -32,4 +42,16 @@ class Driver(Protocol):
 
     def close(self) -> None:
         """Close it."""
+        ...
+
+
+class CallerDriver(Driver, Protocol):
+    """A connection of the caller's."""
+
+    def commits_itself(self) -> bool:
+        """Whether a statement outside a transaction is committed at once, by the connection's own rules."""
+        ...
+
+    def as_ours(self, timeout: float) -> AbstractContextManager[None]:
+        """Meanwhile, set aside what would change what a plan reads, or have it wait for a lock beyond `timeout` s."""
         ...

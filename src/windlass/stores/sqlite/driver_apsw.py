@@ -9,7 +9,7 @@ import apsw
 
 from windlass.core import errors
 from windlass.ports.plan import Rows
-from windlass.stores.sqlite.driver import Busy
+from windlass.stores.sqlite.driver import Busy, IndexFull
 
 VERSION = apsw.sqlite_lib_version()
 
@@ -54,8 +54,8 @@ def translate(error: apsw.Error) -> Exception:
             return Busy(str(error))
         case apsw.FullError():
             return errors.StoreFull(f"the disk is full: {error}")
-        case apsw.IOError() if "fsync" in str(error).lower():
-            return errors.OutcomeUnknown(f"a flush to the disk failed: {error}")
+        case apsw.IOError() if getattr(error, "extendedresult", 0) == apsw.SQLITE_IOERR_SHMSIZE:
+            return IndexFull(f"the disk is full: {error}")
         case apsw.CorruptError() | apsw.NotADBError():
             return errors.StoreCorrupt(f"the file is damaged or is no database: {error}")
         case apsw.CantOpenError() | apsw.IOError() | apsw.ReadOnlyError() | apsw.PermissionsError():

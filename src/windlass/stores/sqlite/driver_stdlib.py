@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from windlass.core import errors
 from windlass.ports.plan import Rows
-from windlass.stores.sqlite.driver import Busy
+from windlass.stores.sqlite.driver import Busy, IndexFull, Stale
 
 VERSION = sqlite3.sqlite_version
 
@@ -17,7 +18,7 @@ _AWAY = {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY,
 
 
 class StdlibDriver:
-    """One sqlite3 connection, of our own or the caller's."""
+    """One sqlite3 connection."""
 
     def __init__(self, path: str | sqlite3.Connection) -> None:
         try:
@@ -54,6 +55,30 @@ class StdlibDriver:
         self.raw.close()
 
 
+class CallerDriver(StdlibDriver):
+    """See driver.CallerDriver."""
+
+    def commits_itself(self) -> bool:
+        """See driver.CallerDriver. Python 3.12 has `autocommit`, which overrules `isolation_level` unless it is -1."""
+        mode = getattr(self.raw, "autocommit", -1)
+        return self.raw.isolation_level is None if mode == -1 else bool(mode)
+
+    @contextmanager
+    def as_ours(self, timeout: float) -> Iterator[None]:
+        """See driver.CallerDriver."""
+        limit = max(0, int(timeout * 1_000))
+        wait = self.execute("PRAGMA busy_timeout")[0][0]
+        factory, self.raw.text_factory = self.raw.text_factory, str
+        if wait > limit:
+            self.execute(f"PRAGMA busy_timeout = {limit}")
+        try:
+            yield
+        finally:
+            self.raw.text_factory = factory
+            if wait > limit:
+                self.execute(f"PRAGMA busy_timeout = {wait}")
+
+
 def _connect(path: str) -> sqlite3.Connection:
     return sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False, cached_statements=200)
 
@@ -62,12 +87,14 @@ def translate(error: sqlite3.Error) -> Exception:
     """As driver_apsw.translate."""
     code = getattr(error, "sqlite_errorcode", 0)
     plain = code & 0xFF
+    if code == sqlite3.SQLITE_BUSY_SNAPSHOT:
+        return Stale(str(error))
     if plain in _BUSY:
         return Busy(str(error))
     if plain == sqlite3.SQLITE_FULL:
         return errors.StoreFull(f"the disk is full: {error}")
-    if code == sqlite3.SQLITE_IOERR_FSYNC:
-        return errors.OutcomeUnknown(f"a flush to the disk failed: {error}")
+    if code == sqlite3.SQLITE_IOERR_SHMSIZE:
+        return IndexFull(f"the disk is full: {error}")
     if plain in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}:
         return errors.StoreCorrupt(f"the file is damaged or is no database: {error}")
     if plain in _AWAY:

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
-from windlass.core.errors import OutcomeUnknown, StoreError, StoreTimeout
+from windlass.core.errors import OutcomeUnknown, StoreCorrupt, StoreError, StoreFull, StoreTimeout, StoreUnavailable
 from windlass.ports.plan import NOW, Plan, Rows, Statement, drive
 from windlass.stores.named_sql import load_queries
-from windlass.stores.sqlite.driver import Busy, Driver
+from windlass.stores.sqlite.driver import Busy, CallerDriver, Driver, IndexFull, Stale
 from windlass.stores.sqlite.hints import HintListener, Hints
 from windlass.stores.sqlite.store import RAW
 
 T = TypeVar("T")
+
+MARK = "windlass_job"
+"""Our savepoint."""
+ENDED = "the transaction that Windlass opened was ended by somebody else; its end belongs to whoever settles the job"
 
 RETRY_FIRST = 0.0002
 RETRY_MOST = 0.001
@@ -31,7 +36,8 @@ Clock = Callable[[], int]
 class Shell:
     """Runs plans, each in one transaction, on a connection of its own per thread that is inside."""
 
-    def __init__(self, connect: Callable[[], Driver], hints: Hints, clock: Clock, timeout: float) -> None:
+    def __init__(self, connect: Callable[[float], Driver], hints: Hints, clock: Clock, timeout: float) -> None:
+        """`connect` is given the instant of the monotonic clock until which it may wait for a lock."""
         self._connect = connect
         self._hints = hints
         self._clock = clock
@@ -44,17 +50,19 @@ class Shell:
         self._watching = threading.Lock()
         self._closed = False
         self._broken: set[Driver] = set()
+        self._pid = os.getpid()
 
     def run(self, plan: Plan[T], timeout: float | None = None) -> T:
         """See ports.store.Shell."""
         deadline = time.monotonic() + (self.timeout if timeout is None else timeout)
+        self.check()
         if not plan.write:
-            with self._borrowed() as driver:
+            with self._borrowed(deadline) as driver:
                 return self._transaction(driver, plan, "BEGIN", deadline)
         if not self._writing.acquire(timeout=max(0.0, deadline - time.monotonic())):
             raise StoreTimeout(f"{plan.name}: other threads of this process kept the store busy")
         try:
-            with self._borrowed() as driver:
+            with self._borrowed(deadline) as driver:
                 return self._transaction(driver, plan, "BEGIN IMMEDIATE", deadline)
         finally:
             self._writing.release()
@@ -64,16 +72,27 @@ class Shell:
             self._begin(driver, begin, plan.name, deadline)
             try:
                 answer = drive(iter(plan), lambda s: self.execute(driver, s))
-                self._commit(driver)
+                commit(driver)
             except Busy:
-                # Only a reader can get here (a WAL being recovered): the plan starts again from its beginning.
-                _rollback(driver)
-                _pause(plan.name, deadline, RETRY_MOST)
-            except BaseException:
-                _rollback(driver)
+                # A reader while a WAL is recovered, or a writer whom readers of a file without one keep from its end:
+                # the plan starts again from its beginning.
+                self._undo(driver)
+                pause(plan.name, deadline, RETRY_MOST)
+            except BaseException as error:
+                self._undo(driver, error)
                 raise
             else:
                 return answer
+
+    def _undo(self, driver: Driver, error: BaseException | None = None) -> None:
+        """Roll back. A connection whose input or output failed is not used again: after a failed flush the kernel may
+        have dropped the very pages that SQLite believes to be written."""
+        if isinstance(error, (StoreUnavailable, OutcomeUnknown, StoreCorrupt)) and not isinstance(error, StoreFull):
+            self._broken.add(driver)
+        try:
+            rollback(driver)
+        except (StoreError, Busy):  # closing it rolls back as well, and the error that led here is the one to tell
+            self._broken.add(driver)
 
     def _begin(self, driver: Driver, begin: str, name: str, deadline: float) -> None:
         wait = RETRY_FIRST
@@ -81,18 +100,10 @@ class Shell:
             try:
                 driver.execute(begin)
             except Busy:
-                _pause(name, deadline, wait)
+                pause(name, deadline, wait)
                 wait = min(RETRY_MOST, wait * 1.5)
             else:
                 return
-
-    def _commit(self, driver: Driver) -> None:
-        try:
-            driver.execute("COMMIT")
-        except OutcomeUnknown:
-            # After a failed flush the kernel may have dropped the pages: this connection's view is not to be trusted.
-            self._broken.add(driver)
-            raise
 
     def execute(self, driver: Driver, statement: Statement) -> Rows:
         """Run one statement of a plan on `driver`."""
@@ -106,11 +117,19 @@ class Shell:
             driver.many(sql, many)
         return []
 
-    @contextmanager
-    def _borrowed(self) -> Iterator[Driver]:
+    def check(self) -> None:
+        """Raises StoreError where this shell must not be used: once it was closed, and in a forked child (I28)."""
         if self._closed:
             raise StoreError("this store was closed")
-        driver = self._idle.pop() if self._idle else self._connect()
+        if os.getpid() != self._pid:
+            raise StoreError(
+                f"this store was opened by process {self._pid}; its connections must not be used in a forked child, "
+                "which has to open the store anew"
+            )
+
+    @contextmanager
+    def _borrowed(self, deadline: float) -> Iterator[Driver]:
+        driver = self._idle.pop() if self._idle else self._connect(deadline)
         try:
             yield driver
         finally:
@@ -119,26 +138,29 @@ class Shell:
     def _give_back(self, driver: Driver) -> None:
         if self._closed or driver in self._broken:
             self._broken.discard(driver)
-            driver.close()
+            discard(driver)
         else:
             self._idle.append(driver)
 
     def session(self, timeout: float | None = None) -> Session:
         """Open a writing transaction for a caller's own statements and ours: see Session."""
         deadline = time.monotonic() + (self.timeout if timeout is None else timeout)
-        driver = self._connect()
+        self.check()
+        driver = self._connect(deadline)
         try:
             self._begin(driver, "BEGIN IMMEDIATE", "transaction", deadline)
+            driver.execute(f"SAVEPOINT {MARK}")
         except BaseException:
-            driver.close()
+            discard(driver)
             raise
         return Session(self, driver)
 
     def changed(self) -> int:
         """See ports.store.Shell. `data_version` moves when another connection commits: this one never writes."""
+        self.check()
         with self._watching:
             if self._watch is None:
-                self._watch = self._connect()
+                self._watch = self._connect(time.monotonic() + self.timeout)
             try:
                 return int(self._watch.execute("PRAGMA data_version")[0][0])
             except Busy:
@@ -155,9 +177,11 @@ class Shell:
     def close(self) -> None:
         """See ports.store.Shell."""
         self._closed = True
+        if os.getpid() != self._pid:  # the connections are the parent's to close, and its threads may hold the locks
+            return
         with self._writing, self._watching:
             for driver in [*self._idle, *([self._watch] if self._watch else [])]:
-                driver.close()
+                discard(driver)
             self._idle.clear()
             self._watch = None
         self._hints.close()
@@ -165,7 +189,11 @@ class Shell:
 
 class Session:
     """One open writing transaction on a connection of its own. `connection` is the library's: what is written through
-    it and the plans run here are committed together, or not at all."""
+    it and the plans run here are committed together, or not at all.
+
+    A savepoint lies under all of it. Only the end of the transaction takes it away, so its absence shows that the
+    handler, or a conflict clause of the handler's, ended the transaction, even where it began another one.
+    """
 
     def __init__(self, shell: Shell, driver: Driver) -> None:
         self._shell = shell
@@ -173,50 +201,87 @@ class Session:
         self.connection = driver.raw
 
     def run(self, plan: Plan[T]) -> T:
-        """Run `plan` inside the transaction."""
-        return drive(iter(plan), lambda s: self._shell.execute(self._driver, s))
+        """Run `plan` inside the transaction. Raises StoreError if the handler ended it."""
+        if not self._driver.in_transaction():
+            raise StoreError(ENDED)
+        try:
+            return drive(iter(plan), lambda s: self._shell.execute(self._driver, s))
+        except Busy as error:
+            raise StoreTimeout(f"{plan.name}: readers kept the file locked; nothing was applied") from error
 
     def commit(self) -> None:
         """Commit everything and give the connection back. Raises StoreError if the handler ended the transaction."""
+        deadline = time.monotonic() + self._shell.timeout
         try:
-            if not self._driver.in_transaction():
-                raise StoreError("the handler ended the transaction that Windlass opened for it; leave commit to it")
-            self._driver.execute("COMMIT")
-        except BaseException:
-            _rollback(self._driver)
-            raise
+            self._release()
+            while True:
+                try:
+                    return commit(self._driver)
+                except Busy:  # readers of a file without a WAL; the transaction stays open
+                    pause("transaction", deadline, RETRY_MOST)
         finally:
-            self._driver.close()
+            self.rollback()
+
+    def _release(self) -> None:
+        try:
+            self._driver.execute(f"RELEASE {MARK}")
+        except StoreUnavailable:
+            raise
+        except StoreError as error:
+            raise StoreError(ENDED) from error
 
     def rollback(self) -> None:
-        """Undo everything and give the connection back."""
-        _rollback(self._driver)
-        self._driver.close()
+        """Undo what was not committed and give the connection back."""
+        with suppress(StoreError, Busy):  # closing it rolls back as well
+            rollback(self._driver)
+        discard(self._driver)
 
 
 class CallerShell:
     """A narrower shell on the caller's own connection: no begin it did not imply, no commit, no restart."""
 
-    def __init__(self, shell: Shell, driver: Driver) -> None:
+    def __init__(self, shell: Shell, driver: CallerDriver) -> None:
         self._shell = shell
         self._driver = driver
 
     def run(self, plan: Plan[T], timeout: float | None = None) -> T:
-        """Run `plan` under a savepoint of the caller's transaction; the caller commits."""
+        """Run `plan` under a savepoint of the caller's transaction; the caller commits.
+
+        On a connection that commits by itself (`isolation_level=None`, `autocommit=True`) and has no transaction open,
+        the savepoint is the transaction, and is committed here.
+        """
+        self._shell.check()
         try:
-            if not self._driver.in_transaction():
-                # What sqlite3 does before a caller's INSERT, and with the lock that we would need a moment later.
-                self._driver.execute("BEGIN IMMEDIATE")
-            self._driver.execute("SAVEPOINT windlass")
-            try:
-                answer = drive(iter(plan), lambda s: self._shell.execute(self._driver, s))
-            except BaseException:
-                self._driver.execute("ROLLBACK TO windlass")
-                raise
-            finally:
-                self._driver.execute("RELEASE windlass")
+            with self._driver.as_ours(self._shell.timeout if timeout is None else timeout):
+                return self._under_savepoint(plan)
+        except Stale as error:
+            raise StoreUnavailable(
+                f"{plan.name}: the open transaction has read what another connection changed since, so it cannot write "
+                "any more: roll it back, and begin the next one with BEGIN IMMEDIATE"
+            ) from error
         except Busy as error:
             raise StoreTimeout(f"{plan.name}: the database is locked by another connection") from error
+
+    def _under_savepoint(self, plan: Plan[T]) -> T:
+        driver = self._driver
+        opened = driver.in_transaction()
+        if not opened:
+            # What sqlite3 does before a caller's INSERT, and with the lock that we would need a moment later.
+            driver.execute("BEGIN IMMEDIATE")
+        try:
+            driver.execute(f"SAVEPOINT {MARK}")
+            answer = drive(iter(plan), lambda s: self._shell.execute(driver, s))
+            driver.execute(f"RELEASE {MARK}")
+            if not opened and driver.commits_itself():
+                commit(driver)
+        except BaseException:
+            with suppress(StoreError, Busy):  # a full disk has ended the transaction already
+                if opened:
+                    driver.execute(f"ROLLBACK TO {MARK}")
+                    driver.execute(f"RELEASE {MARK}")
+                else:
+                    rollback(driver)
+            raise
         return answer
 
     def changed(self) -> int:
@@ -277,6 +342,7 @@ class _Line:
 
     def put(self, plan: Plan[T], timeout: float | None) -> asyncio.Future[T]:
         """Have it run; its time counts from now, however long the line is."""
+        self._shell.check()  # in a forked child there is no such thread
         future: asyncio.Future[T] = self._loop.create_future()
         self._work.put((plan, time.monotonic() + (self._shell.timeout if timeout is None else timeout), future))
         return future
@@ -310,13 +376,30 @@ def _answer(future: asyncio.Future[Any], answer: Any, failure: BaseException | N
         future.set_exception(failure)
 
 
-def _rollback(driver: Driver) -> None:
-    # A failed statement may have ended the transaction already (a full disk does).
+def commit(driver: Driver) -> None:
+    """Commit. Where there was no room to write, nothing has happened. After any other failure the pages may be in the
+    file, and a crash before they are overwritten would bring them to life."""
+    try:
+        driver.execute("COMMIT")
+    except StoreUnavailable as error:
+        if isinstance(error, StoreFull) and not isinstance(error, IndexFull):
+            raise
+        raise OutcomeUnknown(f"the answer to a commit was lost: {error}") from error
+
+
+def rollback(driver: Driver) -> None:
+    """Roll back, unless a failed statement has ended the transaction already (a full disk does)."""
     if driver.in_transaction():
         driver.execute("ROLLBACK")
 
 
-def _pause(name: str, deadline: float, wait: float) -> None:
+def discard(driver: Driver) -> None:
+    """Close it, whatever became of it."""
+    with suppress(StoreError, Busy):
+        driver.close()
+
+
+def pause(name: str, deadline: float, wait: float) -> None:
     if time.monotonic() + wait > deadline:
         raise StoreTimeout(f"{name}: another process kept the store locked until the deadline; nothing was applied")
     time.sleep(wait * (0.5 + random.random() / 2))
