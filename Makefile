@@ -28,8 +28,8 @@ imports: $(VENV)/.dev ## who may import whom
 
 check: lint types imports test ## everything above
 
-bench: $(VENV)/.dev ## throughput and latency, beside the peers (benchmarks/README.md)
-	$(BIN)/python benchmarks/run.py $(ARGS)
+bench: $(VENV)/.dev ## speed, latency, memory, beside a peer (QUICK=1: does it work; benchmarks/README.md)
+	$(BIN)/python -m benchmarks.run $(if $(QUICK),--quick) $(ARGS)
 
 soak: $(VENV)/.dev ## the hours-long proofs, with their full figures
 	$(BIN)/python -m pytest -m soak --timeout 0 $(ARGS)
