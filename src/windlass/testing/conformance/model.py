@@ -146,19 +146,35 @@ class Model:
 def _shrink(
     calls: list[Call], still: Callable[[list[Call]], Difference | None], shown: Difference
 ) -> tuple[list[Call], Difference]:
-    """Drop runs of calls, long ones first, for as long as a difference remains."""
+    """Leave out runs of calls, long ones first, then items of batches, for as long as a difference remains."""
     length = max(1, len(calls) // 2)
     while length:
         place = 0
         while place < len(calls):
             fewer = calls[:place] + calls[place + length :]
             found = still(fewer)
+            calls, shown, place = (fewer, found, place) if found else (calls, shown, place + length)
+        length //= 2
+    place = 0
+    while place < len(calls):
+        for smaller in _smaller(calls[place]):
+            fewer = [*calls[:place], smaller, *calls[place + 1 :]]
+            found = still(fewer)
             if found:
                 calls, shown = fewer, found
-            else:
-                place += length
-        length //= 2
+                break
+        else:
+            place += 1
     return calls, shown
+
+
+def _smaller(call: Call) -> Iterator[Call]:
+    """The call with one item less in one of its batches."""
+    for number, batch in enumerate(call.args):
+        if isinstance(batch, list):
+            for item in range(len(batch)):
+                less = batch[:item] + batch[item + 1 :]
+                yield Call(call.name, (*call.args[:number], less, *call.args[number + 1 :]))
 
 
 def _answer(world: World, call: Call, troubled: Callable[[Plan[Any]], Plan[Any]] = lambda plan: plan) -> Any:
@@ -196,7 +212,9 @@ def comparable(answer: Any) -> Any:
             queues = [(q.queue, q.paused, q.queued, q.waiting, q.running) for q in answer.queues]
             return ({s: n for s, n in answer.states.items() if n}, sorted(q for q in queues if any(q[1:])))
         case Why():
-            return (readable(answer.job), answer.paused, answer.ahead, sorted(answer.workers, key=_id), answer.attempts)
+            line = None if answer.job.state.terminal else answer.ahead
+            workers = sorted(answer.workers, key=_id)
+            return (readable(answer.job), answer.now, answer.paused, line, workers, answer.attempts)
         case [Held(), *_]:
             return sorted((plain(held) for held in answer), key=_id)
         case [Token() | WorkerInfo(), *_]:
