@@ -16,7 +16,7 @@ RAW = "raw"
 class SqliteStore(Operator, Workers, Claiming):
     """Every operation of `ports.store.Store` on one SQLite file; see migrations/001_first.sql for the layout."""
 
-    capabilities = frozenset({"atomic_batch", "caller_transaction", "durable", "search", "transaction"})
+    capabilities = frozenset({"atomic_batch", "caller_transaction", "durable", "push", "search", "transaction"})
 
     @plan
     def migrate(self) -> Steps[int]:
