@@ -36,13 +36,13 @@ def encode(value: Any, where: str) -> str:
         raise PayloadInvalid(*_guilty(value, where, error)) from None
 
 
-def encode_result(value: Any, limits: Limits) -> str:
-    """Return a handler's result as JSON text; raises PayloadInvalid or PayloadTooLarge, with a path below `result`."""
-    text = encode(value, "result")
-    measure(text, limits.result, limits.depth, "result")
+def encode_result(value: Any, limits: Limits, where: str = "result") -> str:
+    """Return a handler's result as JSON text; raises PayloadInvalid or PayloadTooLarge, with a path below `where`."""
+    text = encode(value, where)
+    measure(text, limits.result, limits.depth, where)
     # msgspec writes NaN and infinity as null. Everything else in a result may become what JSON makes of it.
     if "null" in text and value is not None:
-        refuse_loss(msgspec.to_builtins(value, enc_hook=_plain, str_keys=True), msgspec.json.decode(text), "result")
+        refuse_loss(msgspec.to_builtins(value, enc_hook=_plain, str_keys=True), msgspec.json.decode(text), where)
     return text
 
 

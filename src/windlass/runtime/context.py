@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
@@ -126,10 +127,14 @@ class Context:
     def progress(self, done: float, total: float | None = None, note: str = "") -> None:
         """Say how far the job is; the latest wins and is shown to whoever reads the job. `note` keeps 1,000 characters.
 
-        Cheap enough for a loop: what is reported between two writes of the worker is replaced, not queued.
+        Cheap enough for a loop: what is reported between two writes of the worker is replaced, not queued. Raises
+        ValueError for what is no finite number.
         """
+        _finite(done, "done")
+        if total is not None:
+            _finite(total, "total")
         if self._run is not None:
-            self._run.report_progress(Progress(done, total, str(note)[:NOTE_MOST], _now()))
+            self._run.report_progress(Progress(done, total, _printable(str(note)[:NOTE_MOST]), _now()))
 
     def log(self, message: str, level: str = "info") -> None:
         """Append a line to the job's own log (1,000 lines of 8,192 characters are kept).
@@ -142,34 +147,34 @@ class Context:
             self._run.report_log(LogLine(_now(), level, _printable(str(message)[:MESSAGE_MOST])))
 
     def once(self, name: str, fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Return `fn(*args, **kwargs)`, calling it in the first attempt only: its result is kept with the job under `name`, and a
-        later attempt gets that.
+        """Return `fn(*args, **kwargs)`, calling it in the first attempt only: its result is kept with the job under
+        `name`, and a later attempt gets that.
 
         The result travels as JSON. If the worker dies between the call and the keeping of its result, the call is
         repeated: pass `ctx.token` or a key of your own to systems that can refuse a repetition. Raises LeaseLost when
         the job was taken over meanwhile, PayloadInvalid for a result that is not JSON.
         """
-        from windlass.core import codec
+        from windlass.core.codec import Limits, encode_result
 
         run = self._before_transaction("once", name)
         if run is None:
             return fn(*args, **kwargs)
         kept = run.once(name, None)
         if kept is None:
-            kept = run.once(name, codec.encode(fn(*args, **kwargs), f"once({name!r})"))
+            kept = run.once(name, encode_result(fn(*args, **kwargs), Limits(), f"once({name!r})"))
         result: T = _decoded(kept)
         return result
 
     async def aonce(self, name: str, fn: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
         """As `once`, for a coroutine function."""
-        from windlass.core import codec
+        from windlass.core.codec import Limits, encode_result
 
         run = self._before_transaction("aonce", name)
         if run is None:
             return await fn(*args, **kwargs)
         kept = await run.aonce(name, None)
         if kept is None:
-            kept = await run.aonce(name, codec.encode(await fn(*args, **kwargs), f"aonce({name!r})"))
+            kept = await run.aonce(name, encode_result(await fn(*args, **kwargs), Limits(), f"aonce({name!r})"))
         result: T = _decoded(kept)
         return result
 
@@ -233,9 +238,8 @@ class Transaction:
 
 
 def _refuse_end(sql: str) -> None:
-    word = sql.lstrip().partition(" ")[0].rstrip(";").upper()
-    if word in ("BEGIN", "COMMIT", "END", "ROLLBACK") and "TO" not in sql.upper().split():
-        raise WindlassError(f"{word} is the worker's: the transaction ends when the job is settled")
+    if end := _END.match(sql):
+        raise WindlassError(f"{end[1].upper()} is the worker's: the transaction ends when the job is settled")
 
 
 def _decoded(text: str | None) -> Any:
@@ -252,6 +256,17 @@ def _now() -> int:
     return time.time_ns() // 1_000
 
 
+def _finite(number: Any, name: str) -> None:
+    # An integer of a thousand digits is finite, and no JSON number that everyone reads.
+    if not isinstance(number, (int, float)) or isinstance(number, bool) or not -1e300 < number < 1e300:
+        raise ValueError(f"{name}: {number!r} must be a finite number")
+
+
+_END = re.compile(
+    r"(?:\s|;|--[^\n]*\n|/\*.*?\*/)*(BEGIN|COMMIT|END|ROLLBACK(?!\s+(?:TRANSACTION\s+)?TO\b))\b",
+    re.IGNORECASE | re.DOTALL,
+)
+"""Behind any comments; ROLLBACK TO a savepoint is the handler's own affair."""
 _PLAIN = Meta()
 _DETACHED = Held(
     id="00000000-0000-7000-8000-000000000000",
