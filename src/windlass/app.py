@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Coroutine, Mapping
+from functools import update_wrapper
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar, Unpack, overload
 
 from windlass import config
@@ -103,8 +104,7 @@ class Windlass:
             raise RegistrationError(f"task {name}: {error}") from None
         kind: type[Task[..., Any]] = AsyncTask if flags & CO_COROUTINE else SyncTask
         task = self.tasks[name] = kind(self, declaration, terms)
-        task.__doc__ = function.__doc__
-        return task
+        return update_wrapper(task, function)  # its name, its words, and `inspect.signature` of it
 
     def _declaration(self, function: Any, name: str, coroutine: bool, options: dict[str, Any]) -> Declaration:
         """Takes from `options` what concerns the task and not its jobs."""
