@@ -58,7 +58,7 @@ def _worker(boot: Boot, channel: Channel[ToWorker]) -> int:
         return 1
     app, registry = loaded
     try:
-        queues, strict = _queues(boot.queues, app.settings, registry)
+        queues, strict = served_queues(boot.queues, app.settings, registry)
     except ConfigError as error:
         channel.send(Broken(str(error)))
         return 1
@@ -117,9 +117,9 @@ def _load(boot: Boot, channel: Channel[ToWorker] | Channel[ToSlot]) -> tuple[Win
         app = load_app_file(boot.target) if boot.target.endswith(".py") else load_app(boot.target)
         return app, app.registry
     except WindlassError as error:  # says itself what to do; our own traceback would only hide it
-        channel.send(Broken(str(error), files=_sources(error)))
+        channel.send(Broken(str(error), files=source_files(error)))
     except BaseException as error:  # also an application that calls sys.exit
-        channel.send(Broken(f"{type(error).__name__}: {error}", traceback.format_exc(), _sources(error)))
+        channel.send(Broken(f"{type(error).__name__}: {error}", traceback.format_exc(), source_files(error)))
     return None
 
 
@@ -135,11 +135,11 @@ def _ready(app: Windlass, registry: Registry, queues: Queues, concurrency: int) 
         processes=any(task.mode is Mode.PROCESS for task in registry.tasks.values()),
         stall_timeout=settings.stall_timeout,
         rules=settings.prune_rules(),
-        files=_sources(),
+        files=source_files(),
     )
 
 
-def _queues(named_here: str | None, settings: Settings, registry: Registry) -> tuple[Queues, bool]:
+def served_queues(named_here: str | None, settings: Settings, registry: Registry) -> tuple[Queues, bool]:
     """[(queue, weight or None)] from the command line, the settings, or what the tasks name; and whether their order is
     strict: somebody wrote it down, and no weight."""
     given = named_here.split(",") if named_here else settings.queues
@@ -161,7 +161,7 @@ def _weight(text: str, where: str) -> float:
     return weight
 
 
-def _sources(error: BaseException | None = None) -> tuple[str, ...]:
+def source_files(error: BaseException | None = None) -> tuple[str, ...]:
     """Files that are the application's own: not the interpreter's, not installed, not Windlass. Those that an error
     went through are named too, for the module that it stopped was never loaded."""
     ours = os.path.dirname(__file__)

@@ -11,10 +11,9 @@ import subprocess
 import time
 
 from tests.acceptance import ledger
-from windlass import Backoff, Context, Windlass
+from windlass import Context, Windlass
 
 LEDGER = os.environ["LEDGER"]
-SOON = Backoff(base="50ms", factor=1, jitter=0)
 
 app = Windlass()
 
@@ -49,7 +48,7 @@ def good_process(ctx: Context, seconds: float = 0.0) -> int:
     return os.getpid()
 
 
-@app.task(backoff=SOON)
+@app.task
 def wait_for(ctx: Context, gate: str, again: bool = False) -> str:
     """Run until the gate (a file whose name ends in this run's number) is there; then end, or ask for another run."""
     note(ctx, "start")
@@ -73,19 +72,19 @@ def with_child(ctx: Context, path: str, seconds: float) -> None:
 # --- poison ----------------------------------------------------------------------------------------------------------
 
 
-@app.task(backoff=SOON)
+@app.task
 def segfault(ctx: Context) -> None:
     note(ctx, "start")
     ctypes.string_at(0)
 
 
-@app.task(backoff=SOON)
+@app.task
 async def suicide(ctx: Context) -> None:
     note(ctx, "start")
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-@app.task(backoff=SOON)
+@app.task
 def glutton(ctx: Context) -> None:
     """Past a memory limit, as a library that aborts when an allocation fails."""
     note(ctx, "start")
@@ -99,20 +98,20 @@ def glutton(ctx: Context) -> None:
         os.abort()
 
 
-@app.task(backoff=SOON, max_attempts=2, timeout=0.3, grace=0.3)
+@app.task
 def gil_hog(ctx: Context) -> None:
     """A C call that keeps the GIL: no timeout, no signal and no other thread of the worker can do anything about it."""
     note(ctx, "start")
     ctypes.PyDLL(None).sleep(600)
 
 
-@app.task(executor="process", backoff=SOON)
+@app.task(executor="process")
 def segfault_process(ctx: Context) -> None:
     note(ctx, "start")
     ctypes.string_at(0)
 
 
-@app.task(executor="process", backoff=SOON, max_attempts=2, timeout=0.3, grace=0.3)
+@app.task(executor="process")
 def gil_hog_process(ctx: Context) -> None:
     note(ctx, "start")
     ctypes.PyDLL(None).sleep(600)

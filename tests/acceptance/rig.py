@@ -12,8 +12,11 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from tests.acceptance import ledger
-from windlass.core.job import Job, NewJob
+from windlass.core.backoff import Backoff
+from windlass.core.job import Job, Meta, NewJob, Policy
 from windlass.core.placement import job_id
 from windlass.ports.store import Opened, WorkerInfo
 from windlass.stores import open as open_store
@@ -21,6 +24,9 @@ from windlass.stores import open as open_store
 HERE = Path(__file__).parent
 REPOSITORY = HERE.parent.parent
 PATIENCE = 30.0
+SOON = Backoff(base="50ms", factor=1, jitter=0)
+LIMITED = Policy(max_attempts=2, timeout=0.3, grace=0.3, backoff=SOON)
+POLICIES = {"gil_hog": LIMITED, "gil_hog_process": LIMITED}
 PROGRAM = "import sys; from windlass.cli import main; sys.exit(main())"
 
 
@@ -103,7 +109,7 @@ class Rig:
         self.opened.close()
 
     def supervise(self, *options: str, **environment: str) -> Supervised:
-        """Start a supervisor; returns at once."""
+        """Start a supervisor; its workers may not be there yet."""
         log = self.directory / f"log-{len(self.supervised)}"
         with log.open("wb") as file:
             process = subprocess.Popen(
@@ -115,20 +121,21 @@ class Rig:
                 stdin=subprocess.DEVNULL,
             )
         self.supervised.append(Supervised(process, log))
+        eventually(lambda: b"supervisor starts" in log.read_bytes())  # before that, a SIGTERM is Python's to handle
         return self.supervised[-1]
 
     def run(self, plan: Any) -> Any:
         return self.opened.shell.run(plan)
 
     def enqueue(self, task: str, *calls: Sequence[Any], **fields: Any) -> list[str]:
-        """One job per tuple of arguments; with `policy=` as JSON text of a Meta."""
-        import msgspec
-
+        """One job per tuple of arguments. By hand, since this process has not imported the application."""
+        meta = msgspec.json.encode(Meta(policy=POLICIES.get(task, Policy(backoff=SOON)))).decode()
         jobs = [
             NewJob(
                 id=job_id(time.time_ns() // 1_000_000, os.urandom(10)),
                 task=f"proving_ground.{task}",
                 payload=msgspec.json.encode([list(call), {}]).decode(),
+                meta=meta,
                 **fields,
             )
             for call in calls

@@ -264,7 +264,7 @@ class Embedded:
             self._lock = None
 
     async def _until_no_suspects(self, opened: Opened, link: EmbeddedLink) -> None:
-        while link.table.held()[0] or await self._any_suspects(opened):
+        while link.table.held()[0] or await self._any_suspects(opened):  # noqa: ASYNC110 - a store sets no events
             await asyncio.sleep(QUIET)
         if link.worker is not None:
             link.worker.stop(30.0, "no suspects left")

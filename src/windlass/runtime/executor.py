@@ -15,6 +15,7 @@ from windlass.core.errors import LeaseLost, StoreError, WindlassError
 from windlass.core.job import Cancelled, ErrorInfo, Failed, Held, Outcome, Released, Succeeded
 from windlass.core.machine import decide
 from windlass.runtime.context import Context, current_run
+from windlass.runtime.process_slot import NoSlot
 from windlass.runtime.registry import Mode, Registry
 from windlass.runtime.run import Run
 from windlass.runtime.slots import now_ns
@@ -184,6 +185,8 @@ class Executor:
             healthy = slot.healthy
         except asyncio.CancelledError as error:
             outcome = _stopped(run, error)
+        except NoSlot as error:
+            outcome = Released(str(error))
         except Exception as error:
             outcome = Failed(describe(error))
         finally:

@@ -27,7 +27,7 @@ from windlass.runtime.messages import (
     Wake,
     Want,
 )
-from windlass.runtime.process_slot import SlotClient
+from windlass.runtime.process_slot import NoSlot, SlotClient
 from windlass.runtime.slots import SlotTable
 
 
@@ -70,7 +70,7 @@ class Link(Protocol):
         ...
 
     async def process_slot(self) -> SlotClient:
-        """A warm child; waits for one."""
+        """A warm child; waits for one. Raises NoSlot when told to stop meanwhile."""
         ...
 
     def release_slot(self, slot: SlotClient, healthy: bool) -> None:
@@ -103,6 +103,7 @@ class PipeLink:
         self._lock_fd = lock_fd
         self._early = list(early)
         self._wanted = False
+        self._leaving = ""
         self._worker: Told | None = None
         self._slots: dict[int, SlotClient] = {}
         self._idle: list[SlotClient] = []
@@ -125,6 +126,9 @@ class PipeLink:
         if self._idle:
             return self._idle.pop()
         future: asyncio.Future[SlotClient] = self._loop.create_future()
+        if self._leaving:
+            self._refuse(future)
+            return await future
         self._waiting.append(future)
         self._channel.send(NeedSlot())
         return await future
@@ -178,6 +182,9 @@ class PipeLink:
                 self._wanted = False
                 worker.wake()
             case Stop(deadline=deadline, reason=reason):
+                self._leaving = reason
+                while self._waiting:
+                    self._refuse(self._waiting.popleft())
                 worker.stop(deadline, reason)
             case Cancel(ids=ids):
                 worker.cancel(ids)
@@ -209,6 +216,10 @@ class PipeLink:
                 future.set_result(slot)
                 return
         self._idle.append(slot)
+
+    def _refuse(self, future: asyncio.Future[SlotClient]) -> None:
+        if not future.done():
+            future.set_exception(NoSlot(self._leaving))
 
     def _drop_lock(self) -> None:
         if self._lock_fd >= 0:

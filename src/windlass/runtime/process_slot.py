@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from windlass.core.errors import LeaseLost, StoreError
+from windlass.core.errors import LeaseLost, StoreError, WindlassError
 from windlass.core.job import ErrorInfo, Failed, Held, LogLine, Lost, Outcome, Progress, Succeeded
 from windlass.core.machine import decide
 from windlass.runtime.messages import (
@@ -43,6 +43,10 @@ if TYPE_CHECKING:
     from windlass.ports.store import Opened
 
 _encode = msgspec.json.encode
+
+
+class NoSlot(WindlassError):
+    """No process slot will come any more: the job that waits for one has not begun, and is handed back."""
 
 
 class SlotClient:

@@ -1,0 +1,80 @@
+"""SIGSTOP of a whole process tree past its lease, where leases judge: whoever wakes up late changes nothing (I4)."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.acceptance.rig import Rig, Supervised, eventually, rig
+from windlass.core.job import State
+
+HOLD = 1.0
+ROUNDS = {"closing": 50, "soak": 500}.get(os.environ.get("WINDLASS_PROOF", ""), 2)
+
+
+def supervise(r: Rig) -> Supervised:
+    return r.supervise("--processes", "1", WINDLASS_LIVENESS="lease", WINDLASS_HOLD=f"{HOLD}s")
+
+
+@pytest.mark.parametrize("number", range(ROUNDS))
+def test_a_ghost_changes_nothing(tmp_path: Path, number: int) -> None:
+    """I4, A-B-A: A is stopped, B takes its job over and fails it, A' (a new worker of A's supervisor) claims it again
+    and is running it while the old handler of A ends."""
+    with rig(tmp_path) as r:
+        gate = tmp_path / "gate"
+        a = supervise(r)
+        [job] = r.enqueue("wait_for", (str(gate), True))
+        first = r.started(job)
+        stopped = a.signal_tree(signal.SIGSTOP)
+        assert len(stopped) >= 2
+        b = supervise(r)
+        second = r.started(job, 2)  # taken over, in quarantine, after a whole hold of B's own
+        assert second.fence > first.fence
+        state = r.job(job)
+        assert (state.state, state.fence, state.losses) == (State.RUNNING, second.fence, 1)
+
+        # A's handler ends as soon as it wakes, while the job runs at B: its outcome must be refused.
+        (tmp_path / "gate-1").touch()
+        a.signal_tree(signal.SIGCONT)
+        ghost = eventually(lambda: [line for line in r.lines(job, "end") if line.actor == first.actor])
+        assert ghost[0].fence == first.fence
+        eventually(lambda: not os.path.exists(f"/proc/{first.actor}"), 15.0)  # told that it was taken over, it left
+        state = r.job(job)
+        assert (state.state, state.fence, state.result) == (State.RUNNING, second.fence, None)
+
+        # B fails it and leaves; A' runs the third.
+        (tmp_path / "gate-2").touch()
+        eventually(lambda: r.job(job).state is not State.RUNNING)
+        assert b.stop() == 0
+        third = r.started(job, 3)
+        assert third.fence > second.fence
+        (tmp_path / "gate-3").touch()
+        eventually(lambda: r.job(job).state is State.COMPLETED)
+        assert r.job(job).result == '"run 3"'
+        attempts = r.run(r.opened.store.attempts(job))
+        assert [attempt.outcome for attempt in attempts] == ["lost", "failed", "succeeded"]
+        assert a.stop() == 0
+        assert r.violations() == []
+
+
+def test_a_stopped_tree_is_left_alone_where_the_kernel_judges(tmp_path: Path) -> None:
+    """I8: it is slow, not dead; nobody takes its job, and it finishes."""
+    with rig(tmp_path, WINDLASS_HOLD="500ms") as r:
+        gate = tmp_path / "gate"
+        a = r.supervise("--processes", "1")
+        [job] = r.enqueue("wait_for", (str(gate),))
+        r.started(job)
+        a.signal_tree(signal.SIGSTOP)
+        b = r.supervise("--processes", "1")
+        eventually(lambda: len(r.workers()) == 2)
+        time.sleep(2.0)
+        (tmp_path / "gate-1").touch()
+        a.signal_tree(signal.SIGCONT)
+        eventually(lambda: r.job(job).state is State.COMPLETED)
+        assert (r.job(job).losses, len(r.lines(job, "start"))) == (0, 1)
+        assert (a.stop(), b.stop()) == (0, 0)
+        assert r.violations(exactly_once=True) == []
