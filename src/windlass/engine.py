@@ -35,7 +35,6 @@ class Engine:
         self._migrated = False
         self._pid = os.getpid()
         self._lock = threading.Lock()
-        self._abandoned: list[Opened] = []
         self._gatherers: dict[AbstractEventLoop, Gatherer] = {}
 
     def bare(self) -> Opened:
@@ -153,12 +152,16 @@ class Engine:
         return {"durability": self.settings.durability} if sqlite else {}
 
     def _forked(self) -> None:
-        """A connection must not cross a fork (I28): not used here, and not closed either, as closing would drop the
-        parent's locks. The lock is new because a thread of the parent may have held the old one."""
+        """A connection must not cross a fork (I28): not be used here, nor even be closed, SQLite says, which the
+        interpreter would do when it lets go of it at its end; so it never does. The lock is new because a thread of
+        the parent may have held the old one."""
         if self._opened is not None:
-            self._abandoned.append(self._opened)
+            import ctypes
+
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._opened))
         self._opened, self._migrated, self._pid = None, False, os.getpid()
         self._lock = threading.Lock()
+        self._gatherers = {}
 
 
 class Transaction:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import sqlite3
 import threading
@@ -245,6 +246,39 @@ def test_a_connection_does_not_cross_a_fork(make: Make, url: str) -> None:
     assert app.opened is before
     task.enqueue(0)
     assert app.client.stats(exact=True).states["queued"] == 9
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="reads /proc")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
+def test_a_child_never_closes_what_it_inherited_not_even_at_its_end(make: Make) -> None:
+    app = make(URLS["sqlite"])
+    task = declared(app)
+    task.enqueue(0)
+
+    def connections() -> set[int]:
+        found = {fd: os.readlink(f"/proc/self/fd/{fd}") for fd in map(int, os.listdir("/proc/self/fd")) if _is_open(fd)}
+        return {fd for fd, target in found.items() if target.endswith("jobs.db")}
+
+    inherited = connections()
+    child = os.fork()
+    if child == 0:
+        try:
+            task.enqueue(1)
+            app.close()
+            app.engine.__dict__.clear()
+            gc.collect()
+            os._exit(0 if inherited and inherited <= connections() else 3)
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def _is_open(fd: int) -> bool:
+    try:
+        os.fstat(fd)
+    except OSError:
+        return False
+    return True
 
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
