@@ -104,7 +104,9 @@ class Windlass:
             raise RegistrationError(f"task {name}: {error}") from None
         kind: type[Task[..., Any]] = AsyncTask if flags & CO_COROUTINE else SyncTask
         task = self.tasks[name] = kind(self, declaration, terms)
-        return update_wrapper(task, function)  # its name, its words, and `inspect.signature` of it
+        wear: Callable[..., Any] = update_wrapper  # typed for functions that wrap functions, which a task is not quite
+        wear(task, function)
+        return task
 
     def _declaration(self, function: Any, name: str, coroutine: bool, options: dict[str, Any]) -> Declaration:
         """Takes from `options` what concerns the task and not its jobs."""
