@@ -13,6 +13,9 @@ from windlass.cli import exits
 
 COMMANDS = {
     # verb or noun: (where it is, what it does). The words stand here so that --help imports none of them.
+    "demo": ("cli.demo:demo", "See it work: two workers and some jobs in a temporary directory."),
+    "init": ("cli.init:init", "Write tasks.py, a few tasks to begin with, and their test."),
+    "dev": ("cli.dev:dev", "Worker, API and autoreload in one terminal, for writing tasks."),
     "worker": ("cli.worker:worker", "Run an application's jobs: a supervisor and its workers."),
     "serve": ("cli.serve:serve", "Serve the HTTP API of an application."),
     "enqueue": ("cli.enqueue:enqueue", "Enqueue a job by its task's name."),
@@ -22,6 +25,7 @@ COMMANDS = {
     "workers": ("cli.workers:workers", "List the workers that are alive."),
     "stats": ("cli.stats:stats", "Count jobs by state and by queue."),
     "store": ("cli.store:store", "Migrate, examine and prune the store."),
+    "bench": ("cli.bench:bench", "Measure this machine in half a minute."),
 }
 
 

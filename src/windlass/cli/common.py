@@ -40,7 +40,10 @@ class Place(Output):
         """
         from windlass import Windlass
 
-        app = load(self.target) if self.target is not None else Windlass(self.url)
+        try:
+            app = load(self.target) if self.target is not None else Windlass(self.url)
+        except ConfigError as error:
+            raise ConfigError(str(error).replace("the arguments of Windlass()", "--url")) from error
         with app:
             if not fresh:
                 _must_exist(app)
@@ -48,13 +51,17 @@ class Place(Output):
 
 
 def _must_exist(app: Windlass) -> None:
-    path = getattr(app.engine.bare(), "path", None)
-    if path is not None and not os.path.exists(path):
-        raise Refused(
-            f"there is no store at {path}; name yours with --url or WINDLASS_URL, or make one with "
-            "`windlass store migrate`",
-            UNAVAILABLE,
-        )
+    opened = app.engine.bare()
+    path = getattr(opened, "path", opened.url)
+    if path != opened.url and not os.path.exists(path):
+        problem = f"there is no store at {path}"
+    elif opened.shell.run(opened.store.version()) == 0:
+        problem = f"{path} is no Windlass store"  # somebody's own database, which must not get our tables unasked
+    else:
+        return
+    raise Refused(
+        f"{problem}; name yours with --url or WINDLASS_URL, or make one with `windlass store migrate`", UNAVAILABLE
+    )
 
 
 def load(target: str) -> Windlass:

@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import sys
+import time
+from typing import TYPE_CHECKING
+
 import click
 
-from windlass.cli.common import answers
+from windlass.cli.common import answers, load
+from windlass.cli.exits import OK
 from windlass.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    import socket
+
+    from windlass.cli.output import Output
 
 HELP = """Serve the HTTP API of MODULE:APP (or of a FILE.py) until told to stop.
 
@@ -24,30 +35,91 @@ GET  /healthz                200 while the store answers
 @click.argument("target", metavar="MODULE:APP")
 @click.option("--host", default="127.0.0.1", show_default=True, help="A loopback address: there is no login yet.")
 @click.option("--port", type=click.IntRange(0, 65_535), default=8000, show_default=True, help="0 takes a free one.")
+@click.option("--fd", type=int, hidden=True, help="A socket that listens already.")
+@click.option("--parent", type=int, hidden=True, help="End with this process; begin anew when a source file changes.")
+@click.option("--again", is_flag=True, hidden=True, help="It has been said where.")
 @answers
-def serve(target: str, host: str, port: int, as_json: bool) -> int:
-    """Set up the application, its log and its server."""
+def serve(target: str, host: str, port: int, fd: int | None, parent: int | None, again: bool, as_json: bool) -> int:
+    """Set up the socket, the log and the application."""
     from windlass import config
-    from windlass.cli.common import load
     from windlass.cli.output import Output
     from windlass.runtime import logs
     from windlass.web.guard import is_loopback
-    from windlass.web.server import run
+    from windlass.web.server import listen
 
     if not is_loopback(f"//[{host}]" if ":" in host else f"//{host}"):
         raise ConfigError(
             f"--host: {host!r} can be reached from other machines, and the API has no login yet; use 127.0.0.1 and put "
             "a proxy that asks for one before it"
         )
-    app = load(target)
     settings = config.load({})
     formats = {"json": True, "text": False}
     logs.setup(settings.log_level, as_json=as_json or formats.get(settings.log_format))
     out = Output(as_json=as_json)
+    if fd is not None and parent is not None:
+        return _anew(target, _inherited(fd), parent, out, again=again)
+    with listen(host, port) as sock:
+        _serve(target, sock, out)
+    return OK
+
+
+def _serve(target: str, sock: socket.socket, out: Output) -> None:
+    from windlass.web.server import run
+
+    app = load(target)
 
     def listening(url: str) -> None:
-        if as_json:
+        if out.as_json:
             out.document({"url": url})
         out.say(f"serving on {url} (Ctrl-C ends it)")
 
-    return run(app, host, port, listening)
+    run(app, sock, listening)
+
+
+def _inherited(fd: int) -> socket.socket:
+    import socket
+
+    return socket.socket(fileno=fd, proto=socket.IPPROTO_TCP)
+
+
+def _anew(target: str, sock: socket.socket, parent: int, out: Output, *, again: bool) -> int:
+    """For `windlass dev`: serve; when a source file was written, become a fresh process on the same socket.
+
+    The socket stays open across, so a request that comes meanwhile waits instead of being refused.
+    """
+    from windlass.cli.sample import command
+    from windlass.entry import source_files
+    from windlass.runtime import process
+    from windlass.runtime.reload import EVERY, Sources
+    from windlass.web.server import run
+
+    process.die_with_parent(parent)
+    sources = Sources()
+    changed: list[str] = []
+
+    def stale() -> bool:
+        changed.extend(sources.changed())
+        return bool(changed)
+
+    def listening(url: str) -> None:
+        if again:
+            return
+        out.say(f"API on {url}/api/v1/jobs")
+        sample = command(app, target)
+        if sample:
+            out.say(f"try: {sample}")
+
+    try:
+        app = load(target)
+    except ConfigError as error:  # the workers have said what is wrong; it will be mended
+        sources.watch(source_files(error.__cause__ if isinstance(error.__cause__, Exception) else error))
+        while not stale():
+            time.sleep(EVERY)
+    else:
+        sources.watch(source_files())
+        run(app, sock.dup(), listening, stale)  # uvicorn closes what it was given
+    if changed:
+        os.set_inheritable(sock.fileno(), True)
+        arguments = [*sys.argv[1:], *([] if again else ["--again"])]
+        os.execv(sys.executable, [sys.executable, "-m", "windlass", *arguments])  # noqa: S606 - this very command
+    return OK

@@ -91,16 +91,17 @@ def _note(job: Job, now: int) -> str:
     error = document.error(job.error)
     if job.state in ("scheduled", "retrying"):
         wait = f"in {span(job.due_at - now)}" if job.due_at > now else "due"
-        return wait + (f", after {_short(error)}" if error else f", {job.reason}" if job.reason else "")
+        return wait + (f", after {short(error)}" if error else f", {job.reason}" if job.reason else "")
     if job.state == "running":
         progress = _progress(document.progress(job.progress))
         return f"for {span(now - (job.started_at or now))}" + (f", {progress}" if progress else "")
     if error and job.state == "dead":
-        return f"{job.reason}: {_short(error)}"
+        return f"{job.reason}: {short(error)}"
     return job.reason or ""
 
 
-def _short(error: dict[str, Any]) -> str:
+def short(error: dict[str, Any]) -> str:
+    """An error in a few words: its class without the module, and the first line of its message."""
     kind = str(error["kind"]).rpartition(".")[2]
     return brief(f"{kind}: {error['message']}" if error["message"] else kind, 80)
 

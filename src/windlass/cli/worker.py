@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 
 import click
 
@@ -13,7 +14,7 @@ from windlass.core.errors import ConfigError
 
 @click.command()
 @click.argument("target", metavar="MODULE:APP")
-@click.option("--processes", type=int, metavar="N", help="Worker processes; one for each core unless configured.")
+@click.option("--processes", type=int, metavar="N", help="Worker processes; one a core. 0 works in this very one.")
 @click.option("--concurrency", type=int, metavar="N", help="Jobs that one process runs at a time.")
 @click.option("--queues", metavar="a,b:3", help="Queues in strict order, or with weights; all of the application's.")
 @click.option("--stop-timeout", metavar="TIME", help="How long running jobs may go on after the first SIGTERM.")
@@ -61,20 +62,89 @@ def supervise(
     from windlass.runtime.supervisor import Supervisor
     from windlass.stores import open as open_store
 
+    check_target(target)
     settings = config.load({})
-    given = settings.processes if processes is None else processes
-    formats = {"json": True, "text": False}
+    stop = settings.stop_timeout if stop_timeout is None else _duration(stop_timeout, "--stop-timeout")
+    level = log_level or settings.log_level
+    as_json = {"json": True, "text": False}.get(settings.log_format) if log_json is None else log_json
+    if processes is None:
+        processes = _cores() if settings.processes is None else settings.processes
+    if processes == 0:
+        return _embedded(target, concurrency, queues, stop, level, log_json=as_json)
     return Supervisor(
         target,
         open_store,
-        processes=_cores() if given is None else given,
+        processes=processes,
         concurrency=concurrency,
         queues=queues,
-        stop_timeout=settings.stop_timeout if stop_timeout is None else _duration(stop_timeout, "--stop-timeout"),
+        stop_timeout=stop,
         reload=reload,
-        log_level=log_level or settings.log_level,
-        log_json=formats.get(settings.log_format) if log_json is None else log_json,
+        log_level=level,
+        log_json=as_json,
     ).run()
+
+
+def check_target(target: str) -> None:
+    """Refuse what is plainly not there, without running any of the user's code: a supervisor must not.
+
+    Its workers find out the rest, each by itself, in their log.
+    """
+    from importlib.util import find_spec
+
+    if target.endswith(".py"):
+        if not os.path.isfile(target):
+            raise ConfigError(f"app: there is no file {target!r}")
+        return
+    package = target.partition(":")[0].partition(".")[0]
+    if not package.isidentifier():
+        raise ConfigError(f'app: {target!r} must be "module:attribute", for instance "shop.jobs:app", or a file')
+    here = os.getcwd()
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    if find_spec(package) is None:
+        raise ConfigError(f"app: there is no module {package!r} in {here} or on Python's path")
+
+
+def _embedded(
+    target: str,
+    concurrency: int | None,
+    queues: str | None,
+    stop: float,
+    level: str,
+    *,
+    log_json: bool | None,
+) -> int:
+    """`--processes 0`: one worker in this very process, for machines too small for two."""
+    import asyncio
+    import signal
+
+    from windlass.cli.common import load
+    from windlass.entry import served_queues
+    from windlass.runtime import logs
+    from windlass.runtime.embedded import Embedded, Settings
+
+    logs.setup(level, as_json=log_json)
+    app = load(target)
+    served, strict = served_queues(queues, app.settings, app.registry)
+    settings = Settings(
+        hold=app.settings.hold,
+        concurrency=concurrency or app.settings.concurrency,
+        queues=tuple(served),
+        strict=strict,
+        rules=app.settings.prune_rules(),
+    )
+    embedded = Embedded(app.registry, lambda: app.opened, settings)
+
+    async def work() -> None:
+        deadlines = [stop, 0.0]  # a second signal ends patience
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, lambda: embedded.ask_to_stop(deadlines.pop(0) if deadlines else 0.0))
+        await embedded.run()
+
+    with app:
+        asyncio.run(work())
+    return 0
 
 
 def _cores() -> int:

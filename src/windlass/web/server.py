@@ -18,14 +18,21 @@ if TYPE_CHECKING:
     from windlass import Windlass
 
 BACKLOG = 2048
+LOOK_EVERY = 5
+"""Ticks, of a tenth of a second each."""
 GRACE = 10
 """Seconds that requests under way get at the end."""
 
 
 class _Server(uvicorn.Server):
-    def __init__(self, settings: uvicorn.Config, waiter: Waiter) -> None:
+    def __init__(self, settings: uvicorn.Config, waiter: Waiter, enough: Callable[[], bool]) -> None:
         super().__init__(settings)
         self._waiter = waiter
+        self._enough = enough
+
+    async def on_tick(self, counter: int) -> bool:
+        """Ten times a second: whether to end."""
+        return await super().on_tick(counter) or (counter % LOOK_EVERY == 0 and self._enough())
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -58,18 +65,21 @@ def listen(host: str, port: int) -> socket.socket:
     return sock
 
 
-def run(app: Windlass, host: str, port: int, listening: Callable[[str], object]) -> int:
-    """Serve until SIGINT or SIGTERM; answers an exit code. `listening` is told the address before the first request."""
+def run(
+    app: Windlass,
+    sock: socket.socket,
+    listening: Callable[[str], object],
+    enough: Callable[[], bool] = lambda: False,
+) -> None:
+    """Serve on `sock` until SIGINT or SIGTERM, or until `enough` says so; `listening` is told the address first."""
     web = create_asgi(app)
-    with listen(host, port) as sock:
-        url = f"http://{f'[{host}]' if ':' in host else host}:{sock.getsockname()[1]}"
-        listening(url)
-        settings = uvicorn.Config(
-            web,
-            log_config=None,  # ours is set up already
-            access_log=False,
-            server_header=False,
-            timeout_graceful_shutdown=GRACE,
-        )
-        _Server(settings, web.state.waiter).run(sockets=[sock])
-    return 0
+    host, port = sock.getsockname()[:2]
+    listening(f"http://{f'[{host}]' if ':' in host else host}:{port}")
+    settings = uvicorn.Config(
+        web,
+        log_config=None,  # ours is set up already
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=GRACE,
+    )
+    _Server(settings, web.state.waiter, enough).run(sockets=[sock])

@@ -1,0 +1,71 @@
+"""`windlass dev`: everything that writing tasks takes, in one terminal."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import click
+
+from windlass.cli.common import answers
+from windlass.cli.worker import check_target, supervise
+from windlass.core.errors import ConfigError
+
+END_WITHIN = 15.0
+"""Seconds that the API gets to end, beyond its own grace."""
+
+
+@click.command()
+@click.argument("target", metavar="FILE|MODULE:APP")
+@click.option(
+    "--port", type=click.IntRange(0, 65_535), default=8000, show_default=True, help="Of the API; else a free one."
+)
+@click.option("--concurrency", type=int, metavar="N", help="Jobs that the worker runs at a time.")
+@click.option("--queues", metavar="a,b:3", help="All of the application's unless said.")
+@click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="What is worth a line.")
+@answers
+def dev(
+    target: str, port: int, concurrency: int | None, queues: str | None, log_level: str | None, as_json: bool
+) -> int:
+    """Run one worker and the API of FILE.py or MODULE:APP, and restart both when a source file is saved.
+
+    The store is made if it is not there. Saving a file gives running jobs 5 seconds; Ctrl-C ends everything.
+    """
+    check_target(target)
+    with _api(target, port):
+        return supervise(
+            target,
+            processes=1,
+            concurrency=concurrency,
+            queues=queues,
+            stop_timeout="5s",
+            log_level=log_level,
+            log_json=as_json or None,
+            reload=True,
+        )
+
+
+@contextlib.contextmanager
+def _api(target: str, port: int) -> Iterator[None]:
+    """The API in a process of its own: this one, the supervisor, must not import the application."""
+    from windlass.web.server import listen
+
+    try:
+        sock = listen("127.0.0.1", port)
+    except ConfigError:  # another `dev` has it; developing goes on
+        sock = listen("127.0.0.1", 0)
+    with sock:
+        command = [sys.executable, "-m", "windlass", "serve", target, "--fd", str(sock.fileno())]
+        child = subprocess.Popen(
+            [*command, "--parent", str(os.getpid())], pass_fds=[sock.fileno()], stdin=subprocess.DEVNULL
+        )
+    try:
+        yield
+    finally:
+        child.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.wait(END_WITHIN)
+        child.kill()
