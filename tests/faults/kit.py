@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import multiprocessing
 import os
 import sqlite3
 from collections import Counter
@@ -12,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import apsw
-import pytest
 
 from windlass import stores
 from windlass.core.job import NewJob
@@ -22,6 +22,8 @@ from windlass.ports.store import Filter
 KINDS = ("apsw", "stdlib", "stdlib-wal")
 """Windlass's own file; the application's own, with the journal of a fresh file, and with a WAL."""
 
+REPOSITORY = Path(__file__).parent.parent.parent
+
 _ids = itertools.count(1)
 
 
@@ -30,8 +32,8 @@ def url_of(kind: str, path: Path | str) -> str:
 
 
 def open_store(kind: str, path: Path, **options: Any) -> Any:
-    """Open it; nothing of the store's is in it yet."""
-    if kind == "stdlib-wal":
+    """Open it; if it is new, nothing of the store's is in it yet."""
+    if kind == "stdlib-wal" and not path.exists():
         use_wal(path)
     return stores.open(url_of(kind, path), **options)
 
@@ -168,4 +170,9 @@ def sample(items: Iterable[Any], most: int) -> Sequence[Any]:
     return found[::step]
 
 
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: it mounts a small tmpfs")
+
+def forks() -> Any:
+    """Processes that are forked from a clean one, which has imported everything: each starts in milliseconds."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.faults.kit", "tests.faults.disk", "tests.worker.harness", "windlass.app"])
+    return context

@@ -41,6 +41,12 @@ def open_sqlite(
     scheme, _, path = url.partition("://")
     if not path.startswith("/") or path == "/":
         raise ConfigError(f"url: {url!r} names no file; write {scheme}:///relative.db or {scheme}:////absolute.db")
+    try:
+        os.lstat(path[1:])
+    except OSError:
+        pass
+    except ValueError as error:  # what no file can be called
+        raise ConfigError(f"url: {url!a} has no path of a file: {error}") from None
     if durability not in {"full", "normal"}:
         raise ConfigError(f"durability: {durability!r} must be full or normal")
     return OpenedSqlite(url, os.path.abspath(path[1:]), scheme == "sqlite+stdlib", clock, durability, timeout)

@@ -44,7 +44,10 @@ class ApswDriver:
 
     def close(self) -> None:
         """See Driver."""
-        self.raw.close()
+        try:
+            self.raw.close()
+        except apsw.Error as error:
+            raise translate(error) from error
 
 
 def translate(error: apsw.Error) -> Exception:

@@ -52,7 +52,10 @@ class StdlibDriver:
 
     def close(self) -> None:
         """See Driver."""
-        self.raw.close()
+        try:
+            self.raw.close()
+        except sqlite3.Error as error:
+            raise translate(error) from error
 
 
 class CallerDriver(StdlibDriver):

@@ -54,11 +54,12 @@ class Hints:
         return HintListener(self._directory)
 
     def send(self) -> None:
-        """Tell every listener; never fails, never blocks."""
-        try:
-            stamp = os.stat(self._directory).st_mtime_ns
-        except OSError:
-            return
+        """Tell every listener; never fails, never blocks. What it is sent after is committed already."""
+        with contextlib.suppress(OSError):  # no directory, no listener; no descriptor left for a socket
+            self._send()
+
+    def _send(self) -> None:
+        stamp = os.stat(self._directory).st_mtime_ns
         if stamp != self._stamp:
             self._names = [n for n in os.listdir(self._directory) if n.startswith("hint-")]
             self._stamp = stamp
