@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.acceptance.rig import Rig, Supervised, eventually, rig
+from windlass.core.errors import StoreTimeout
 from windlass.core.job import State
 
 HOLD = 1.0
@@ -18,6 +19,19 @@ ROUNDS = {"closing": 50, "soak": 500}.get(os.environ.get("WINDLASS_PROOF", ""), 
 
 def supervise(r: Rig) -> Supervised:
     return r.supervise("--processes", "1", WINDLASS_LIVENESS="lease", WINDLASS_HOLD=f"{HOLD}s")
+
+
+def stop_between_writes(r: Rig, a: Supervised) -> None:
+    """SIGSTOP everything of `a`, but not while one of them holds the file's write lock: that would stop everybody."""
+    while True:
+        assert len(a.signal_tree(signal.SIGSTOP)) >= 2
+        try:
+            r.opened.shell.run(r.opened.store.lead("probe", "test", 1), timeout=0.3)
+        except StoreTimeout:
+            a.signal_tree(signal.SIGCONT)
+            time.sleep(0.02)
+        else:
+            return
 
 
 @pytest.mark.parametrize("number", range(ROUNDS))
@@ -29,8 +43,7 @@ def test_a_ghost_changes_nothing(tmp_path: Path, number: int) -> None:
         a = supervise(r)
         [job] = r.enqueue("wait_for", (str(gate), True))
         first = r.started(job)
-        stopped = a.signal_tree(signal.SIGSTOP)
-        assert len(stopped) >= 2
+        stop_between_writes(r, a)
         b = supervise(r)
         second = r.started(job, 2)  # taken over, in quarantine, after a whole hold of B's own
         assert second.fence > first.fence
@@ -68,7 +81,7 @@ def test_a_stopped_tree_is_left_alone_where_the_kernel_judges(tmp_path: Path) ->
         a = r.supervise("--processes", "1")
         [job] = r.enqueue("wait_for", (str(gate),))
         r.started(job)
-        a.signal_tree(signal.SIGSTOP)
+        stop_between_writes(r, a)
         b = r.supervise("--processes", "1")
         eventually(lambda: len(r.workers()) == 2)
         time.sleep(2.0)

@@ -94,7 +94,7 @@ class Session:
 
     @property
     def members(self) -> list[Member]:
-        return list(self.supervisor._members.values())
+        return list(self.supervisor._crew)
 
     def running(self, count: int, *, quarantine: bool = False) -> list[Member]:
         """Wait for `count` workers that may claim."""

@@ -135,7 +135,7 @@ def test_an_application_that_cannot_be_loaded_ends_the_supervisor(capfd: object)
 def test_a_worker_that_dies_as_it_starts_is_tried_again_later(tmp_path: Path) -> None:
     def driver(s: Session) -> None:
         s.running(1)
-        assert s.supervisor._failures == 1
+        assert s.supervisor._crew._failures == 1
 
     assert Session(processes=1, die_once=str(tmp_path / "died")).run(driver) == 0
 

@@ -75,7 +75,7 @@ class Beat:
         if not reports:
             return False
         sent = lease_clock()
-        answers: Sequence[BeatAnswer] = ()
+        answers: list[BeatAnswer] = []
         error: Exception | None = None
         try:
             answers = self._opened.shell.run(self._opened.store.beat(reports), timeout=self._hold / 6)

@@ -52,8 +52,8 @@ class JsonFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """The record as one line."""
-        line = {"at": _instant(record.created), "level": record.levelname.lower(), "logger": record.name}
-        line |= {"event": record.getMessage(), "process": record.process}
+        line: dict[str, Any] = {"at": _instant(record.created), "level": record.levelname.lower()}
+        line |= {"logger": record.name, "event": record.getMessage(), "process": record.process}
         line |= _facts(record)
         if record.exc_info:
             line["trace"] = self.formatException(record.exc_info)

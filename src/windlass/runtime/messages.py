@@ -29,8 +29,8 @@ class Boot(msgspec.Struct, frozen=True, kw_only=True):
 
     role: Literal["worker", "slot"]
     target: str
-    parent: int
-    channel: int
+    parent: int = 0
+    channel: int = -1
     """Descriptor of its end of the socket pair."""
     table: int = -1
     """Descriptor of its slot table."""

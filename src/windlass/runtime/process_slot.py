@@ -171,7 +171,7 @@ class ChildRun(Run):
     def __init__(
         self, held: Held, taskdef: TaskDef, open_store: Callable[[], Opened], channel: Channel[ToSlot]
     ) -> None:
-        super().__init__(held, taskdef, 0, time.monotonic(), Lazily(open_store), self._tell)  # type: ignore[arg-type]  # its shell, when asked
+        super().__init__(held, taskdef, 0, time.monotonic(), Lazily(open_store), self._tell)
         self._channel = channel
         self._turn = threading.Lock()
 

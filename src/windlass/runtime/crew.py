@@ -1,0 +1,164 @@
+"""The crew: how many workers there should be, how they are started, when to wait, and which of them runs suspects."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Callable, Iterator, Sequence
+
+import msgspec
+
+from windlass.runtime import process, slots
+from windlass.runtime.logs import Log
+from windlass.runtime.loop import Loop
+from windlass.runtime.member import Member, Phase
+from windlass.runtime.messages import Boot, Channel, Quarantine, SlotReady, ToSupervisor, pair
+from windlass.runtime.slot_pool import SlotProcess
+from windlass.runtime.slots import SlotTable
+
+BACKOFF_FIRST, BACKOFF_MOST = 0.1, 5.0
+SETTLED_IN = 2.0
+"""Seconds after which a worker's death is no longer taken for a failure to start."""
+QUARANTINE_WARM = 60.0
+ACTIVE = (Phase.BOOTING, Phase.REGISTERING, Phase.RUNNING)
+
+log = Log("supervisor")
+
+
+class Crew:
+    """The members of one supervisor, dead ones too until they are buried."""
+
+    def __init__(
+        self, loop: Loop, command: Sequence[str], boot: Boot, size: int, heard: Callable[[Member], object]
+    ) -> None:
+        """`heard` is called when a worker has said something."""
+        self._loop = loop
+        self._command = tuple(command)
+        self._boot = boot
+        self._size = size
+        self._heard = heard
+        self._members: dict[int, Member] = {}
+        self._failures = 0
+        self._not_before = 0.0
+        self._suspects_seen = 0.0
+        self.closed = False
+        """Starts nobody any more."""
+        self.held_back = False
+        """Starts nobody until something changes."""
+
+    def __iter__(self) -> Iterator[Member]:
+        return iter(list(self._members.values()))
+
+    def __len__(self) -> int:
+        return len(self._members)
+
+    def by_pid(self, pid: int) -> Member | None:
+        """Whose process that is."""
+        return self._members.get(pid)
+
+    def by_id(self, worker_id: str) -> Member | None:
+        """Who is known to the store by that id."""
+        return next((member for member in self if member.id == worker_id), None)
+
+    def ids(self) -> list[str]:
+        """As the store knows them, the longest-serving first; may be called from any thread."""
+        return [member.id for member in self if member.id]
+
+    def gone(self, member: Member) -> None:
+        """Nothing of it is left."""
+        self._members.pop(member.pid, None)
+
+    # --- starting ----------------------------------------------------------------------------------------------------
+
+    def balance(self) -> None:
+        """Start as many workers as are missing, unless they keep dying as they start."""
+        if self.closed or self.held_back:
+            return
+        missing = self._size - sum(m.phase in ACTIVE and not m.quarantine for m in self)
+        wait = self._not_before - self._loop.clock()
+        if missing > 0 and wait > 0:
+            self._loop.later(wait, self.balance)
+            return
+        for _ in range(missing):
+            self._start(quarantine=False)
+
+    def _start(self, *, quarantine: bool) -> None:
+        ours, theirs = pair()
+        table_fd = slots.create()
+        mark = secrets.token_hex(8)
+        try:
+            fds = (theirs.fileno(), table_fd)
+            pid = self._spawn(mark, fds, channel=fds[0], table=fds[1], quarantine=quarantine)
+            table = SlotTable(table_fd)
+        finally:
+            theirs.close()
+            os.close(table_fd)
+        ours.setblocking(False)
+        channel: Channel[ToSupervisor] = Channel(ours, ToSupervisor)
+        member = Member(pid, mark, channel, table, self._loop.clock())
+        member.quarantine = quarantine
+        self._members[pid] = member
+        self._loop.watch(channel, lambda: self._heard(member))
+        log.info("worker starts", pid=pid, quarantine=quarantine)
+
+    def start_slot(self) -> SlotProcess:
+        """Start a process slot."""
+        ours, theirs = pair()
+        mark = secrets.token_hex(8)
+        try:
+            pid = self._spawn(mark, (theirs.fileno(),), role="slot", channel=theirs.fileno())
+        finally:
+            theirs.close()
+        ours.setblocking(False)
+        return SlotProcess(pid, mark, Channel(ours, SlotReady))
+
+    def _spawn(self, mark: str, fds: Sequence[int], **changes: object) -> int:
+        boot = msgspec.structs.replace(self._boot, parent=os.getpid(), **changes)
+        return process.spawn([*self._command, msgspec.json.encode(boot).decode()], mark, fds)
+
+    # --- those that die as they start --------------------------------------------------------------------------------
+
+    def note_exit(self, member: Member) -> None:
+        """Learn from an exit how long to wait with the next start."""
+        lived = self._loop.clock() - member.started
+        if member.clean or member.executing or (member.id and lived > SETTLED_IN):
+            self._failures = 0
+            return
+        self._failures += 1
+        delay = min(BACKOFF_MOST, BACKOFF_FIRST * 2 ** (self._failures - 1))
+        self._not_before = self._loop.clock() + delay
+        if not self.closed:
+            reason = member.broken or member.explained or process.describe_exit(member.status)
+            log.warning("workers die as they start; waiting", delay=delay, reason=reason)
+
+    def forgive(self) -> None:
+        """Something changed: start at once again."""
+        self._failures, self._not_before, self.held_back = 0, 0.0, False
+
+    # --- quarantine --------------------------------------------------------------------------------------------------
+
+    def suspected(self, queues: Sequence[str] | None = None) -> None:
+        """There may be suspects (in `queues`, if that is known): have one worker that runs them, one at a time."""
+        served = {queue for member in self if member.ready for queue in member.ready.queues}
+        if queues is not None and not served & set(queues):
+            return
+        self._suspects_seen = self._loop.clock()
+        if self.closed or any(m.quarantine and m.phase in ACTIVE for m in self):
+            return
+        idle = next((m for m in self if m.phase is Phase.RUNNING and m.idle), None)
+        if idle is None:
+            self._start(quarantine=True)
+            return
+        # It is there at once; a new one would have to load the application first.
+        idle.quarantine = True
+        idle.channel.send(Quarantine())
+        log.info("worker runs suspects", worker=idle.id, pid=idle.pid)
+        self.balance()
+
+    def cooled(self) -> list[Member]:
+        """Quarantine workers that have had nothing to do for a minute."""
+        now = self._loop.clock()
+        resting = [m for m in self if m.quarantine and m.phase is Phase.RUNNING]
+        if any(not m.idle for m in resting):
+            self._suspects_seen = now
+        return resting if now - self._suspects_seen > QUARANTINE_WARM else []

@@ -1,0 +1,163 @@
+"""The supervisor's dealings with the store: what beats, what waits, what listens, each where it stops nobody else."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+
+from windlass.ports.store import Death, Listener, Opened, Reaped
+from windlass.runtime import lockfile
+from windlass.runtime.beat import Beat, Round
+from windlass.runtime.judge import Judge
+from windlass.runtime.keeper import Keeper
+from windlass.runtime.logs import Log
+from windlass.runtime.loop import Loop
+from windlass.runtime.maintainer import Maintainer
+from windlass.runtime.member import Identity, Member
+from windlass.runtime.messages import Ready
+from windlass.runtime.poller import Poller
+
+LAST_WORDS = 5.0
+"""Seconds that a closing supervisor gives the store to finish what it is at."""
+
+log = Log("supervisor")
+
+
+class Liaison:
+    """Everything of the store that a supervisor uses; all methods belong to its loop.
+
+    It opens the store once the first worker has said which, and from then on `known` is True.
+    """
+
+    def __init__(
+        self,
+        loop: Loop,
+        identity: Identity,
+        open_store: Callable[..., Opened],
+        *,
+        beaten: Callable[[Round], None],
+        hinted: Callable[[], None],
+        suspected: Callable[[Sequence[str] | None], None],
+        own: Callable[[], list[str]],
+    ) -> None:
+        """`beaten` hears every beat, `hinted` that there may be jobs, `suspected` that there may be suspects (in which
+        queues, if that is known); `own` answers the supervisor's workers, from any thread."""
+        self._loop = loop
+        self._identity = identity
+        self._open_store = open_store
+        self._beaten = beaten
+        self._hinted = hinted
+        self._suspected = suspected
+        self._own = own
+        self._opened: Opened | None = None
+        self._directory: str | None = None
+        self._keeper: Keeper | None = None
+        self._beat: Beat | None = None
+        self._listener: Listener | None = None
+        self._listening = False
+        self.url = ""
+        self.error: Exception | None = None
+        """Why the last beat failed, if it did."""
+
+    @property
+    def known(self) -> bool:
+        """Whether the store is open."""
+        return self._opened is not None
+
+    def open(self, ready: Ready, then: Callable[[], None], failed: Callable[[Exception], None]) -> None:
+        """Open the store that a worker named, with its schema; `failed` is told what no repetition can cure."""
+
+        def work() -> Opened:
+            opened = self._open_store(ready.url, **ready.options)
+            opened.shell.run(opened.store.migrate())
+            return opened
+
+        self.url = ready.url
+        self._keeper = Keeper(self._loop.post, ready.hold / 6)
+        self._keeper.start()
+        self._keeper.submit(work, lambda opened: self._have(opened, ready, then), failed)
+
+    def _have(self, opened: Opened, ready: Ready, then: Callable[[], None]) -> None:
+        assert self._keeper is not None
+        self._opened = opened
+        # WINDLASS_LIVENESS=lease: leases judge on one machine too, as they do between machines.
+        by_lease = os.environ.get("WINDLASS_LIVENESS") == "lease"
+        self._directory = None if by_lease else opened.run_directory()
+        self._beat = Beat(opened, ready.hold, self._loop.post, self._heard)
+        self._beat.start()
+        self._keeper.add(Judge(opened, self._directory, ready.hold, self._own, self._post_suspected))
+        self._keeper.add(Maintainer(opened, self._identity.supervisor, ready.rules, self._post_suspected))
+        self._keeper.add(Poller(opened, lambda: self._loop.post(self._hinted)))
+        self._listener = opened.shell.listen()
+        then()
+
+    def _post_suspected(self, queues: Sequence[str] | None = None) -> None:
+        self._loop.post(lambda: self._suspected(queues))
+
+    # --- workers -----------------------------------------------------------------------------------------------------
+
+    def register(self, member: Member) -> None:
+        """Make a ready worker known under a lock and a lease of its own; `beaten` hears when it is."""
+        assert self._beat is not None
+        if self._directory is not None:
+            member.lock = lockfile.create(self._directory, member.id)
+        self._beat.add(member.id, lambda: member.report(self._identity))
+
+    def exited(self, member: Member) -> None:
+        """Beat no more for it."""
+        if self._beat is not None:
+            self._beat.remove(member.id)
+
+    def bury(self, member: Member, death: Death, then: Callable[[Reaped], None]) -> None:
+        """Hand a dead worker's jobs back, however long the store takes to hear of it."""
+        opened, keeper = self._opened, self._keeper
+        assert opened is not None
+        assert keeper is not None
+        # Nobody else may conclude less from its silence than we know.
+        lock = lockfile.obtain(self._directory, member.id) if self._directory is not None else None
+
+        def taken(answers: list[Reaped]) -> None:
+            if lock is not None:
+                lock.remove()
+            if answers[0].jobs:
+                opened.shell.hint()
+            then(answers[0])
+
+        keeper.submit(lambda: opened.shell.run(opened.store.reap([death])), taken)
+
+    # --- hearing -----------------------------------------------------------------------------------------------------
+
+    def _heard(self, beat: Round) -> None:
+        if beat.error is not None and self.error is None:
+            log.warning("the store does not answer; workers go on", problem=beat.error)
+        elif beat.error is None and self.error is not None:
+            log.info("the store answers again")
+        self.error = beat.error
+        self._beaten(beat)
+
+    def listen(self, wanted: bool) -> None:
+        """Listen while a hint would be passed on: a busy store hints thousands of times a second for nobody. What comes
+        meanwhile stays in the socket, so none is missed."""
+        if self._listener is None or wanted == self._listening:
+            return
+        if wanted:
+            self._loop.watch(self._listener, self._hint)
+        else:
+            self._loop.forget(self._listener)
+        self._listening = wanted
+
+    def _hint(self) -> None:
+        assert self._listener is not None
+        self._listener.drain()
+        self._hinted()
+
+    def close(self) -> None:
+        """Give everything back; waits for what is under way."""
+        if self._beat is not None:
+            self._beat.stop()
+        if self._keeper is not None:
+            self._keeper.stop(LAST_WORDS)
+        if self._listener is not None:
+            self._listener.close()
+        if self._opened is not None:
+            self._opened.close()
