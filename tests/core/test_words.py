@@ -23,10 +23,6 @@ def test_hostile_text_is_escaped(hostile: str, shown: str) -> None:
     printable(hostile).encode()  # and can be written
 
 
-def test_a_trace_keeps_its_lines_and_nothing_else() -> None:
-    assert printable("Traceback:\n\tfile\x1b[0m\r\n", lines=True) == "Traceback:\n    file\\x1b[0m\\x0d\n"
-
-
 @pytest.mark.parametrize(
     ("micros", "said"),
     [

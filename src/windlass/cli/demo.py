@@ -51,7 +51,8 @@ def _play(app: Windlass, out: Output) -> int:
         "divide by zero": [app.enqueue("tasks.divide", [1, 0], max_attempts=1)],
         "greet, in 3 seconds": [app.enqueue("tasks.greet", ["the patient"], delay="3s")],
     }
-    out.say(f"enqueued {sum(map(len, jobs.values()))} jobs; each is committed, so nothing can lose it now\n")
+    out.say(f"enqueued {sum(map(len, jobs.values()))} jobs; each is committed, so nothing can lose it now")
+    out.say()
     told: dict[str, str] = {}
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
@@ -90,7 +91,8 @@ def _sum_up(app: Windlass, out: Output, jobs: dict[str, list[Job[Any]]]) -> int:
     right = states == {"completed": enqueued - 1, "dead": 1}
     if out.as_json:
         out.document({"enqueued": enqueued, "states": states, "ok": right})
-    out.say(f"\n{enqueued} enqueued = " + " + ".join(f"{number} {state}" for state, number in states.items()))
+    out.say()
+    out.say(f"{enqueued} enqueued = " + " + ".join(f"{number} {state}" for state, number in states.items()))
     if not right:
         out.say("that is not what was expected: 1 dead and the others completed")
         return FAILED

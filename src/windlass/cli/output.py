@@ -30,9 +30,14 @@ class Output:
         print(_NOT_PLAIN.sub(_escape, text.decode()))
 
     def say(self, text: str = "") -> None:
-        """Print words, unless a script is reading."""
+        """Print one line of words, unless a script is reading."""
         if not self.as_json:
-            print(printable(text, lines=True), flush=True)
+            print(printable(text), flush=True)
+
+    def block(self, text: str) -> None:
+        """Print lines, set in: what a job wrote cannot pass for a line of ours."""
+        for line in text.rstrip("\n").split("\n"):
+            self.say(f"    {line.expandtabs(4)}")
 
     def table(self, head: Sequence[str], rows: Sequence[Sequence[object]], empty: str) -> None:
         """Print columns: as wide as the terminal, in full where there is none. `empty` is said where no row is."""
@@ -56,10 +61,10 @@ class Output:
         for name, value in pairs:
             if value is None:
                 continue
-            text = printable(str(value), lines=True)
-            if "\n" in text:
-                text = "".join(f"\n    {part}" for part in text.rstrip("\n").split("\n"))
-            print(f"{name:{wide}}  {text}")
+            first, _, rest = str(value).rstrip("\n").partition("\n")
+            print(f"{name:{wide}}  {printable(first)}")
+            if rest:
+                self.block(rest)
 
 
 def _cell(value: object) -> str:

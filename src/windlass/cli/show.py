@@ -80,7 +80,11 @@ def history(out: Output, attempts: Sequence[Attempt]) -> None:
     for each in attempts:
         error = document.error(each.error)
         if error is not None:
-            out.say(f"\nattempt {each.number} {each.outcome}: {_error(error)}")
+            said, _, trace = str(_error(error)).partition("\n")
+            out.say()
+            out.say(f"attempt {each.number} {each.outcome}: {said}")
+            if trace:
+                out.block(trace)
 
 
 def _state(job: Job) -> str:

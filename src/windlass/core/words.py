@@ -12,10 +12,8 @@ _HOSTILE = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
 
-def printable(text: str, *, lines: bool = False) -> str:
-    """`text`, with whatever could drive a terminal or forge a line escaped; `lines` keeps line ends."""
-    if lines:
-        return "\n".join(printable(line.replace("\t", "    ")) for line in text.split("\n"))
+def printable(text: str) -> str:
+    """`text`, with whatever could drive a terminal or forge a line escaped."""
     return _HOSTILE.sub(_escape, text)
 
 

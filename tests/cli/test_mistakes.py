@@ -1,0 +1,177 @@
+"""A user's own mistake is one line that says what would be right, and an exit code; never a traceback."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import World
+
+ID = "019d8e3c-1111-7000-8000-000000000001"
+
+MISTAKES = [
+    # what was typed, the exit code, what the line says
+    (["stats", "--url", "jobs.db"], 2, 'write for instance "sqlite:///jobs.db" or "memory://" (from --url)'),
+    (["stats", "--url", "mysql://x"], 2, "url: no store is called 'mysql'; there are memory://, sqlite://, sqlite+stdlib://"),
+    (["stats", "--url", "sqlite:////no/such/dir/jobs.db"], 2, "url: the directory /no/such/dir does not exist"),
+    (["stats", "--url", "sqlite:///other.db"], 4, "there is no store at"),
+    (["stats", "--url", "sqlite:///a.db", "--app", "tasks.py"], 2, "--url and --app both name a store"),
+    (["jobs", "list", "--app", "nowhere:app"], 2, "app: there is no module 'nowhere' in"),
+    (["jobs", "list", "--app", "tasks:nothing"], 2, "app: tasks:nothing: 'nothing' is not there"),
+    (["jobs", "list", "--app", "nofile.py"], 2, "app: there is no file 'nofile.py'"),
+    (["jobs", "list", "--app", "broken.py"], 2, "cannot be imported: NameError: name 'nope' is not defined ("),
+    (["jobs", "list", "--app", "syntax.py"], 2, "cannot be imported: SyntaxError: "),
+    (["jobs", "list", "--state", "happy"], 2, "must be of scheduled, queued, blocked, running, "),
+    (["jobs", "list", "--since", "yesterday"], 2, "--since: 'yesterday' is no time; write \"2h\" (ago) or 2026-"),
+    (["jobs", "list", "--limit", "0"], 2, "Invalid value for '--limit'"),
+    (["jobs", "show", ID], 3, f"job {ID} is not in the store"),
+    (["jobs", "logs", ID], 3, f"job {ID} is not in the store"),
+    (["jobs", "retry"], 2, "name what to retry: by ids, or else by a filter (or --all)"),
+    (["jobs", "cancel", ID, "--all"], 2, "name what to cancel: by ids, or else by a filter (or --all)"),
+    (["jobs", "delete", ID], 2, "delete cannot be undone; say --yes"),
+    (["dead", "purge", "--all"], 2, "purge cannot be undone; say --yes"),
+    (["dead", "edit", ID], 3, f"job {ID} is not in the store"),
+    (["enqueue", "tasks.add", "[1, 2"], 2, "ARGS: '[1, 2' is not JSON (Input data was truncated); write a list"),
+    (["enqueue", "tasks.add", "7"], 2, "ARGS: '7' is a int; write a list of arguments"),
+    (["enqueue", "tasks.add", "[NaN]"], 2, "ARGS: '[NaN]' is not JSON"),
+    (["enqueue", "", "[]"], 2, "task: "),
+    (["enqueue", "tasks.add", "--delay", "soon"], 2, "delay: 'soon' is no duration"),
+    (["enqueue", "tasks.add", "--at", "noon"], 2, "at: 'noon' is no instant; write 2026-11-22T10:00:00Z"),
+    (["enqueue", "tasks.add", "--at", "2026-11-22T10:00:00"], 2, "has no time zone"),
+    (["enqueue", "tasks.add", "--priority", "101"], 2, "priority: 101 must be a whole number, 0..100"),
+    (["enqueue", "tasks.add", "--header", "x"], 2, "headers: 'x' must be NAME=VALUE"),
+    (["enqueue", "tasks.none", "--app", "tasks.py"], 3, "tasks.py has no task 'tasks.none'; it has tasks.add, tasks.send"),
+    (["enqueue", "tasks.add", '["one", 2]', "--app", "tasks.py"], 2, "a: expected int, got str"),
+    (["enqueue", "tasks.add", "[1]", "--app", "tasks.py"], 2, "b: is missing; the task takes a, b"),
+    (["store", "prune", "--dead", "later"], 2, "--dead: 'later' is no duration"),
+    (["worker", "nowhere:app"], 2, "app: there is no module 'nowhere' in"),
+    (["worker", "no/such.py"], 2, "app: there is no file 'no/such.py'"),
+    (["worker", "tasks.py", "--processes", "300"], 2, "processes: 300 must be within 1..256"),
+    (["worker", "tasks.py", "--stop-timeout", "x"], 2, "--stop-timeout: 'x' is no duration"),
+    (["serve", "nowhere:app"], 2, "app: there is no module 'nowhere' in"),
+    (["serve", "tasks.py", "--host", "0.0.0.0"], 2, "--host: '0.0.0.0' can be reached from other machines"),
+    (["serve", "tasks.py", "--host", "example.org"], 2, "--host: 'example.org' can be reached from other machines"),
+    (["dev", "nofile.py"], 2, "app: there is no file 'nofile.py'"),
+    (["job", "list"], 2, "No such command 'job'"),
+    (["jobs", "whi", ID], 2, "No such command 'whi'"),
+    (["jobs"], 2, ""),
+]
+
+
+@pytest.mark.parametrize(("typed", "code", "said"), MISTAKES, ids=[" ".join(typed) for typed, _, _ in MISTAKES])
+def test_a_mistake_is_one_clear_line(world: World, tasks: str, typed: list[str], code: int, said: str) -> None:
+    (world.directory / "broken.py").write_text("x = nope\n")
+    (world.directory / "syntax.py").write_text("x = (\n")
+    world.enqueue()
+    ran = world.run(*typed)
+    assert (ran.code, ran.out) == (code, ""), ran
+    assert said in ran.err
+    if said:
+        assert len(ran.err.splitlines()) == 1
+    assert "Traceback" not in ran.err
+
+
+def test_debug_shows_where_it_came_from(world: World, tasks: str) -> None:
+    ran = world.run("enqueue", "tasks.none", "--app", "tasks.py", "--debug")
+    assert ran.code == 3
+    assert "Traceback" in ran.err
+    assert "tasks.py has no task" in ran.err
+
+
+def test_with_json_an_error_is_an_object_too(world: World) -> None:
+    world.enqueue()
+    ran = world.run("jobs", "show", ID, "--json")
+    assert (ran.code, ran.out) == (3, "")
+    assert json.loads(ran.err) == {
+        "error": f"job {ID} is not in the store", "kind": "JobNotFound", "exit_code": 3,
+    }  # fmt: skip
+
+
+def test_looking_makes_no_store_and_changes_no_database(world: World) -> None:
+    """A typing error in a path must neither answer "no jobs" nor leave a file behind."""
+    import sqlite3
+
+    ran = world.run("jobs", "list", "--url", "sqlite:///typo.db")
+    assert ran.code == 4
+    assert "there is no store at " in ran.err
+    assert not (world.directory / "typo.db").exists()
+    with sqlite3.connect("shop.db") as other:
+        other.execute("CREATE TABLE orders (id)")
+    other.close()
+    ran = world.run("jobs", "list", "--url", "sqlite+stdlib:///shop.db")
+    assert ran.code == 4
+    assert "is no Windlass store" in ran.err
+    other = sqlite3.connect("shop.db")
+    assert other.execute("SELECT name FROM sqlite_master").fetchall() == [("orders",)]
+    other.close()
+
+
+def test_a_file_that_is_no_database(world: World) -> None:
+    Path("letter.db").write_text("Dear reader, this is no database.\n" * 100)
+    ran = world.run("stats", "--url", "sqlite:///letter.db")
+    assert ran.code == 4
+    assert "the file is damaged or is no database" in ran.err
+
+
+def test_a_newer_schema_is_refused(world: World) -> None:
+    """I25."""
+    world.enqueue()
+    session = world.app.opened.shell.session()
+    session.connection.execute("INSERT INTO schema_version (version, applied) VALUES (999, 0)")
+    session.commit()
+    ran = world.run("stats")
+    assert ran.code == 4
+    assert "upgrade Windlass" in ran.err
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(world: World) -> None:
+    for _ in range(50):
+        world.enqueue()
+    command = f"{sys.executable} -m windlass jobs list | head -1"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("ID")
+    assert done.stderr == ""
+
+
+def test_help_lists_every_command_and_imports_none() -> None:
+    program = (
+        "import sys; from windlass.cli import run; code = run(['--help']); "
+        "print(code, sorted(n for n in sys.modules if n.startswith('windlass.cli.')), 'apsw' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    *words, last = done.stdout.splitlines()
+    assert last == "0 ['windlass.cli.exits'] False"
+    from windlass.cli import COMMANDS
+
+    for name in COMMANDS:
+        assert any(line.strip().startswith(f"{name} ") for line in words)
+    assert "Exit codes: 0 done" in done.stdout
+
+
+def test_every_command_has_help_and_json() -> None:
+    import click
+
+    from windlass.cli import COMMANDS, windlass
+
+    def leaves(command: click.Command, path: str) -> list[tuple[str, click.Command]]:
+        if not isinstance(command, click.Group):
+            return [(path, command)]
+        context = click.Context(command)
+        found = []
+        for name in command.list_commands(context):
+            child = command.get_command(context, name)
+            assert child is not None
+            found += leaves(child, f"{path} {name}")
+        return found
+
+    commands = leaves(windlass, "windlass")
+    assert len(commands) >= 27
+    for path, command in commands:
+        assert command.help or command.callback.__doc__, path
+        options = {option for parameter in command.params for option in parameter.opts}
+        assert {"--json", "--debug"} <= options, path
+    assert set(COMMANDS) == set(windlass.list_commands(click.Context(windlass)))
