@@ -19,7 +19,7 @@ from windlass.runtime.service import lease_clock
 from windlass.runtime.slot_pool import SlotPool
 from windlass.runtime.slots import Entry, now_ns
 
-EVERY = 0.25
+EVERY, EVERY_IDLE = 0.25, 1.0
 DRAIN = 30.0
 """Seconds that the neighbours of a stuck job get to finish."""
 DEAF = 2.0

@@ -20,7 +20,7 @@ from windlass.runtime import logs, process, slots
 from windlass.runtime.beat import Round
 from windlass.runtime.crew import Crew
 from windlass.runtime.liaison import LAST_WORDS, Liaison
-from windlass.runtime.limits import EVERY, Limits
+from windlass.runtime.limits import EVERY, EVERY_IDLE, Limits
 from windlass.runtime.logs import Log
 from windlass.runtime.loop import Loop, hostname, is_ignored
 from windlass.runtime.member import Identity, Member, Phase, new_id
@@ -309,7 +309,7 @@ class Supervisor:
         self._limits.look(list(self._crew))
         for member in self._crew.cooled():
             self._ask_to_leave(member, self._stop_timeout, "no suspects left")
-        self._loop.later(EVERY, self._look)
+        self._loop.later(EVERY_IDLE if all(member.idle for member in self._crew) else EVERY, self._look)
 
     def _children(self) -> None:
         for pid, status in process.exits():
