@@ -41,9 +41,10 @@ class Backoff(msgspec.Struct, frozen=True, omit_defaults=True):
     def wait(self, failures: int, chance: float) -> float:
         """Seconds to wait after `failures` failed attempts (>= 1); `chance` in [0, 1) draws the jitter."""
         base, most = float(self.base), float(self.max)
-        # 2.0**1024 overflows: past 60 doublings every curve is over its maximum of a year anyway.
-        n = min(failures, 60) if self.curve == "exponential" else failures
-        plain = min(_CURVES[self.curve](base, self.factor, n), most)
+        try:
+            plain = min(_CURVES[self.curve](base, float(self.factor), failures), most)
+        except OverflowError:  # 2.0**1024, and every other curve that has left all maxima far behind
+            plain = most if base else 0.0
         return plain * (1 + self.jitter * chance)
 
 
@@ -56,15 +57,8 @@ def _within(value: Any, least: float, most: float) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and least <= value <= most
 
 
-def _exponential(base: float, factor: float, n: int) -> float:
-    try:
-        return base * float(factor) ** (n - 1)
-    except OverflowError:
-        return float("inf")
-
-
 _CURVES: dict[str, Callable[[float, float, int], float]] = {
-    "exponential": _exponential,
+    "exponential": lambda base, factor, n: base * factor ** (n - 1),
     "linear": lambda base, _, n: base * n,
     "constant": lambda base, _, __: base,
     "polynomial": lambda base, factor, n: base * float(n) ** factor,

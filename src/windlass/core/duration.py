@@ -35,7 +35,10 @@ def _amount(value: object, field: str) -> float:
     if isinstance(value, bool):
         raise ValueError(f'{field}: {value!r} is no duration; write "30s", "10m", a timedelta or seconds')
     if isinstance(value, (int, float)):
-        return float(value) if math.isfinite(value) else math.nan
+        try:
+            return float(value) if math.isfinite(value) else math.nan
+        except OverflowError:  # an integer past all floats; too long even to be repeated in a message
+            raise ValueError(f"{field}: the number is far too large to be seconds") from None
     if isinstance(value, timedelta):
         return value.total_seconds()
     if isinstance(value, str):

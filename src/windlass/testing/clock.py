@@ -9,6 +9,8 @@ from windlass.core.duration import Duration, micros
 EPOCH = 1_780_000_000_000_000
 """Where a ManualClock begins, in microseconds since 1970: May 2026."""
 
+CENTURY = 36_525 * 86_400.0
+
 
 class ManualClock:
     """A store's clock for tests: calling it answers microseconds since 1970; only `advance` and `set` move it.
@@ -25,9 +27,9 @@ class ManualClock:
 
     def advance(self, by: Duration) -> int:
         """Move on by a duration ("10m", a timedelta, seconds) and answer the new time. Raises ValueError for
-        what is no duration, or a negative one."""
+        what is no duration, is negative, or is over a century."""
         with self._lock:
-            self._now += micros(by, "by", most=float("inf"))
+            self._now += micros(by, "by", most=CENTURY)
             return self._now
 
     def set(self, now: int) -> None:

@@ -39,7 +39,7 @@ class Operator(Reading):
         def change(row: Row) -> None:
             queued = replace(row, state=State.QUEUED, reason=None, due_at=now, rank=now - row.new.head_start)
             queued = replace(queued, parked_until=None)
-            self.data.jobs[row.new.id] = _afresh(queued, now) if row.state.terminal else queued
+            self.data.jobs[row.new.id] = _afresh(queued, self._fence(row, now)) if row.state.terminal else queued
 
         return self._act(selection, _revivable, change)
 
@@ -174,14 +174,14 @@ def _not_running(row: Row) -> str:
     return UNTOUCHED if row.state is State.RUNNING else CHANGED
 
 
-def _afresh(row: Row, now: int) -> Row:
+def _afresh(row: Row, fence: int) -> Row:
     return replace(
         row,
         attempt=0,
         crashes=0,
         losses=0,
         suspect=False,
-        fence=max(row.fence + 1, now),
+        fence=fence,
         worker=None,
         started_at=None,
         finished_at=None,

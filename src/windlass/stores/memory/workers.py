@@ -75,7 +75,7 @@ class Liveness(Life):
         self.data.workers[death.worker] = replace(known, taken=True)
         orphans = self.data.jobs.line("held", death.worker)
         for row in orphans:
-            fenced = replace(row, fence=max(row.fence + 1, now))
+            fenced = replace(row, fence=self._fence(row, now))
             held = fenced.as_held()
             self._apply(fenced, decide(held, _policy(held), _verdict(held, death), dice.random()), now)
         return Reaped(death.worker, taken=True, jobs=len(orphans))

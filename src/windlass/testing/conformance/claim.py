@@ -338,9 +338,10 @@ class Claiming:
         job = world.put(meta='{"policy":{"max_attempts":3}}')
         world.beat("w1")
         starts = 0
-        while granted := world.claim().jobs:
-            starts += 1
-            world.end(granted[0], Failed(Error("E", f"{starts}")))
+        for _ in range(10):
+            for held in world.claim().jobs:
+                starts += 1
+                world.end(held, Failed(Error("E", f"{starts}")))
             world.clock.advance("1h")
         assert starts == 3
         found = world.fetch(job)
@@ -353,7 +354,7 @@ class Claiming:
         for meta, bound, reason in budgets:
             job = world.put(meta=meta)
             starts = 0
-            while (found := world.fetch(job)).state is State.QUEUED:
+            while (found := world.fetch(job)).state is State.QUEUED and starts < 20:
                 starts += 1
                 worker = f"w-{reason}-{starts}"
                 world.beat(worker)

@@ -205,13 +205,16 @@ class Leases:
         """I26: neighbours of a killed job, and jobs cut off by a stop, are handed back uncharged."""
         helds = [world.running() for _ in range(2)]
         death = Death(worker="w1", observed=True, executing=tuple(h.id for h in helds), explained=True)
+        world.clock.advance("1s")
+        younger = world.put()
+        world.clock.advance("1s")
         world.run(world.store.reap([death]))
         for held in helds:
             job = world.fetch(held.id)
             assert (job.state, job.attempt, job.losses, job.suspect) == (State.QUEUED, 0, 0, False)
         world.beat("w2")
-        granted = world.claim("w2").jobs
-        assert [held.id for held in granted] == [held.id for held in helds], "at their old rank"
+        granted = [held.id for held in world.claim("w2").jobs]
+        assert granted == [*(held.id for held in helds), younger], "they must keep their rank"
 
     def test_the_guilty_are_charged(self, world: World) -> None:
         """I6: a job that was killed for its own fault has failed, and tries again after its backoff."""

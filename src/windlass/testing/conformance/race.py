@@ -14,7 +14,17 @@ from windlass.testing.conformance.sizes import seeds, size
 from windlass.testing.conformance.world import DAY, Script, World, report
 
 ACTORS = 8
+PATIENCE = 3_000
+"""Claims in vain, one after the other, before jobs count as lost."""
 REQUEST = (Quota("default", 10),)
+
+
+def all_ended(world: World, empty: int) -> Script:
+    """Whether nothing waits or runs any more; `empty` counts the claims in vain since something was granted."""
+    stats = yield world.store.stats(exact=True)
+    left = stats.states.get("running", 0) + stats.states.get("queued", 0)
+    assert empty < PATIENCE, f"{left} jobs have not ended, and nobody is granted any of them"
+    return not left
 
 
 class Ledger:
@@ -64,17 +74,17 @@ class Races:
     def _claimer(self, world: World, name: str, dice: random.Random, ledger: Ledger) -> Script:
         store = world.store
         yield store.beat([report(name)])
-        seq = 0
-        while True:
-            seq += 1
+        empty = 0
+        for seq in range(1, 10**9):
             claimed: Claimed = yield store.claim(name, seq, ClaimRequest(dice.randint(1, 10), REQUEST))
             ledger.granted(claimed.jobs)
             if not claimed.jobs:
                 # What another still holds may yet be handed back; nobody holds any longer once all have ended.
-                stats = yield store.stats(exact=True)
-                if not stats.states.get("running") and not stats.states.get("queued"):
+                if (yield from all_ended(world, empty)):
                     return
+                empty += 1
                 continue
+            empty = 0
             done = [held for held in claimed.jobs if dice.random() < 0.9]
             back = [release(held.token, "race") for held in claimed.jobs if held not in done]
             answers, _ = yield chain(
@@ -103,26 +113,26 @@ class Races:
     def _survivor(self, world: World, name: str, dice: random.Random, ledger: Ledger, names: list[str]) -> Script:
         """A claimer that begins again under another name whenever it was taken over."""
         store = world.store
-        for life in range(100_000):
+        empty = 0
+        for life in range(10**9):
             worker = f"{name}-{life}"
             yield store.beat([report(worker)])
             names.append(worker)
-            for seq in range(1, 100_000):
+            for seq in range(1, 10**9):
                 claimed: Claimed = yield store.claim(worker, seq, ClaimRequest(dice.randint(1, 5), REQUEST))
                 ledger.granted(claimed.jobs)
                 if not claimed.alive:
                     break
                 answers = yield store.settle(worker, [complete(held.token, "1", DAY) for held in claimed.jobs])
                 ledger.settled([held.id for held in claimed.jobs], answers)
-                stats = yield store.stats(exact=True)
-                if not stats.states.get("running") and not stats.states.get("queued"):
+                if (yield from all_ended(world, empty)):
                     return
+                empty = 0 if claimed.jobs else empty + 1
 
     def _reaper(self, world: World, dice: random.Random, names: list[str]) -> Script:
         """Takes over at random. Explained, so that no budget is used up: this is about fences."""
         for _ in range(30):
-            stats = yield world.store.stats(exact=True)
-            if not stats.states.get("running") and not stats.states.get("queued"):
+            if (yield from all_ended(world, 0)):
                 return
             if names:
                 yield world.store.reap([Death(worker=dice.choice(names), observed=True, explained=True)])

@@ -243,8 +243,10 @@ class Threads:
         """See Runner.together."""
         answers: list[Any] = [None] * len(scripts)
         failures: list[BaseException] = []
+        gate = threading.Barrier(len(scripts))  # or the first would be done before the last has begun
 
         def act(place: int, script: Script) -> None:
+            gate.wait()
             try:
                 answers[place] = _follow(script, opened.shell.run)
             except BaseException as failure:  # told to the test, which is in another thread

@@ -1,0 +1,343 @@
+"""The suite is seen to fail before it is trusted: memory stores that are broken on purpose, each in one way, and the
+tests that must notice."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import random
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+import pytest
+
+from windlass.core.job import Held, NewJob, Settled, State, Transition
+from windlass.ports.plan import NOW, Plan, Steps, drive, plan
+from windlass.ports.store import BeatAnswer, Claimed, ClaimRequest, Death, Enqueued, Reaped, WorkerReport
+from windlass.stores.memory import MemoryStore, OpenedMemory
+from windlass.stores.memory.shell import AsyncMemoryShell, MemoryShell
+from windlass.stores.memory.tables import Key, Row, replace
+from windlass.testing import ManualClock
+from windlass.testing.conformance import Suite, open_world
+
+T = TypeVar("T")
+
+
+class ForgetsTheFence(MemoryStore):
+    """Whoever once held a job may write about it, as long as it runs."""
+
+    def _runs(self, row: Row | None, fence: int) -> bool:
+        return row is not None and row.state is State.RUNNING
+
+
+class FenceDoesNotGrow(MemoryStore):
+    """Every run gets the fence of its microsecond, also if another run had the same."""
+
+    def _fence(self, row: Row, now: int) -> int:
+        return now
+
+
+class TakeoverKeepsTheFence(MemoryStore):
+    """The jobs of a dead worker are settled under the very token that it still has."""
+
+    taking = False
+
+    def _reap(self, death: Death, now: int, dice: random.Random) -> Reaped:
+        self.taking = True
+        answer = super()._reap(death, now, dice)
+        self.taking = False
+        return answer
+
+    def _fence(self, row: Row, now: int) -> int:
+        return row.fence if self.taking else super()._fence(row, now)
+
+
+class GivesTokensTwice(MemoryStore):
+    """Where nothing waits, what runs is given away once more."""
+
+    def _look(self, queue: str, room: int, request: ClaimRequest, now: int) -> tuple[list[Row], bool]:
+        found, cut = super()._look(queue, room, request, now)
+        return found or [row for row in self.data.jobs.values() if row.state is State.RUNNING][:room], cut
+
+    def _grant(self, row: Row, worker: str, seq: int, now: int) -> Held:
+        return row.as_held() if row.state is State.RUNNING else super()._grant(row, worker, seq, now)
+
+
+class ForgetsReceipts(MemoryStore):
+    """A re-sent settle looks like a ghost's."""
+
+    def _receipt(self, job: str, fence: int) -> bool:
+        return False
+
+
+class ChargesNothing(MemoryStore):
+    """An attempt is counted when it fails, not when it starts: a job that kills its worker runs for ever."""
+
+    def _grant(self, row: Row, worker: str, seq: int, now: int) -> Held:
+        return super()._grant(replace(row, attempt=row.attempt - 1), worker, seq, now)
+
+
+class LosesRanks(MemoryStore):
+    """What is handed back goes to the back of the line."""
+
+    def _apply(self, row: Row, t: Transition, now: int) -> None:
+        super()._apply(row, msgspec.structs.replace(t, keep_rank=False), now)
+
+
+class PromotesEarly(MemoryStore):
+    """By a microsecond."""
+
+    def _come_due(self, now: int, limit: int) -> None:
+        super()._come_due(now + 1, limit)
+
+
+class GrantsTheExpired(MemoryStore):
+    """Nobody looks at the clock before a start."""
+
+    def _come_due(self, now: int, limit: int) -> None:
+        for row in self.data.jobs.until("due", now, limit):
+            self.data.jobs[row.new.id] = replace(row, state=State.QUEUED, reason=None, parked_until=None)
+
+    def _look(self, queue: str, room: int, request: ClaimRequest, now: int) -> tuple[list[Row], bool]:
+        return super()._look(queue, room, request, 0)
+
+
+class FreesKeysAtTheEnd(MemoryStore):
+    """The same request runs again as soon as the first has ended."""
+
+    def _live(self, key: Key, now: int) -> bool:
+        return self._ended_at(key) is None
+
+
+class StoresDuplicates(MemoryStore):
+    """A re-sent enqueue is another job."""
+
+    def _enqueue(self, job: NewJob, now: int) -> Enqueued:
+        self.data.jobs.pop(job.id, None)
+        return super()._enqueue(job, now)
+
+
+class DropsChildren(MemoryStore):
+    """They are enqueued after the completion, by somebody who did not come to it."""
+
+    def _apply(self, row: Row, t: Transition, now: int) -> None:
+        super()._apply(row, msgspec.structs.replace(t, children=()), now)
+
+
+class RetryBeatsCancel(MemoryStore):
+    """A cancelled job that fails tries again."""
+
+    def _apply(self, row: Row, t: Transition, now: int) -> None:
+        super()._apply(row, msgspec.structs.replace(t, cancel_wins=False), now)
+
+
+class CancelBeatsSuccess(MemoryStore):
+    """Work that was done is thrown away."""
+
+    def _apply(self, row: Row, t: Transition, now: int) -> None:
+        super()._apply(row, msgspec.structs.replace(t, cancel_wins=True), now)
+
+
+class OpensClosedSeqs(MemoryStore):
+    """A claim that was given up as lost still grants when it arrives."""
+
+    def _refuse(self, worker: str, seq: int) -> Claimed | None:
+        return super()._refuse(worker, 10**9)
+
+
+class TakesTheLiving(MemoryStore):
+    """A lease is over as soon as somebody says so."""
+
+    def _lapsed(self, reaper: str, now: int) -> list[str]:
+        return [id for id, worker in self.data.workers.items() if not worker.taken]
+
+
+class TrustsAnyReaper(MemoryStore):
+    """One that was cut off itself takes over everybody."""
+
+    def _lapsed(self, reaper: str, now: int) -> list[str]:
+        return [id for id, each in self.data.workers.items() if not each.taken and now > each.lease_until]
+
+
+class RevivesTheTaken(MemoryStore):
+    """A worker that was taken over is welcome again."""
+
+    def _beat(self, report: WorkerReport, now: int) -> BeatAnswer:
+        if report.id in self.data.workers:
+            self.data.workers[report.id] = replace(self.data.workers[report.id], taken=False)
+        return super()._beat(report, now)
+
+
+class StopsAtABadRow(MemoryStore):
+    """One job whose meta is unreadable keeps its neighbours with the dead."""
+
+    def _reap(self, death: Death, now: int, dice: random.Random) -> Reaped:
+        for row in self.data.jobs.line("held", death.worker):
+            msgspec.json.decode(row.new.meta)
+        return super()._reap(death, now, dice)
+
+
+class WalksPastTheUnknown(MemoryStore):
+    """What nobody can run stands in front of what everybody could."""
+
+    def _park(self, row: Row, now: int) -> None:
+        pass
+
+
+class SaysNoMore(MemoryStore):
+    """And the worker sleeps on a full queue."""
+
+    def _look(self, queue: str, room: int, request: ClaimRequest, now: int) -> tuple[list[Row], bool]:
+        return super()._look(queue, room, request, now)[0], False
+
+
+class SpoilsBatches(MemoryStore):
+    """One ghost spoils the whole batch."""
+
+    @plan
+    def settle(self, worker: str, transitions: Sequence[Transition]) -> Steps[list[Settled]]:
+        now = (yield NOW)[0][0]
+        answers = [self._settle(t, now) for t in transitions]
+        return [Settled.STALE] * len(answers) if Settled.STALE in answers else answers
+
+
+class LosesNumbers(MemoryStore):
+    """Payloads are parsed and written again on the way."""
+
+    def _enqueue(self, job: NewJob, now: int) -> Enqueued:
+        with contextlib.suppress(ValueError, RecursionError):
+            text = msgspec.json.encode(msgspec.json.decode(job.payload)).decode()
+            job = msgspec.structs.replace(job, payload=text)
+        return super()._enqueue(job, now)
+
+
+class ForgetsSomeOwners(MemoryStore):
+    """Something that no example is about: a job that was snoozed is not found by its queue any more."""
+
+    def _apply(self, row: Row, t: Transition, now: int) -> None:
+        super()._apply(row, t, now)
+        if t.outcome == "snoozed":
+            moved = msgspec.structs.replace(row.new, queue=row.new.queue + " ")
+            self.data.jobs[t.id] = replace(self.data.jobs[t.id], new=moved)
+
+
+class RollsNothingBack(MemoryShell):
+    """What a failed plan did before it failed stays done."""
+
+    def _transact(self, plan: Plan[T]) -> T:
+        answer = drive(iter(plan), self._execute)
+        self._store.data.commit()
+        return answer
+
+
+class WaitsForEver(MemoryShell):
+    """Deadlines are for others."""
+
+    def run(self, plan: Plan[T], timeout: float | None = None) -> T:
+        return super().run(plan, 3.0)
+
+
+class LetsEverybodyIn(MemoryShell):
+    """Two plans at once, each half-way through the other's changes."""
+
+    def run(self, plan: Plan[T], timeout: float | None = None) -> T:
+        return self._transact(plan)
+
+
+STORES: dict[type[MemoryStore], tuple[str, ...]] = {
+    ForgetsTheFence: ("a_ghost_writes_nothing", "a_resent_settle_finds_its_receipt_later_too"),
+    FenceDoesNotGrow: ("the_fence_grows_even_if_the_clock_does_not", "fences_are_exact_beyond_doubles"),
+    TakeoverKeepsTheFence: ("a_ghost_writes_nothing", "nobody_knows_who_did_it"),
+    GivesTokensTwice: ("no_job_is_granted_twice", "many_claimers"),
+    ForgetsReceipts: ("a_resent_settle_is_told_so", "children_come_with_the_completion"),
+    ChargesNothing: ("a_grant_carries_the_job", "attempts_have_a_bound"),
+    LosesRanks: ("ranks_are_made_anew_or_kept", "an_explained_death_charges_nobody"),
+    PromotesEarly: ("no_job_starts_early", "a_retry_is_never_early", "promotion_is_never_early"),
+    GrantsTheExpired: ("an_expired_job_is_not_granted", "many_expired_jobs_are_not_granted_either"),
+    FreesKeysAtTheEnd: ("a_key_is_kept_for_its_time_after_the_end", "a_key_outlives_the_pruned_owner"),
+    StoresDuplicates: ("a_resent_batch_answers_as_the_first_time", "resending_an_ended_job_changes_nothing"),
+    DropsChildren: ("children_come_with_the_completion",),
+    RetryBeatsCancel: ("a_requested_cancel_wins_over_another_run", "a_cancel_comes_true_with_the_takeover"),
+    CancelBeatsSuccess: ("a_cancel_that_came_too_late",),
+    OpensClosedSeqs: ("a_closed_seq_grants_nothing", "lost_grants_are_recovered"),
+    TakesTheLiving: ("a_living_worker_is_left_alone",),
+    TrustsAnyReaper: ("a_reaper_that_was_cut_off_itself_takes_nobody", "a_taken_reaper_takes_nobody"),
+    RevivesTheTaken: ("a_taken_id_never_comes_back", "beats_come_in_batches"),
+    StopsAtABadRow: ("an_unreadable_job_does_not_stop_a_takeover",),
+    WalksPastTheUnknown: ("a_flood_that_nobody_can_run_does_not_hide_the_rest",),
+    SaysNoMore: ("no_more_means_no_more",),
+    SpoilsBatches: ("a_mixed_batch_is_answered_in_order",),
+    LosesNumbers: ("payloads_come_back_to_the_letter",),
+    ForgetsSomeOwners: ("the_same_as_the_model",),
+}
+SHELLS: dict[type[MemoryShell], tuple[str, ...]] = {
+    RollsNothingBack: ("every_plan_is_all_or_nothing", "a_plan_that_raises_changes_nothing"),
+    WaitsForEver: ("a_busy_store_times_out",),
+    LetsEverybodyIn: ("many_claimers", "claimers_are_taken_over_meanwhile"),
+}
+
+
+def named(value: object) -> str:
+    return getattr(value, "__name__", str(value))
+
+
+@contextmanager
+def impatient() -> Iterator[None]:
+    """Threads take turns as often as they can, so that what is not locked is seen to be torn."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(before)
+
+
+def complaint(store: type[MemoryStore], shell: type[MemoryShell], test: str, path: Path) -> BaseException | None:
+    """What one test of the suite says about a store."""
+
+    class Broken(Suite):
+        @staticmethod
+        def open(path: Path, clock: ManualClock) -> OpenedMemory:
+            opened = OpenedMemory(store(), clock)
+            broken = shell(opened.store, clock)  # type: ignore[arg-type]  # it is the memory store made above
+            opened.shell = broken
+            opened._async_shell = AsyncMemoryShell(broken)
+            return opened
+
+    path.mkdir(exist_ok=True)
+
+    run = getattr(Broken(), f"test_{test}")
+    with open_world(Broken.open, path, "sync") as world:
+        arguments = {"world": world, "tmp_path": path}
+        try:
+            run(**{name: arguments[name] for name in inspect.signature(run).parameters})
+        except Exception as said:
+            return said
+    return None
+
+
+@pytest.mark.parametrize(
+    ("store", "test"), [(store, test) for store, tests in STORES.items() for test in tests], ids=named
+)
+def test_a_broken_store_is_caught(store: type[MemoryStore], test: str, tmp_path: Path) -> None:
+    said = complaint(store, MemoryShell, test, tmp_path)
+    assert said is not None, f"{test} does not mind: {store.__doc__}"
+
+
+@pytest.mark.parametrize(
+    ("shell", "test"), [(shell, test) for shell, tests in SHELLS.items() for test in tests], ids=named
+)
+def test_a_broken_shell_is_caught(shell: type[MemoryShell], test: str, tmp_path: Path) -> None:
+    with impatient():  # who meets whom is chance
+        told = any(complaint(MemoryStore, shell, test, tmp_path / str(n)) for n in range(5))
+    assert told, f"{test} does not mind: {shell.__doc__}"
+
+
+@pytest.mark.parametrize("test", sorted({test for tests in [*STORES.values(), *SHELLS.values()] for test in tests}))
+def test_an_honest_store_is_not(test: str, tmp_path: Path) -> None:
+    with impatient():
+        assert complaint(MemoryStore, MemoryShell, test, tmp_path) is None
