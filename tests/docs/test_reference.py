@@ -76,6 +76,14 @@ def test_every_cause_is_listed() -> None:
     assert named - {"blocked"} == listed  # nothing is blocked yet
 
 
+def test_every_table_is_described() -> None:
+    script = (REPOSITORY / "src/windlass/stores/sqlite/migrations/001_first.sql").read_text()
+    page = (DOCS / "internals.md").read_text()
+    tables = re.findall(r"CREATE TABLE (?:windlass_)?(\w+)", script)
+    assert len(tables) > 10
+    assert [name for name in tables if f"`{name}`" not in page] == []
+
+
 def test_all_of_context_is_listed() -> None:
     page = (DOCS / "guides/tasks.md").read_text()
     missing = [name for name in dir(Context) if not name.startswith("_") and not re.search(rf"`{name}[`(]", page)]
