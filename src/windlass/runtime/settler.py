@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from windlass.core.errors import StoreError, StoreUnavailable
@@ -24,41 +25,42 @@ UNSETTLED_BYTES = 8 << 20
 """No slot is refilled past these: they bound what runs again when the machine dies."""
 
 
+NOTHING = (0, 0)
+
+
 class Holdings:
     """The tokens that this worker believes to hold, as the beat reports them."""
 
     def __init__(self, table: SlotTable) -> None:
         self._table = table
-        self._fences: dict[str, int] = {}
+        self._held: dict[str, tuple[int, int]] = {}
+        """Id -> fence and hash of the token."""
         self._hash = 0
 
     def take(self, tokens: Sequence[Token]) -> None:
         """Granted."""
         for token in tokens:
-            self._fences[token.id] = token.fence
-            self._hash ^= token_hash(token)
-        self._table.set_held(len(self._fences), self._hash)
+            hashed = token_hash(token)
+            self._held[token.id] = (token.fence, hashed)
+            self._hash ^= hashed
+        self._table.set_held(len(self._held), self._hash)
 
-    def drop(self, job: str) -> None:
-        """Settled, or lost; call `publish` after a batch of them."""
-        fence = self._fences.pop(job, None)
-        if fence is not None:
-            self._hash ^= token_hash(Token(job, fence))
-
-    def publish(self) -> None:
-        """Show the beat what is held now."""
-        self._table.set_held(len(self._fences), self._hash)
+    def drop(self, jobs: Iterable[str]) -> None:
+        """Settled, or lost."""
+        for job in jobs:
+            self._hash ^= self._held.pop(job, NOTHING)[1]
+        self._table.set_held(len(self._held), self._hash)
 
     def fence(self, job: str) -> int | None:
         """The fence under which `job` is held, if it is."""
-        return self._fences.get(job)
+        return self._held[job][0] if job in self._held else None
 
     def jobs(self) -> set[str]:
         """Ids of all that is held."""
-        return set(self._fences)
+        return set(self._held)
 
     def __len__(self) -> int:
-        return len(self._fences)
+        return len(self._held)
 
 
 class Settler:
@@ -66,7 +68,8 @@ class Settler:
 
     def __init__(self, table: SlotTable) -> None:
         self._table = table
-        self._waiting: deque[Transition] = deque()
+        self._waiting: deque[tuple[Transition, int]] = deque()
+        """Transitions and their sizes."""
         self._bytes = 0
 
     def __len__(self) -> int:
@@ -76,8 +79,9 @@ class Settler:
         """Keep it for the next turn."""
         if not self._waiting:
             self._table.unsettled_since = now_ns()
-        self._waiting.append(transition)
-        self._bytes += _size(transition)
+        size = _size(transition)
+        self._waiting.append((transition, size))
+        self._bytes += size
 
     @property
     def full(self) -> bool:
@@ -87,24 +91,25 @@ class Settler:
     def batch(self) -> list[Transition]:
         """The oldest ones, within the bounds of one transaction; they stay until `settled`."""
         found: list[Transition] = []
-        size = 0
-        for each in self._waiting:
-            size += _size(each)
-            if found and (len(found) >= BATCH or size > BYTES):
+        total = 0
+        for transition, size in islice(self._waiting, BATCH):
+            total += size
+            if found and total > BYTES:
                 break
-            found.append(each)
+            found.append(transition)
         return found
 
     def settled(self, count: int) -> None:
         """The oldest `count` have been answered."""
         for _ in range(count):
-            self._bytes -= _size(self._waiting.popleft())
+            self._bytes -= self._waiting.popleft()[1]
         self._table.unsettled_since = now_ns() if self._waiting else 0
 
     def replace_first(self, transition: Transition) -> None:
         """Put another transition in the place of the oldest one."""
-        self._bytes += _size(transition) - _size(self._waiting[0])
-        self._waiting[0] = transition
+        size = _size(transition)
+        self._bytes += size - self._waiting[0][1]
+        self._waiting[0] = (transition, size)
 
 
 def retriable(error: StoreError) -> bool:

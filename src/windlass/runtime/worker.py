@@ -168,7 +168,7 @@ class Worker:
 
     def _committed(self, run: Run) -> None:
         self._count(run)
-        self._drop([run.held.id])
+        self._holdings.drop([run.held.id])
         self._fill()
         self._stirred.set()
 
@@ -315,7 +315,7 @@ class Worker:
 
     def _answered(self, batch: Sequence[Transition], answers: Sequence[Any]) -> None:
         self._settler.settled(len(batch))
-        self._drop(t.id for t in batch)
+        self._holdings.drop(t.id for t in batch)
         if late := stale(answers):
             log.warning("%d of %d outcomes came too late: their jobs were taken over", late, len(batch))
         if any(t.children for t in batch):
@@ -324,11 +324,6 @@ class Worker:
         waits = [t.after for t in batch if not t.state.terminal]
         if waits:
             self._loop.call_later(min(min(waits) / 1e6 + 0.0005, 3_600.0), self.wake)
-
-    def _drop(self, jobs: Any) -> None:
-        for job in jobs:
-            self._holdings.drop(job)
-        self._holdings.publish()
 
     def _take_reports(self) -> tuple[list[tuple[Token, Progress]], list[tuple[Token, LogLine]]] | None:
         if not (self._progress or self._lines):
@@ -384,7 +379,7 @@ class Worker:
             log.warning("no longer ours", extra={"job": job})
             self._buffer = deque(h for h in self._buffer if h.id != job)
             self._executor.lose(job)
-            self._drop([job])
+            self._holdings.drop([job])
         strange = [t for t in theirs.values() if t.id not in ours]
         if strange:
             from windlass.core.machine import release
