@@ -93,7 +93,7 @@ async def send(host: str, port: int) -> list[tuple[str, float, float]]:
 
 def _stored() -> set[str]:
     connection = sqlite3.connect(stores.STORE)
-    found = {row[0] for row in connection.execute("SELECT id FROM jobs")}
+    found = {row[0] for row in connection.execute("SELECT id FROM windlass_jobs")}
     connection.close()
     return found
 

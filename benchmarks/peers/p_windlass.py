@@ -111,9 +111,9 @@ def clone(kind, m):
     """Copy the one job m times, where it lies: in `ready` (backlog) or in `ended` (history)."""
     c = sqlite3.connect(DB)
     g = f"with recursive g(i) as (select 1 union all select i+1 from g where i<{m})"
-    (seq,) = c.execute("select max(seq) from jobs").fetchone()
-    table = {"backlog": "ready", "history": "ended"}[kind]
-    for name in ("jobs", table):
+    (seq,) = c.execute("select max(seq) from windlass_jobs").fetchone()
+    table = {"backlog": "windlass_ready", "history": "windlass_ended"}[kind]
+    for name in ("windlass_jobs", table):
         columns = [r[1] for r in c.execute(f"pragma table_info({name})")]
         # an id looks like the real ones (UUIDv7) and is larger the later it was made, as theirs is
         # ids look like the real ones (UUIDv7) and grow with time, as theirs do

@@ -109,7 +109,7 @@ def test_a_row_that_cannot_be_read_hides_no_other(world: World) -> None:
     """I23."""
     bad, good = world.enqueue(), world.enqueue()
     session = world.app.opened.shell.session()
-    session.connection.execute("UPDATE jobs SET meta = '[]', error = '{{', payload = 'x' WHERE id = ?", (bad,))
+    session.connection.execute("UPDATE windlass_jobs SET meta = '[]', error = '{{', payload = 'x' WHERE id = ?", (bad,))
     session.commit()
     assert {each["id"] for each in world.json("jobs", "list")["jobs"]} == {bad, good}
     assert world.json("jobs", "show", bad)["payload"] == "x"

@@ -121,7 +121,7 @@ def test_a_newer_schema_is_refused(world: World) -> None:
     """I25."""
     world.enqueue()
     session = world.app.opened.shell.session()
-    session.connection.execute("INSERT INTO schema_version (version, applied) VALUES (999, 0)")
+    session.connection.execute("INSERT INTO windlass_schema_version (version, applied) VALUES (999, 0)")
     session.commit()
     ran = world.run("stats")
     assert ran.code == 4

@@ -79,8 +79,8 @@ def test_ten_processes_open_a_fresh_file_at_once(kind: str, place: Path) -> None
     assert [each for each in found if isinstance(each, str)] == []
     (version,) = {each[0] for each in found}
     tables = dump(kind, path)
-    assert [row[0] for row in tables["schema_version"]] == list(range(1, version + 1))
-    assert {row[1] for row in tables["jobs"]} == {each[1] for each in found}
+    assert [row[0] for row in tables["windlass_schema_version"]] == list(range(1, version + 1))
+    assert {row[1] for row in tables["windlass_jobs"]} == {each[1] for each in found}
     assert broken(kind, path) == []
 
 
@@ -132,7 +132,7 @@ def test_a_migration_that_changed_nothing_would_be_seen(kind: str, tmp_path: Pat
         pass
     whole = dump(kind, path)
     with raw(kind, path) as connection:
-        connection.execute("DROP TABLE once")
+        connection.execute("DROP TABLE windlass_once")
     assert dump(kind, path).keys() != whole.keys()
 
 
@@ -146,7 +146,7 @@ def test_a_newer_schema_is_refused(kind: str, tmp_path: Path) -> None:
     with migrated(kind, path):
         pass
     with raw(kind, path) as connection:
-        connection.execute("INSERT INTO schema_version VALUES (1000, 0)")
+        connection.execute("INSERT INTO windlass_schema_version VALUES (1000, 0)")
     before = dump(kind, path)
     with opened_store(kind, path) as opened:
         for _ in range(2):
@@ -252,7 +252,7 @@ def test_a_path_is_taken_as_it_is(kind: str, name: str, tmp_path: Path) -> None:
         listener.drain()
         listener.close()
     assert {each.name.removeprefix(name) for each in folder.iterdir()} == {"", "-run"}
-    assert [row[3] for row in dump(kind, path)["jobs"]] == ["note", "note"]
+    assert [row[3] for row in dump(kind, path)["windlass_jobs"]] == ["note", "note"]
 
 
 @pytest.mark.parametrize("kind", BOTH)

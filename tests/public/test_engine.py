@@ -97,7 +97,7 @@ def test_a_newer_schema_is_refused(make: Make, tmp_path: Path) -> None:
     declared(make(URLS["stdlib"])).enqueue(1)
     connection = sqlite3.connect(tmp_path / "jobs.db")
     with connection:
-        connection.execute("INSERT INTO schema_version SELECT version + 99, applied FROM schema_version LIMIT 1")
+        connection.execute("INSERT INTO windlass_schema_version SELECT version + 99, applied FROM windlass_schema_version LIMIT 1")
     connection.close()
     for enqueue in colours(declared(make(URLS["stdlib"]))):
         with pytest.raises(SchemaError, match="upgrade Windlass"):

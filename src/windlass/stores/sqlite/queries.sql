@@ -1,183 +1,183 @@
--- Every statement of the SQLite store, by name. The hot ones take one JSON text and give back one JSON text: a step
+-- Every statement of the SQLite store, by name. Tables are prefixed: they may lie in an application's own database. The hot ones take one JSON text and give back one JSON text: a step
 -- of SQLite lets go of Python's lock and has to win it back, so a statement that stepped once per job would crawl
 -- (5 ms a row) whenever a handler computes in another thread. Measured here: 11 us a job for claim and settle in
 -- batches of 250, against 8.5 us for row-by-row binding on an idle interpreter.
 
 -- name: migrations_table
-CREATE TABLE IF NOT EXISTS schema_version (version INTEGER PRIMARY KEY, applied INTEGER NOT NULL) STRICT
+CREATE TABLE IF NOT EXISTS windlass_schema_version (version INTEGER PRIMARY KEY, applied INTEGER NOT NULL) STRICT
 
 -- name: has_schema
-SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = 'schema_version'
+SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = 'windlass_schema_version'
 
 -- name: schema_version
-SELECT ifnull(max(version), 0) FROM schema_version
+SELECT ifnull(max(version), 0) FROM windlass_schema_version
 
 -- name: schema_applied
-INSERT INTO schema_version (version, applied) VALUES (?, ?)
+INSERT INTO windlass_schema_version (version, applied) VALUES (?, ?)
 
 -- --- enqueue --------------------------------------------------------------------------------------------------
 
 -- name: jobs_tail
-SELECT ifnull(max(seq), 0) FROM jobs
+SELECT ifnull(max(seq), 0) FROM windlass_jobs
 
 -- name: changes
 SELECT total_changes()
 
 -- name: job_insert
-INSERT INTO jobs (seq, id, tenant, task, version, queue, priority, head_start, created, due, rank, expires, payload, meta)
+INSERT INTO windlass_jobs (seq, id, tenant, task, version, queue, priority, head_start, created, due, rank, expires, payload, meta)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING
 
 -- name: ready_insert_new
-INSERT INTO ready (lane, queue, rank, seq) SELECT 0, queue, rank, seq FROM jobs WHERE seq > ? AND due <= ?
+INSERT INTO windlass_ready (lane, queue, rank, seq) SELECT 0, queue, rank, seq FROM windlass_jobs WHERE seq > ? AND due <= ?
 
 -- name: waiting_insert_new
-INSERT INTO waiting (seq, due, state) SELECT seq, due, 'scheduled' FROM jobs WHERE seq > ? AND due > ?
+INSERT INTO windlass_waiting (seq, due, state) SELECT seq, due, 'scheduled' FROM windlass_jobs WHERE seq > ? AND due > ?
 
 -- name: expiring_insert_new
-INSERT OR IGNORE INTO expiring (expires, seq) SELECT expires, seq FROM jobs WHERE seq > ? AND expires IS NOT NULL
+INSERT OR IGNORE INTO windlass_expiring (expires, seq) SELECT expires, seq FROM windlass_jobs WHERE seq > ? AND expires IS NOT NULL
 
 -- name: keys_find
 SELECT k.tenant, k.task, k.key, k.id, k.digest, k.free_at, e.finished
 FROM json_each(?) v
-JOIN keys k ON k.tenant = v.value ->> 0 AND k.task = v.value ->> 1 AND k.key = v.value ->> 2
-LEFT JOIN ended e ON e.seq = k.seq
+JOIN windlass_keys k ON k.tenant = v.value ->> 0 AND k.task = v.value ->> 1 AND k.key = v.value ->> 2
+LEFT JOIN windlass_ended e ON e.seq = k.seq
 
 -- name: key_insert
-INSERT OR REPLACE INTO keys (tenant, task, key, id, seq, digest) SELECT ?, ?, ?, id, seq, ? FROM jobs WHERE id = ?
+INSERT OR REPLACE INTO windlass_keys (tenant, task, key, id, seq, digest) SELECT ?, ?, ?, id, seq, ? FROM windlass_jobs WHERE id = ?
 
 -- --- claim ----------------------------------------------------------------------------------------------------
 
 -- name: claim_gate
-SELECT taken, closed_seq, (SELECT min(due) FROM waiting), (SELECT min(expires) FROM expiring),
-       (SELECT json_group_array(name) FROM queues WHERE paused)
-FROM workers WHERE id = ?
+SELECT taken, closed_seq, (SELECT min(due) FROM windlass_waiting), (SELECT min(expires) FROM windlass_expiring),
+       (SELECT json_group_array(name) FROM windlass_queues WHERE paused)
+FROM windlass_workers WHERE id = ?
 
 -- name: time_gate
-SELECT (SELECT min(due) FROM waiting), (SELECT min(expires) FROM expiring)
+SELECT (SELECT min(due) FROM windlass_waiting), (SELECT min(expires) FROM windlass_expiring)
 
 -- name: suspect_queues
-SELECT json_group_array(DISTINCT queue) FROM (SELECT queue FROM ready WHERE lane = 1 LIMIT 1000)
-WHERE queue NOT IN (SELECT name FROM queues WHERE paused)
+SELECT json_group_array(DISTINCT queue) FROM (SELECT queue FROM windlass_ready WHERE lane = 1 LIMIT 1000)
+WHERE queue NOT IN (SELECT name FROM windlass_queues WHERE paused)
 
 -- name: promote_ready
-INSERT INTO ready (lane, queue, rank, seq)
-SELECT j.lane, j.queue, j.rank, j.seq FROM waiting w JOIN jobs j ON j.seq = w.seq
+INSERT INTO windlass_ready (lane, queue, rank, seq)
+SELECT j.lane, j.queue, j.rank, j.seq FROM windlass_waiting w JOIN windlass_jobs j ON j.seq = w.seq
 WHERE w.due <= ? ORDER BY w.due, w.seq LIMIT ?
 
 -- name: promote_waiting
-DELETE FROM waiting WHERE seq IN (SELECT seq FROM waiting WHERE due <= ? ORDER BY due, seq LIMIT ?)
+DELETE FROM windlass_waiting WHERE seq IN (SELECT seq FROM windlass_waiting WHERE due <= ? ORDER BY due, seq LIMIT ?)
 
 -- name: expired_find
 -- The third column: it still waits. A row may also be left over from a job that was deleted, revived or has started.
 SELECT x.expires, x.seq, ifnull(j.expires = x.expires AND h.id IS NULL AND e.seq IS NULL, 0), j.fence, j.lane, j.queue, j.rank
-FROM expiring x LEFT JOIN jobs j ON j.seq = x.seq LEFT JOIN held h ON h.id = j.id LEFT JOIN ended e ON e.seq = x.seq
+FROM windlass_expiring x LEFT JOIN windlass_jobs j ON j.seq = x.seq LEFT JOIN windlass_held h ON h.id = j.id LEFT JOIN windlass_ended e ON e.seq = x.seq
 WHERE x.expires <= ? ORDER BY x.expires, x.seq LIMIT ?
 
 -- name: expiring_delete
-DELETE FROM expiring WHERE expires <= ? AND seq = ?
+DELETE FROM windlass_expiring WHERE expires <= ? AND seq = ?
 
 -- name: ready_window
 SELECT json_group_array(json_array(id, fence, task, version, queue, tenant, payload, meta, attempt, crashes, losses,
                                    json(iif(lane, 'true', 'false')), priority, created, due, ?1, expires, seq, rank))
 FROM (SELECT j.id, max(j.fence + 1, ?1) AS fence, j.task, j.version, j.queue, j.tenant, j.payload, j.meta,
              j.attempt + 1 AS attempt, j.crashes, j.losses, j.lane, j.priority, j.created, j.due, j.expires, j.seq, r.rank
-      FROM ready r JOIN jobs j ON j.seq = r.seq
+      FROM windlass_ready r JOIN windlass_jobs j ON j.seq = r.seq
       WHERE r.lane = ?2 AND r.queue = ?3 ORDER BY r.rank, r.seq LIMIT ?4)
 
 -- name: ready_by_id
 SELECT json_group_array(json_array(j.id, max(j.fence + 1, ?1), j.task, j.version, j.queue, j.tenant, j.payload, j.meta,
                                    j.attempt + 1, j.crashes, j.losses, json(iif(j.lane, 'true', 'false')), j.priority,
                                    j.created, j.due, ?1, j.expires, j.seq, j.rank))
-FROM json_each(?2) v JOIN jobs j ON j.id = v.value
-JOIN ready r ON r.lane = j.lane AND r.queue = j.queue AND r.rank = j.rank AND r.seq = j.seq
+FROM json_each(?2) v JOIN windlass_jobs j ON j.id = v.value
+JOIN windlass_ready r ON r.lane = j.lane AND r.queue = j.queue AND r.rank = j.rank AND r.seq = j.seq
 
 -- name: held_of
 SELECT json_group_array(json_array(j.id, h.fence, j.task, j.version, j.queue, j.tenant, j.payload, j.meta, h.attempt,
                                    j.crashes, j.losses, json(iif(j.lane, 'true', 'false')), j.priority, j.created, j.due,
                                    h.started, j.expires, j.seq, j.rank, h.grant_seq))
-FROM held h JOIN jobs j ON j.seq = h.seq WHERE h.worker = ?
+FROM windlass_held h JOIN windlass_jobs j ON j.seq = h.seq WHERE h.worker = ?
 
 -- name: held_insert
-INSERT INTO held (id, seq, worker, grant_seq, fence, attempt, started)
+INSERT INTO windlass_held (id, seq, worker, grant_seq, fence, attempt, started)
 SELECT j.id, j.seq, ?1, ?2, max(j.fence + 1, ?3), j.attempt + 1, ?3
-FROM json_each(?4) v JOIN jobs j ON j.seq = v.value
+FROM json_each(?4) v JOIN windlass_jobs j ON j.seq = v.value
 
 -- name: ready_take
-DELETE FROM ready WHERE lane = ?1 AND queue = ?2 AND (rank, seq) <= (?3, ?4) AND seq IN (SELECT value FROM json_each(?5))
+DELETE FROM windlass_ready WHERE lane = ?1 AND queue = ?2 AND (rank, seq) <= (?3, ?4) AND seq IN (SELECT value FROM json_each(?5))
 
 -- name: ready_left
-SELECT EXISTS (SELECT 1 FROM ready WHERE lane = ? AND queue = ?)
+SELECT EXISTS (SELECT 1 FROM windlass_ready WHERE lane = ? AND queue = ?)
 
 -- --- settle ---------------------------------------------------------------------------------------------------
 
 -- name: held_by_id
 SELECT json_group_array(json_array(id, seq, worker, fence, attempt, started, cancelling))
-FROM held WHERE id IN (SELECT value FROM json_each(?))
+FROM windlass_held WHERE id IN (SELECT value FROM json_each(?))
 
 -- name: held_delete
-DELETE FROM held WHERE id IN (SELECT value FROM json_each(?))
+DELETE FROM windlass_held WHERE id IN (SELECT value FROM json_each(?))
 
 -- name: ended_insert
-INSERT INTO ended (seq, state, reason, finished, fence, number, charged, worker, started, outcome, result, error, result_until)
+INSERT INTO windlass_ended (seq, state, reason, finished, fence, number, charged, worker, started, outcome, result, error, result_until)
 SELECT h.seq, v.value ->> 1, v.value ->> 2, ?1, h.fence, h.attempt, v.value ->> 3, h.worker, h.started,
        v.value ->> 4, v.value ->> 5, v.value ->> 6, ?1 + (v.value ->> 7)
-FROM json_each(?2) v JOIN held h ON h.id = v.value ->> 0
+FROM json_each(?2) v JOIN windlass_held h ON h.id = v.value ->> 0
 
 -- name: ended_insert_unrun
-INSERT INTO ended (seq, state, reason, finished, fence) VALUES (?, ?, ?, ?, ?)
+INSERT INTO windlass_ended (seq, state, reason, finished, fence) VALUES (?, ?, ?, ?, ?)
 
 -- name: attempt_insert
-INSERT OR IGNORE INTO attempts (seq, fence, number, worker, started, ended, outcome, reason, error)
+INSERT OR IGNORE INTO windlass_attempts (seq, fence, number, worker, started, ended, outcome, reason, error)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
 
 -- name: job_turned
-UPDATE jobs SET attempt = ?1, crashes = crashes + ?2, losses = losses + ?3, fence = ?4, lane = ifnull(?5, lane),
+UPDATE windlass_jobs SET attempt = ?1, crashes = crashes + ?2, losses = losses + ?3, fence = ?4, lane = ifnull(?5, lane),
                 due = ifnull(?6, due), rank = iif(?6 IS NULL, rank, ?6 - head_start), error = ifnull(?7, error)
 WHERE seq = ?8
 
 -- name: ready_insert
-INSERT INTO ready (lane, queue, rank, seq) SELECT lane, queue, rank, seq FROM jobs WHERE seq = ?
+INSERT INTO windlass_ready (lane, queue, rank, seq) SELECT lane, queue, rank, seq FROM windlass_jobs WHERE seq = ?
 
 -- name: waiting_insert
-INSERT INTO waiting (seq, due, state, reason) VALUES (?, ?, ?, ?)
+INSERT INTO windlass_waiting (seq, due, state, reason) VALUES (?, ?, ?, ?)
 
 -- name: expiring_insert
-INSERT OR IGNORE INTO expiring (expires, seq) SELECT expires, seq FROM jobs WHERE seq = ? AND expires IS NOT NULL
+INSERT OR IGNORE INTO windlass_expiring (expires, seq) SELECT expires, seq FROM windlass_jobs WHERE seq = ? AND expires IS NOT NULL
 
 -- name: receipts
 SELECT v.value ->> 0, j.seq IS NOT NULL,
-       EXISTS (SELECT 1 FROM ended e WHERE e.seq = j.seq AND e.fence = v.value ->> 1 AND e.outcome IS NOT NULL)
-       OR EXISTS (SELECT 1 FROM attempts a WHERE a.seq = j.seq AND a.fence = v.value ->> 1)
-FROM json_each(?) v LEFT JOIN jobs j ON j.id = v.value ->> 0
+       EXISTS (SELECT 1 FROM windlass_ended e WHERE e.seq = j.seq AND e.fence = v.value ->> 1 AND e.outcome IS NOT NULL)
+       OR EXISTS (SELECT 1 FROM windlass_attempts a WHERE a.seq = j.seq AND a.fence = v.value ->> 1)
+FROM json_each(?) v LEFT JOIN windlass_jobs j ON j.id = v.value ->> 0
 
 -- name: progress_put
-INSERT OR REPLACE INTO progress (seq, body) VALUES (?, ?)
+INSERT OR REPLACE INTO windlass_progress (seq, body) VALUES (?, ?)
 
 -- name: logs_count
-SELECT count(*) FROM logs WHERE seq = ?
+SELECT count(*) FROM windlass_logs WHERE seq = ?
 
 -- name: log_insert
-INSERT INTO logs (seq, line, at, level, message) VALUES (?, ?, ?, ?, ?)
+INSERT INTO windlass_logs (seq, line, at, level, message) VALUES (?, ?, ?, ?, ?)
 
 -- name: once_get
-SELECT value FROM once WHERE seq = ? AND name = ?
+SELECT value FROM windlass_once WHERE seq = ? AND name = ?
 
 -- name: once_put
-INSERT INTO once (seq, name, value) VALUES (?, ?, ?)
+INSERT INTO windlass_once (seq, name, value) VALUES (?, ?, ?)
 
 -- --- workers --------------------------------------------------------------------------------------------------
 
 -- name: worker_close_seq
-UPDATE workers SET closed_seq = max(closed_seq, ?) WHERE id = ?
+UPDATE windlass_workers SET closed_seq = max(closed_seq, ?) WHERE id = ?
 
 -- name: held_tokens
-SELECT json_group_array(json_array(id, fence)) FROM held WHERE worker = ?
+SELECT json_group_array(json_array(id, fence)) FROM windlass_held WHERE worker = ?
 
 -- name: worker_state
-SELECT taken, lease, since, hold FROM workers WHERE id = ?
+SELECT taken, lease, since, hold FROM windlass_workers WHERE id = ?
 
 -- name: worker_beat
-INSERT INTO workers (id, supervisor, host, pid, state, slots, busy, queues, tasks, started, since, beat, lease, hold)
+INSERT INTO windlass_workers (id, supervisor, host, pid, state, slots, busy, queues, tasks, started, since, beat, lease, hold)
 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?10, ?10, ?10 + ?11, ?11)
 ON CONFLICT (id) DO UPDATE SET
     supervisor = ?2, host = ?3, pid = ?4, state = ?5, slots = ?6, busy = ?7, queues = ?8, tasks = ?9,
@@ -185,22 +185,22 @@ ON CONFLICT (id) DO UPDATE SET
 WHERE NOT taken
 
 -- name: cancelling_of
-SELECT id FROM held WHERE worker = ? AND cancelling
+SELECT id FROM windlass_held WHERE worker = ? AND cancelling
 
 -- name: worker_take
-UPDATE workers SET taken = 1, state = 'taken' WHERE id = ?
+UPDATE windlass_workers SET taken = 1, state = 'taken' WHERE id = ?
 
 -- name: held_refence
-UPDATE held SET fence = max(fence + 1, ?) WHERE worker = ?
+UPDATE windlass_held SET fence = max(fence + 1, ?) WHERE worker = ?
 
 -- name: workers_lapsed
-SELECT w.id FROM workers w, workers r
+SELECT w.id FROM windlass_workers w, windlass_workers r
 WHERE r.id = ?1 AND NOT r.taken AND r.lease >= ?2 AND r.since + r.hold <= ?2 AND NOT w.taken AND w.lease < ?2
 
 -- name: workers_list
 SELECT json_group_array(json_array(id, supervisor, host, pid, state, slots, busy, json(queues), json(tasks), started,
                                    beat, lease, json(iif(taken, 'true', 'false'))))
-FROM workers WHERE NOT taken
+FROM windlass_workers WHERE NOT taken
 
 -- --- reading --------------------------------------------------------------------------------------------------
 
@@ -216,8 +216,8 @@ json_array(j.id, j.task, j.version, j.tenant, j.queue, {state}, coalesce(e.reaso
            json(iif(e.state = 'completed' AND e.result IS NULL, 'true', 'false')), iif(e.seq IS NULL, j.error, e.error), p.body)
 
 -- fragment: located
-jobs j LEFT JOIN ended e ON e.seq = j.seq LEFT JOIN held h ON h.id = j.id LEFT JOIN waiting w ON w.seq = j.seq
-LEFT JOIN progress p ON p.seq = j.seq
+windlass_jobs j LEFT JOIN windlass_ended e ON e.seq = j.seq LEFT JOIN windlass_held h ON h.id = j.id LEFT JOIN windlass_waiting w ON w.seq = j.seq
+LEFT JOIN windlass_progress p ON p.seq = j.seq
 
 -- name: jobs_by_id
 SELECT {job} FROM json_each(?) v CROSS JOIN {located} WHERE j.id = v.value
@@ -227,18 +227,18 @@ SELECT j.id, j.seq, {state}, j.fence, j.lane, j.queue, j.rank, j.meta
 FROM json_each(?) v CROSS JOIN {located} WHERE j.id = v.value
 
 -- name: seq_of
-SELECT seq FROM jobs WHERE id = ?
+SELECT seq FROM windlass_jobs WHERE id = ?
 
 -- name: attempts_of
 SELECT json_array(number, fence, worker, started, ended, outcome, reason, error) FROM (
-    SELECT number, fence, worker, started, ended, outcome, reason, error FROM attempts WHERE seq = ?1
+    SELECT number, fence, worker, started, ended, outcome, reason, error FROM windlass_attempts WHERE seq = ?1
     UNION ALL
-    SELECT number, fence, worker, started, finished, outcome, reason, error FROM ended
+    SELECT number, fence, worker, started, finished, outcome, reason, error FROM windlass_ended
     WHERE seq = ?1 AND outcome IS NOT NULL)
 ORDER BY fence
 
 -- name: logs_of
-SELECT json_array(at, level, message) FROM logs WHERE seq = ? AND line >= ? ORDER BY line
+SELECT json_array(at, level, message) FROM windlass_logs WHERE seq = ? AND line >= ? ORDER BY line
 
 -- fragment: matches
 (?1 IS NULL OR j.queue = ?1) AND (?2 IS NULL OR j.task = ?2) AND (?3 IS NULL OR j.created >= ?3)
@@ -253,162 +253,162 @@ ORDER BY j.seq DESC LIMIT ?11
 SELECT j.seq, {job} FROM {located} WHERE {matches}
 
 -- name: search_ready
-SELECT j.seq, {job} FROM {located} WHERE j.seq IN (SELECT seq FROM ready) AND {matches}
+SELECT j.seq, {job} FROM {located} WHERE j.seq IN (SELECT seq FROM windlass_ready) AND {matches}
 
 -- name: search_waiting
-SELECT j.seq, {job} FROM {located} WHERE j.seq IN (SELECT seq FROM waiting) AND {matches}
+SELECT j.seq, {job} FROM {located} WHERE j.seq IN (SELECT seq FROM windlass_waiting) AND {matches}
 
 -- name: search_held
-SELECT j.seq, {job} FROM {located} WHERE j.seq IN (SELECT seq FROM held) AND {matches}
+SELECT j.seq, {job} FROM {located} WHERE j.seq IN (SELECT seq FROM windlass_held) AND {matches}
 
 -- name: search_unhappy
-SELECT j.seq, {job} FROM {located} WHERE j.seq IN (SELECT seq FROM ended WHERE state <> 'completed') AND {matches}
+SELECT j.seq, {job} FROM {located} WHERE j.seq IN (SELECT seq FROM windlass_ended WHERE state <> 'completed') AND {matches}
 
 -- name: stats_ended
-SELECT state, count(*) FROM ended GROUP BY state
+SELECT state, count(*) FROM windlass_ended GROUP BY state
 
 -- name: stats_unhappy
-SELECT state, count(*) FROM ended WHERE state <> 'completed' GROUP BY state
+SELECT state, count(*) FROM windlass_ended WHERE state <> 'completed' GROUP BY state
 
 -- name: stats_ended_capped
-SELECT count(*) FROM (SELECT 1 FROM ended LIMIT ?)
+SELECT count(*) FROM (SELECT 1 FROM windlass_ended LIMIT ?)
 
 -- name: stats_waiting
-SELECT w.state, j.queue, count(*) FROM (SELECT seq, state FROM waiting LIMIT ?) w JOIN jobs j ON j.seq = w.seq GROUP BY 1, 2
+SELECT w.state, j.queue, count(*) FROM (SELECT seq, state FROM windlass_waiting LIMIT ?) w JOIN windlass_jobs j ON j.seq = w.seq GROUP BY 1, 2
 
 -- name: stats_held
-SELECT j.queue, count(*) FROM held h JOIN jobs j ON j.seq = h.seq GROUP BY 1
+SELECT j.queue, count(*) FROM windlass_held h JOIN windlass_jobs j ON j.seq = h.seq GROUP BY 1
 
 -- name: ready_queues
 WITH RECURSIVE q (queue) AS (
-    SELECT min(queue) FROM ready WHERE lane = ?1
+    SELECT min(queue) FROM windlass_ready WHERE lane = ?1
     UNION ALL
-    SELECT (SELECT min(queue) FROM ready WHERE lane = ?1 AND queue > q.queue) FROM q WHERE q.queue IS NOT NULL)
+    SELECT (SELECT min(queue) FROM windlass_ready WHERE lane = ?1 AND queue > q.queue) FROM q WHERE q.queue IS NOT NULL)
 SELECT queue FROM q WHERE queue IS NOT NULL
 
 -- name: stats_ready
-SELECT count(*) FROM (SELECT 1 FROM ready WHERE lane = ? AND queue = ? LIMIT ?)
+SELECT count(*) FROM (SELECT 1 FROM windlass_ready WHERE lane = ? AND queue = ? LIMIT ?)
 
 -- name: ready_head
-SELECT j.due FROM ready r JOIN jobs j ON j.seq = r.seq WHERE r.lane = ? AND r.queue = ? ORDER BY r.rank, r.seq LIMIT 1
+SELECT j.due FROM windlass_ready r JOIN windlass_jobs j ON j.seq = r.seq WHERE r.lane = ? AND r.queue = ? ORDER BY r.rank, r.seq LIMIT 1
 
 -- name: ready_ahead
-SELECT count(*) FROM (SELECT 1 FROM ready WHERE lane = ?1 AND queue = ?2 AND (rank, seq) < (?3, ?4) LIMIT 10000)
+SELECT count(*) FROM (SELECT 1 FROM windlass_ready WHERE lane = ?1 AND queue = ?2 AND (rank, seq) < (?3, ?4) LIMIT 10000)
 
 -- --- operator -------------------------------------------------------------------------------------------------
 
 -- name: ready_remove
-DELETE FROM ready WHERE lane = ? AND queue = ? AND rank = ? AND seq = ?
+DELETE FROM windlass_ready WHERE lane = ? AND queue = ? AND rank = ? AND seq = ?
 
 -- name: waiting_remove
-DELETE FROM waiting WHERE seq = ?
+DELETE FROM windlass_waiting WHERE seq = ?
 
 -- name: held_cancel
-UPDATE held SET cancelling = 1 WHERE id = ?
+UPDATE windlass_held SET cancelling = 1 WHERE id = ?
 
 -- name: attempt_from_ended
-INSERT OR IGNORE INTO attempts (seq, fence, number, worker, started, ended, outcome, reason, error)
-SELECT seq, fence, number, worker, started, finished, outcome, reason, error FROM ended WHERE seq = ? AND outcome IS NOT NULL
+INSERT OR IGNORE INTO windlass_attempts (seq, fence, number, worker, started, ended, outcome, reason, error)
+SELECT seq, fence, number, worker, started, finished, outcome, reason, error FROM windlass_ended WHERE seq = ? AND outcome IS NOT NULL
 
 -- name: ids_known
-SELECT id FROM jobs WHERE id IN (SELECT value FROM json_each(?))
+SELECT id FROM windlass_jobs WHERE id IN (SELECT value FROM json_each(?))
 
 -- name: job_revive
-UPDATE jobs SET attempt = 0, crashes = 0, losses = 0, lane = 0, fence = ?, due = ?, rank = ?2 - head_start, error = NULL,
+UPDATE windlass_jobs SET attempt = 0, crashes = 0, losses = 0, lane = 0, fence = ?, due = ?, rank = ?2 - head_start, error = NULL,
                 expires = NULL
 WHERE seq = ?3
 
 -- name: job_due_now
-UPDATE jobs SET due = ?1, rank = ?1 - head_start WHERE seq = ?2
+UPDATE windlass_jobs SET due = ?1, rank = ?1 - head_start WHERE seq = ?2
 
 -- name: ended_fence
-SELECT fence FROM ended WHERE seq = ?
+SELECT fence FROM windlass_ended WHERE seq = ?
 
 -- name: ended_remove
-DELETE FROM ended WHERE seq = ?
+DELETE FROM windlass_ended WHERE seq = ?
 
 -- name: job_edit
-UPDATE jobs SET payload = ? WHERE seq = ?
+UPDATE windlass_jobs SET payload = ? WHERE seq = ?
 
 -- name: keys_outlive
-UPDATE keys SET free_at = (SELECT finished FROM ended WHERE ended.seq = keys.seq) + ?1
+UPDATE windlass_keys SET free_at = (SELECT finished FROM windlass_ended WHERE windlass_ended.seq = windlass_keys.seq) + ?1
 WHERE seq = ?2 AND free_at IS NULL
 
 -- name: keys_drop_of
-DELETE FROM keys WHERE seq = ?
+DELETE FROM windlass_keys WHERE seq = ?
 
 -- name: drop_ended
-DELETE FROM ended WHERE seq = ?
+DELETE FROM windlass_ended WHERE seq = ?
 
 -- name: drop_attempts
-DELETE FROM attempts WHERE seq = ?
+DELETE FROM windlass_attempts WHERE seq = ?
 
 -- name: drop_once
-DELETE FROM once WHERE seq = ?
+DELETE FROM windlass_once WHERE seq = ?
 
 -- name: drop_progress
-DELETE FROM progress WHERE seq = ?
+DELETE FROM windlass_progress WHERE seq = ?
 
 -- name: drop_logs
-DELETE FROM logs WHERE seq = ?
+DELETE FROM windlass_logs WHERE seq = ?
 
 -- name: drop_job
-DELETE FROM jobs WHERE seq = ?
+DELETE FROM windlass_jobs WHERE seq = ?
 
 -- --- prune ----------------------------------------------------------------------------------------------------
 
 -- name: mark_get
-SELECT value FROM marks WHERE name = ?
+SELECT value FROM windlass_marks WHERE name = ?
 
 -- name: mark_put
-INSERT OR REPLACE INTO marks (name, value) VALUES (?, ?)
+INSERT OR REPLACE INTO windlass_marks (name, value) VALUES (?, ?)
 
 -- name: prune_slice
-SELECT seq, state, finished, result IS NOT NULL, result_until FROM ended WHERE seq > ? ORDER BY seq LIMIT ?
+SELECT seq, state, finished, result IS NOT NULL, result_until FROM windlass_ended WHERE seq > ? ORDER BY seq LIMIT ?
 
 -- name: result_drop
-UPDATE ended SET result = NULL WHERE seq = ?
+UPDATE windlass_ended SET result = NULL WHERE seq = ?
 
 -- name: keys_prune
-DELETE FROM keys WHERE free_at <= ?
+DELETE FROM windlass_keys WHERE free_at <= ?
 
 -- name: workers_prune
-DELETE FROM workers WHERE (taken OR lease < ?2) AND beat < ?1 AND id NOT IN (SELECT worker FROM held)
+DELETE FROM windlass_workers WHERE (taken OR lease < ?2) AND beat < ?1 AND id NOT IN (SELECT worker FROM windlass_held)
 
 -- --- queues, cluster ------------------------------------------------------------------------------------------
 
 -- name: queue_put
-INSERT OR REPLACE INTO queues (name, paused) VALUES (?, ?)
+INSERT OR REPLACE INTO windlass_queues (name, paused) VALUES (?, ?)
 
 -- name: queues_all
-SELECT name, paused FROM queues
+SELECT name, paused FROM windlass_queues
 
 -- name: lead_get
-SELECT holder, term, until FROM leads WHERE name = ?
+SELECT holder, term, until FROM windlass_leads WHERE name = ?
 
 -- name: lead_put
-INSERT OR REPLACE INTO leads (name, holder, term, until) VALUES (?, ?, ?, ?)
+INSERT OR REPLACE INTO windlass_leads (name, holder, term, until) VALUES (?, ?, ?, ?)
 
 -- name: lead_free
-UPDATE leads SET until = 0 WHERE name = ? AND holder = ?
+UPDATE windlass_leads SET until = 0 WHERE name = ? AND holder = ?
 
 -- --- audit ----------------------------------------------------------------------------------------------------
 
 -- name: audit_places
-SELECT j.id, (EXISTS (SELECT 1 FROM ready r WHERE r.lane = j.lane AND r.queue = j.queue AND r.rank = j.rank AND r.seq = j.seq))
-           + (EXISTS (SELECT 1 FROM waiting w WHERE w.seq = j.seq)) + (EXISTS (SELECT 1 FROM held h WHERE h.id = j.id))
-           + (EXISTS (SELECT 1 FROM ended e WHERE e.seq = j.seq)) AS places
-FROM jobs j WHERE places <> 1 LIMIT 100
+SELECT j.id, (EXISTS (SELECT 1 FROM windlass_ready r WHERE r.lane = j.lane AND r.queue = j.queue AND r.rank = j.rank AND r.seq = j.seq))
+           + (EXISTS (SELECT 1 FROM windlass_waiting w WHERE w.seq = j.seq)) + (EXISTS (SELECT 1 FROM windlass_held h WHERE h.id = j.id))
+           + (EXISTS (SELECT 1 FROM windlass_ended e WHERE e.seq = j.seq)) AS places
+FROM windlass_jobs j WHERE places <> 1 LIMIT 100
 
 -- name: audit_orphans
-SELECT 'ready', seq FROM ready WHERE seq NOT IN (SELECT seq FROM jobs)
-UNION ALL SELECT 'ready twice', seq FROM ready GROUP BY seq HAVING count(*) > 1
-UNION ALL SELECT 'waiting', seq FROM waiting WHERE seq NOT IN (SELECT seq FROM jobs)
-UNION ALL SELECT 'held', seq FROM held WHERE seq NOT IN (SELECT seq FROM jobs)
-UNION ALL SELECT 'ended', seq FROM ended WHERE seq NOT IN (SELECT seq FROM jobs)
-UNION ALL SELECT 'attempts', seq FROM attempts WHERE seq NOT IN (SELECT seq FROM jobs)
-UNION ALL SELECT 'held by a taken worker', seq FROM held WHERE worker IN (SELECT id FROM workers WHERE taken)
-UNION ALL SELECT 'held by nobody', seq FROM held WHERE worker NOT IN (SELECT id FROM workers)
+SELECT 'ready', seq FROM windlass_ready WHERE seq NOT IN (SELECT seq FROM windlass_jobs)
+UNION ALL SELECT 'ready twice', seq FROM windlass_ready GROUP BY seq HAVING count(*) > 1
+UNION ALL SELECT 'waiting', seq FROM windlass_waiting WHERE seq NOT IN (SELECT seq FROM windlass_jobs)
+UNION ALL SELECT 'held', seq FROM windlass_held WHERE seq NOT IN (SELECT seq FROM windlass_jobs)
+UNION ALL SELECT 'ended', seq FROM windlass_ended WHERE seq NOT IN (SELECT seq FROM windlass_jobs)
+UNION ALL SELECT 'attempts', seq FROM windlass_attempts WHERE seq NOT IN (SELECT seq FROM windlass_jobs)
+UNION ALL SELECT 'held by a taken worker', seq FROM windlass_held WHERE worker IN (SELECT id FROM windlass_workers WHERE taken)
+UNION ALL SELECT 'held by nobody', seq FROM windlass_held WHERE worker NOT IN (SELECT id FROM windlass_workers)
 LIMIT 100
 
 -- name: integrity

@@ -2,7 +2,7 @@
 -- written at enqueue and touched again only by what is rare (a retry, an edit), so that a job that simply runs costs
 -- seven narrow b-tree writes and no claim ever walks past what is not claimable.
 
-CREATE TABLE jobs (
+CREATE TABLE windlass_jobs (
     seq        INTEGER PRIMARY KEY,
     id         TEXT    NOT NULL UNIQUE,
     tenant     TEXT    NOT NULL,
@@ -26,7 +26,7 @@ CREATE TABLE jobs (
 ) STRICT;
 
 -- lane 0 is everybody's, lane 1 holds suspects, which only a quarantine worker claims.
-CREATE TABLE ready (
+CREATE TABLE windlass_ready (
     lane  INTEGER NOT NULL,
     queue TEXT    NOT NULL,
     rank  INTEGER NOT NULL,
@@ -34,16 +34,16 @@ CREATE TABLE ready (
     PRIMARY KEY (lane, queue, rank, seq)
 ) STRICT, WITHOUT ROWID;
 
-CREATE TABLE waiting (
+CREATE TABLE windlass_waiting (
     seq    INTEGER PRIMARY KEY,
     due    INTEGER NOT NULL,
     state  TEXT    NOT NULL,
     reason TEXT
 ) STRICT;
-CREATE INDEX waiting_due ON waiting (due);
+CREATE INDEX windlass_waiting_due ON windlass_waiting (due);
 
 -- Keyed by id because a settle comes by id; a few hundred rows, so it needs no other index.
-CREATE TABLE held (
+CREATE TABLE windlass_held (
     id         TEXT    PRIMARY KEY,
     seq        INTEGER NOT NULL,
     worker     TEXT    NOT NULL,
@@ -55,7 +55,7 @@ CREATE TABLE held (
 ) STRICT, WITHOUT ROWID;
 
 -- The last attempt rides in this row: a job that succeeds at once writes no row of history.
-CREATE TABLE ended (
+CREATE TABLE windlass_ended (
     seq      INTEGER PRIMARY KEY,
     state    TEXT    NOT NULL,
     reason   TEXT,
@@ -70,9 +70,9 @@ CREATE TABLE ended (
     error    TEXT,
     result_until INTEGER
 ) STRICT;
-CREATE INDEX ended_unhappy ON ended (state, seq) WHERE state <> 'completed';
+CREATE INDEX windlass_ended_unhappy ON windlass_ended (state, seq) WHERE state <> 'completed';
 
-CREATE TABLE attempts (
+CREATE TABLE windlass_attempts (
     seq     INTEGER NOT NULL,
     fence   INTEGER NOT NULL,
     number  INTEGER NOT NULL,
@@ -85,13 +85,13 @@ CREATE TABLE attempts (
     PRIMARY KEY (seq, fence)
 ) STRICT, WITHOUT ROWID;
 
-CREATE TABLE expiring (
+CREATE TABLE windlass_expiring (
     expires INTEGER NOT NULL,
     seq     INTEGER NOT NULL,
     PRIMARY KEY (expires, seq)
 ) STRICT, WITHOUT ROWID;
 
-CREATE TABLE keys (
+CREATE TABLE windlass_keys (
     tenant  TEXT    NOT NULL,
     task    TEXT    NOT NULL,
     key     TEXT    NOT NULL,
@@ -101,22 +101,22 @@ CREATE TABLE keys (
     free_at INTEGER,
     PRIMARY KEY (tenant, task, key)
 ) STRICT, WITHOUT ROWID;
-CREATE INDEX keys_seq ON keys (seq);
-CREATE INDEX keys_free ON keys (free_at) WHERE free_at IS NOT NULL;
+CREATE INDEX windlass_keys_seq ON windlass_keys (seq);
+CREATE INDEX windlass_keys_free ON windlass_keys (free_at) WHERE free_at IS NOT NULL;
 
-CREATE TABLE once (
+CREATE TABLE windlass_once (
     seq   INTEGER NOT NULL,
     name  TEXT    NOT NULL,
     value TEXT    NOT NULL,
     PRIMARY KEY (seq, name)
 ) STRICT, WITHOUT ROWID;
 
-CREATE TABLE progress (
+CREATE TABLE windlass_progress (
     seq  INTEGER PRIMARY KEY,
     body TEXT    NOT NULL
 ) STRICT;
 
-CREATE TABLE logs (
+CREATE TABLE windlass_logs (
     seq     INTEGER NOT NULL,
     line    INTEGER NOT NULL,
     at      INTEGER NOT NULL,
@@ -125,7 +125,7 @@ CREATE TABLE logs (
     PRIMARY KEY (seq, line)
 ) STRICT, WITHOUT ROWID;
 
-CREATE TABLE workers (
+CREATE TABLE windlass_workers (
     id         TEXT    PRIMARY KEY,
     supervisor TEXT    NOT NULL,
     host       TEXT    NOT NULL,
@@ -144,19 +144,19 @@ CREATE TABLE workers (
     closed_seq INTEGER NOT NULL DEFAULT 0
 ) STRICT, WITHOUT ROWID;
 
-CREATE TABLE queues (
+CREATE TABLE windlass_queues (
     name   TEXT    PRIMARY KEY,
     paused INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 
-CREATE TABLE leads (
+CREATE TABLE windlass_leads (
     name   TEXT    PRIMARY KEY,
     holder TEXT    NOT NULL,
     term   INTEGER NOT NULL,
     until  INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 
-CREATE TABLE marks (
+CREATE TABLE windlass_marks (
     name  TEXT    PRIMARY KEY,
     value INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
