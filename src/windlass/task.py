@@ -124,11 +124,11 @@ class Task(Generic[P, R]):
         """
         return type(self)(self._app, self._declaration, self._terms.having(options))
 
-    def call(self, *args: P.args, **kwargs: P.kwargs) -> Call:
+    def call(self, /, *args: P.args, **kwargs: P.kwargs) -> Call:
         """The arguments of one call, for `enqueue_many`."""
         return Call(args, kwargs)
 
-    def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
+    def enqueue(self, /, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
         """Store one job and return a handle to it. When this returns, the job is committed.
 
         Raises PayloadInvalid or PayloadTooLarge for arguments that do not fit; IdempotencyConflict; and within
@@ -138,7 +138,7 @@ class Task(Generic[P, R]):
         (answer,) = self._app.engine.submit((job,))
         return Job(self._app, answer.id, created=answer.inserted)
 
-    async def aenqueue(self, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
+    async def aenqueue(self, /, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
         """`enqueue` for an event loop."""
         job = self.new_job(args, kwargs, current_run.get())
         (answer,) = await self._app.engine.asubmit((job,))
@@ -239,7 +239,7 @@ class Task(Generic[P, R]):
 class SyncTask(Task[P, R]):
     """A task whose function is a plain `def`."""
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run the function, here and now."""
         return cast(R, self._declared().call(args, kwargs))
 
@@ -247,7 +247,7 @@ class SyncTask(Task[P, R]):
 class AsyncTask(Task[P, R]):
     """A task whose function is an `async def`."""
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
         """Make the function's coroutine, to be awaited as any."""
         return cast("Coroutine[Any, Any, R]", self._declared().call(args, kwargs))
 
