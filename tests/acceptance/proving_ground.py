@@ -9,9 +9,10 @@ import resource
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
 
 from tests.acceptance import ledger
-from windlass import Context, Windlass
+from windlass import Context, Discard, Snooze, Windlass, provided
 
 LEDGER = os.environ["LEDGER"]
 
@@ -67,6 +68,59 @@ def with_child(ctx: Context, path: str, seconds: float) -> None:
     note(ctx, "start", "busy" if os.path.exists(path) else "free")
     subprocess.run(["sh", "-c", f"touch {path}; sleep {seconds}; rm {path}"], check=True)
     note(ctx, "end")
+
+
+@app.task(executor="process")
+async def in_slot(ctx: Context, what: str) -> object:
+    """All that a Context can do, in a child process."""
+    note(ctx, "start")
+    match what:
+        case "report":
+            ctx.progress(1, 2, "half")
+            ctx.log("from the child", "warning")
+            kept = await ctx.aonce("pid", own_pid)
+            if ctx.attempt == 1:
+                raise RuntimeError("again")
+            return [kept, ctx.once("other", lambda: "first"), os.getpid()]
+        case "child":
+            return ctx.enqueue(good)
+        case "transaction" | "undone":
+            ctx.transaction().execute("CREATE TABLE IF NOT EXISTS mine (note TEXT)")
+            ctx.transaction().execute("INSERT INTO mine VALUES (?)", (what,))
+            if what == "undone":
+                raise Discard("not this one")
+            ctx.enqueue(good)
+            return "written"
+        case "unstorable":
+            return object()
+        case "resource":
+            return "see `shared`"
+        case "exit":
+            raise SystemExit(3)
+    raise Snooze("0.1s") if len([x for x in ledger.read_path(LEDGER) if x.job == ctx.id]) == 1 else Discard("enough")
+
+
+async def own_pid() -> int:
+    return os.getpid()
+
+
+class Shared:
+    """What a start hook provides."""
+
+    pid = 0
+
+
+@app.on_worker_start
+def make_shared() -> Iterator[Shared]:
+    made = Shared()
+    made.pid = os.getpid()
+    yield made
+    ledger.write(LEDGER, "hook ended", "")
+
+
+@app.task(executor="process")
+def with_resource(shared: Shared = provided()) -> list[int]:
+    return [shared.pid, os.getpid()]
 
 
 # --- poison ----------------------------------------------------------------------------------------------------------

@@ -28,6 +28,12 @@ SOON = Backoff(base="50ms", factor=1, jitter=0)
 LIMITED = Policy(max_attempts=2, timeout=0.3, grace=0.3, backoff=SOON)
 POLICIES = {"gil_hog": LIMITED, "gil_hog_process": LIMITED}
 PROGRAM = "import sys; from windlass.cli import main; sys.exit(main())"
+RELOADING = """
+import sys
+from windlass.runtime.supervisor import Supervisor
+from windlass.stores import open
+sys.exit(Supervisor(sys.argv[2], open, processes=1, reload=True).run())
+"""  # what `windlass dev` does, without its API
 
 
 def eventually(what: Callable[[], Any], patience: float = PATIENCE) -> Any:
@@ -108,12 +114,14 @@ class Rig:
             each.process.wait(PATIENCE)
         self.opened.close()
 
-    def supervise(self, *options: str, **environment: str) -> Supervised:
+    def supervise(
+        self, *options: str, target: str = str(HERE / "proving_ground.py"), reload: bool = False, **environment: str
+    ) -> Supervised:
         """Start a supervisor; its workers may not be there yet."""
         log = self.directory / f"log-{len(self.supervised)}"
         with log.open("wb") as file:
             process = subprocess.Popen(
-                [sys.executable, "-c", PROGRAM, "worker", str(HERE / "proving_ground.py"), *options],
+                [sys.executable, "-c", RELOADING if reload else PROGRAM, "worker", target, *options],
                 cwd=REPOSITORY,
                 env={**os.environ, **self.environment, **environment},
                 stdout=file,
@@ -144,6 +152,31 @@ class Rig:
         self.opened.shell.hint()
         self.acked += [answer.id for answer in answers]
         return [answer.id for answer in answers]
+
+    def sql(self, statement: str) -> list[tuple[Any, ...]]:
+        """Ask the file by the standard library's SQLite: in another process, as two libraries in one spoil each other's
+        locks."""
+        program = "import sqlite3, sys, json; print(json.dumps(sqlite3.connect(sys.argv[1]).execute(sys.argv[2]).fetchall()))"
+        path = self.directory / "jobs.db"
+        done = subprocess.run([sys.executable, "-c", program, path, statement], check=True, capture_output=True)
+        return [tuple(row) for row in msgspec.json.decode(done.stdout)]
+
+    @contextlib.contextmanager
+    def away(self) -> Iterator[None]:
+        """Nobody can write to the store meanwhile."""
+        program = """if True:
+            import sqlite3, sys
+            locking = sqlite3.connect(sys.argv[1], isolation_level=None, timeout=30)
+            locking.execute("BEGIN IMMEDIATE")
+            print("locked", flush=True)
+            sys.stdin.read()
+        """
+        command = [sys.executable, "-c", program, str(self.directory / "jobs.db")]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"locked\n"
+            yield
+            process.communicate()
 
     def job(self, job: str) -> Job:
         found = self.run(self.opened.store.fetch([job]))[0]

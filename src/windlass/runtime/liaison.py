@@ -17,8 +17,9 @@ from windlass.runtime.member import Identity, Member
 from windlass.runtime.messages import Ready
 from windlass.runtime.poller import Poller
 
-LAST_WORDS = 5.0
-"""Seconds that a closing supervisor gives the store to finish what it is at."""
+LAST_WORDS = 2.0
+"""Seconds that a stopping supervisor gives the store to take its workers' jobs back, and then to finish what it is at.
+What it does not take, the next supervisor gives it: the locks, or the leases, say that these workers are gone."""
 
 log = Log("supervisor")
 
@@ -123,7 +124,7 @@ class Liaison:
                 opened.shell.hint()
             then(answers[0])
 
-        keeper.submit(lambda: opened.shell.run(opened.store.reap([death])), taken)
+        keeper.submit(lambda: opened.shell.run(opened.store.reap([death]), timeout=LAST_WORDS), taken)
 
     # --- hearing -----------------------------------------------------------------------------------------------------
 

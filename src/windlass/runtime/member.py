@@ -8,6 +8,7 @@ process slots and orphans may not have) -> gone, once the store has taken its jo
 from __future__ import annotations
 
 import secrets
+import time
 from enum import StrEnum
 
 import msgspec
@@ -45,6 +46,7 @@ class Member:
         self.channel = channel
         self.table = table
         self.started = now
+        self.started_at = time.time_ns()
         self.quarantine = False
         self.id = ""
         """As the store knows it; empty until it is ready."""

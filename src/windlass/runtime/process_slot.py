@@ -275,8 +275,9 @@ def _commit(run: Run, outcome: Succeeded, open_store: Callable[[], Opened], work
     transition = decide(run.held, run.meta.policy, outcome, 0.0)
     try:
         run.complete_in_session(open_store().store.settle(worker_id, [transition]))
-    except StoreError as error:
-        return Failed(describe(error))
     except LeaseLost as error:
-        return Failed(describe(error), reason="lease_lost")
+        return Failed(describe(error), reason="lease_lost")  # refused by its fence, like everything else of this run
+    except Exception as error:
+        # Where it is not certain that nothing was committed, the settle of this failure is answered `already`.
+        return Failed(describe(error))
     return outcome

@@ -199,7 +199,7 @@ class Supervisor:
     def _ready(self, member: Member, ready: Ready) -> None:
         member.ready = ready
         if self._sources is not None:
-            self._sources.watch(ready.files)
+            self._sources.watch(ready.files, member.started_at)
         if not self._store.url:
             self._store.open(ready, self._have_store, self._no_store)
         elif ready.url != self._store.url:
@@ -217,7 +217,7 @@ class Supervisor:
         if message.detail:
             sys.stderr.write(message.detail)
         if self._sources is not None:
-            self._sources.watch(message.files)
+            self._sources.watch(message.files, member.started_at)
 
     def _no_store(self, problem: Exception) -> None:
         self._fail("the store cannot be used", problem=problem)
@@ -327,7 +327,7 @@ class Supervisor:
         self._store.exited(member)
         self._pool.kill_of(member)
         self._tell_exit(member)
-        if member.broken and not member.id and self._sources is not None:
+        if member.broken and not member.id and self._sources is not None and not member.explained:
             log.info("waiting for a source file to change")
             self._crew.held_back = True
         elif member.broken and not self._store.url:
