@@ -123,6 +123,22 @@ def with_resource(shared: Shared = provided()) -> list[int]:
     return [shared.pid, os.getpid()]
 
 
+@app.task
+def leave_orphan(ctx: Context) -> None:
+    subprocess.run(["sh", "-c", "sleep 0.2 & exit 0"], check=True)
+
+
+@app.task(exclusive=True)
+def only_one(ctx: Context, seconds: float) -> None:
+    """Shows every 10 ms that it runs."""
+    note(ctx, "start")
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        note(ctx, "alive")
+        time.sleep(0.01)
+    note(ctx, "end")
+
+
 # --- poison ----------------------------------------------------------------------------------------------------------
 
 

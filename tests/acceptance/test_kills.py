@@ -68,3 +68,18 @@ def test_what_a_job_had_started_is_gone_before_the_job_runs_again(tmp_path: Path
         eventually(lambda: r.job(job).state is State.COMPLETED)
         assert supervisor.stop() == 0
         assert r.violations() == []
+
+
+def test_orphans_of_jobs_are_waited_for(tmp_path: Path) -> None:
+    """As process 1 of a container, nobody else would."""
+    with rig(tmp_path) as r:
+        supervisor = r.supervise("--processes", "1")
+        jobs = r.enqueue("leave_orphan", *[()] * 5)
+        eventually(lambda: all(r.job(job).state is State.COMPLETED for job in jobs))
+
+        def below() -> list[bytes]:
+            return [Path(f"/proc/{pid}/cmdline").read_bytes() for pid in tree(supervisor.pid)[1:]]
+
+        assert any(b"sleep" in line for line in below())  # adopted
+        eventually(lambda: all(b"windlass" in line for line in below()), 3.0)  # a zombie has no command line
+        assert supervisor.stop() == 0

@@ -76,6 +76,8 @@ def serve(channel: Channel[ToWorker], table: SlotTable, target: dict[str, object
                 table.turned = now_ns()
                 if target.get("orphan"):
                     subprocess.Popen(["sleep", str(target["orphan"])])
+                if target.get("nonsense"):
+                    channel.sock.send(b'{"type":"explode"}\n')
                 if target.get("needs_slot"):
                     channel.send(NeedSlot())
                 channel.send(Want(True))

@@ -7,6 +7,8 @@ import signal
 import time
 from pathlib import Path
 
+import pytest
+
 from tests.runtime.harness import Session, eventually, new_job
 from windlass.core.job import State
 from windlass.runtime import lockfile
@@ -240,3 +242,62 @@ def test_a_process_slot_is_handed_over_and_killed_alone() -> None:
         assert member.alive
 
     assert Session(processes=1, needs_slot=True).run(driver) == 0
+
+
+# --- workers that no longer answer -----------------------------------------------------------------------------------
+
+
+def test_a_worker_that_does_not_turn_is_asked_for_its_stacks_and_left_alone() -> None:
+    """A long computation is no crime."""
+
+    def driver(s: Session) -> None:
+        [member] = s.running(1)
+        [job] = s.claimed(member)
+        member.table.begin(0, job.id, job.fence)
+        member.table.turned = now_ns() - 3600 * 10**9
+        eventually(lambda: member.stalled)
+        time.sleep(0.6)
+        assert member.alive
+        member.table.turned = now_ns()
+        eventually(lambda: not member.stalled)
+
+    assert Session(processes=1).run(driver) == 0
+
+
+@pytest.mark.parametrize("unsettled", [False, True])
+def test_it_is_killed_if_that_was_asked_for_or_if_finished_work_stays_in_it(unsettled: bool) -> None:
+    def driver(s: Session) -> None:
+        [member] = s.running(1)
+        [job] = s.claimed(member)
+        member.table.begin(0, job.id, job.fence)
+        member.table.turned = now_ns() - 8 * 10**9
+        if unsettled:
+            member.table.unsettled_since = now_ns() - 8 * 10**9
+        eventually(lambda: not member.alive)
+        eventually(lambda: s.job(job).suspect)
+
+    limits = {"hold": 3.0} if unsettled else {"stall_timeout": 7.0}
+    assert Session(processes=1, **limits).run(driver) == 0
+
+
+def test_after_a_pause_of_its_own_the_supervisor_judges_nobody_at_once() -> None:
+    """The whole tree was stopped (a laptop's lid, SIGSTOP): everybody gets a moment to turn first."""
+
+    def driver(s: Session) -> None:
+        [member] = s.running(1)
+        s.supervisor._limits._looked -= 3600 * 10**9
+        member.table.turned = now_ns() - 3600 * 10**9
+        time.sleep(1.2)
+        assert member.alive
+        assert not member.stalled
+        member.table.turned = now_ns()
+
+    assert Session(processes=1, stall_timeout=7.0).run(driver) == 0
+
+
+def test_a_worker_that_talks_nonsense_is_replaced() -> None:
+    def driver(s: Session) -> None:
+        [member] = s.running(1)
+        eventually(lambda: not member.alive)
+
+    assert Session(processes=1, nonsense=True).run(driver) == 0

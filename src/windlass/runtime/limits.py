@@ -29,7 +29,8 @@ STALL_DUMP = 5.0
 UNSETTLED_HOLDS = 2.0
 PAUSED = 2.0
 LEASE_MARGIN = 0.15
-"""Share of the hold by which an exclusive job is dead before its lease can end."""
+LEASE_MARGIN_LEAST = 2 * EVERY
+"""Share of the hold, and seconds, by which an exclusive job is dead before its lease can end."""
 
 log = Log("limits")
 
@@ -48,6 +49,9 @@ class Limits:
 
     def look(self, members: list[Member]) -> None:
         """Look at every member once."""
+        running = [member for member in members if member.phase in {Phase.RUNNING, Phase.LEAVING}]
+        for member in running:
+            self._exclusive(member)
         now = now_ns()
         if now - self._looked > PAUSED * 1e9:
             # The supervisor itself was stopped, and so perhaps was everybody: let them turn once before judging.
@@ -57,19 +61,20 @@ class Limits:
             return
         for gone in set(self._overdue) - set(members):
             del self._overdue[gone]
-        for member in members:
-            if member.phase in {Phase.RUNNING, Phase.LEAVING}:
-                entries = member.table.executing()
-                self._exclusive(member, entries)
-                self._hard(member, entries)
-                self._stall(member, entries)
+        for member in running:
+            entries = member.table.executing()
+            self._hard(member, entries)
+            self._stall(member, entries)
 
-    def _exclusive(self, member: Member, entries: list[Entry]) -> None:
+    def _exclusive(self, member: Member) -> None:
+        """I5: dead before another host could run it, counted from before the last renewal was sent."""
         assert member.ready is not None
-        if lease_clock() > member.renewed + member.ready.hold * (1 - LEASE_MARGIN):
-            for entry in entries:
-                if entry.exclusive and entry.pid:
-                    self._pool.kill(member, entry.pid, "lease_lost")
+        hold = member.ready.hold
+        if lease_clock() < member.renewed + hold - max(hold * LEASE_MARGIN, LEASE_MARGIN_LEAST):
+            return
+        for entry in member.table.executing():
+            if entry.exclusive and entry.pid:
+                self._pool.kill(member, entry.pid, "lease_lost")
 
     def _hard(self, member: Member, entries: list[Entry]) -> None:
         now = now_ns()

@@ -224,13 +224,21 @@ def serve(channel: Channel[ToSlot], registry: Registry, open_store: Callable[[],
                     case Adopt():
                         worker_id = message.worker_id
                         if message.lock:
-                            channel.take_fd()  # kept open for as long as this process lives: that is its whole use
+                            _keep(channel.take_fd())
                     case RunMessage(held=held):
-                        if resources is None:
-                            resources = runner.run(hooks.start())
-                        outcome = _run(runner, registry, open_store, channel, held, resources, worker_id)
+                        try:
+                            resources = runner.run(hooks.start()) if resources is None else resources
+                        except Exception as error:
+                            outcome: Outcome = Failed(describe(error), reason="start_hook")
+                        else:
+                            outcome = _run(runner, registry, open_store, channel, held, resources, worker_id)
                         channel.send(Ended(type(outcome).__name__, msgspec.Raw(_encode(outcome))))
         runner.run(hooks.stop())
+
+
+def _keep(lock_fd: int) -> None:
+    """Open for as long as this process lives, that is its whole use; but not in children that it forks."""
+    os.register_at_fork(after_in_child=lambda: os.close(lock_fd))
 
 
 def _run(

@@ -16,6 +16,7 @@ from windlass.runtime.messages import Channel, Slot, SlotGone, SlotReady
 from windlass.runtime.orphans import Orphans
 
 BOOT_RETRY = 1.0
+FAREWELL = 2.0
 
 log = Log("slots")
 
@@ -77,12 +78,20 @@ class SlotPool:
             process.kill(pid)
 
     def kill_of(self, member: Member) -> None:
-        """Kill every slot of a dead worker."""
+        """Kill every slot of a dead worker. One that left cleanly left them idle: they end by themselves, and get a
+        moment to let go of what their start hooks made."""
         self._waiting = deque(each for each in self._waiting if each is not member)
         for slot in self._slots.values():
             if slot.owner is member:
                 slot.reason = slot.reason or "its worker is gone"
-                process.kill(slot.pid)
+                if member.clean:
+                    self._loop.later(FAREWELL, lambda pid=slot.pid: self._late(pid))  # type: ignore[misc]
+                else:
+                    process.kill(slot.pid)
+
+    def _late(self, pid: int) -> None:
+        if pid in self._slots:
+            process.kill(pid)
 
     def left_of(self, member: Member) -> bool:
         """Whether a slot of `member`, or what one started, still lives."""
