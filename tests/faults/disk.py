@@ -30,6 +30,8 @@ class Disk:
         self._at = 0
         self._lasting = False
         self._kinds: tuple[str, ...] = ()
+        self.watch: Callable[[str], object] = lambda request: None
+        """Called before each request that counts, and after it."""
 
     def arm(self, act: str, at: int, *, lasting: bool = False, reads: bool = False) -> None:
         """From now on count, and at the `at`-th request (and ever after, if `lasting`) act.
@@ -52,8 +54,11 @@ class Disk:
             return perform()
         self.log.append(f"{kind} {file}")
         number = len(self.log)
+        self.watch(f"before {self.log[-1]}")
         if not (number == self._at or (self._lasting and 0 < self._at < number)):
-            return perform()
+            code = perform()
+            self.watch(f"after {self.log[-1]}")
+            return code
         if self._act == "full" and kind != "write":
             return perform()
         self.struck += 1

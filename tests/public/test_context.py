@@ -136,6 +136,8 @@ def test_a_transaction_elsewhere_is_not_joined(run: HandRun, app: Windlass, make
 
 
 class Recorder:
+    in_transaction = True
+
     def __init__(self) -> None:
         self.said: list[Any] = []
 
@@ -160,6 +162,9 @@ def test_the_end_of_the_transaction_is_the_workers() -> None:
             transaction.execute(sql)
         with pytest.raises(WindlassError):
             transaction.executemany(sql, [])
+    connection.in_transaction = False
+    with pytest.raises(WindlassError, match="^the transaction has ended"):
+        transaction.execute("INSERT INTO t VALUES (3)")
     assert len(connection.said) == 5
     assert not hasattr(transaction, "commit") and not hasattr(transaction, "close")
 

@@ -72,6 +72,10 @@ class Run(Protocol):
         returned; it is rolled back if the handler raises. The same one when asked again."""
         ...
 
+    async def abegin_transaction(self) -> Any:
+        """As `begin_transaction`, without blocking the event loop."""
+        ...
+
 
 class Enqueueable(Protocol[P]):
     """What `Context.enqueue` needs of a task."""
@@ -194,9 +198,15 @@ class Context:
         job's completion, or not at all.
 
         Whatever is written through it happens exactly once. Keep it short: it holds SQLite's one write lock from here
-        to the end of the handler. Commit and rollback are the worker's; an exception rolls back.
+        to the end of the handler. Commit and rollback are the worker's; an exception rolls back. Raises StoreTimeout
+        if the lock could not be had in time; in an `async def`, `await ctx.atransaction()`.
         """
         return Transaction(self._attached("transaction").begin_transaction())
+
+    async def atransaction(self) -> Transaction:
+        """As `transaction`, for an `async def`: other jobs of the event loop go on while this one waits for the lock,
+        which one of them may hold."""
+        return Transaction(await self._attached("atransaction").abegin_transaction())
 
     def _attached(self, what: str) -> Run:
         if self._run is None:
@@ -222,12 +232,12 @@ class Transaction:
 
     def execute(self, sql: str, parameters: Any = ()) -> Any:
         """Run one statement and return its cursor."""
-        _refuse_end(sql)
+        self._check(sql)
         return self._connection.execute(sql, parameters)
 
     def executemany(self, sql: str, parameters: Any) -> Any:
         """Run one statement once per row of parameters."""
-        _refuse_end(sql)
+        self._check(sql)
         return self._connection.executemany(sql, parameters)
 
     def __enter__(self) -> Self:
@@ -236,10 +246,12 @@ class Transaction:
     def __exit__(self, *exception: object) -> None:
         """Nothing ends here: the transaction lasts until the job is settled."""
 
-
-def _refuse_end(sql: str) -> None:
-    if end := _END.match(sql):
-        raise WindlassError(f"{end[1].upper()} is the worker's: the transaction ends when the job is settled")
+    def _check(self, sql: str) -> None:
+        if end := _END.match(sql):
+            raise WindlassError(f"{end[1].upper()} is the worker's: the transaction ends when the job is settled")
+        if not self._connection.in_transaction:
+            # Written now, it would be committed at once and by itself, whatever becomes of the job.
+            raise WindlassError("the transaction has ended: a full disk or a clause OR ROLLBACK undid all of it")
 
 
 def _decoded(text: str | None) -> Any:

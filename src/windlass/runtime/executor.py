@@ -6,18 +6,19 @@ It never waits for the store: outcomes go to the worker's settler through `done`
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from windlass.core.errors import LeaseLost, StoreError, WindlassError
+from windlass.core.errors import LeaseLost, WindlassError
 from windlass.core.job import Cancelled, ErrorInfo, Failed, Held, Outcome, Released, Succeeded
 from windlass.core.machine import decide
 from windlass.runtime.context import Context, current_run
 from windlass.runtime.process_slot import NoSlot
 from windlass.runtime.registry import Mode, Registry
-from windlass.runtime.run import Run
+from windlass.runtime.run import Run, aside
 from windlass.runtime.slots import now_ns
 from windlass.runtime.threads import Call, Threads
 from windlass.runtime.timers import Timers
@@ -123,9 +124,17 @@ class Executor:
             outcome = failure(run.taskdef, error)
         except (SystemExit, KeyboardInterrupt) as error:  # a handler may give up, not the worker with it
             outcome = Failed(describe(error))
-        kept = outcome if run.session is None else self._commit(run, outcome)
+        kept = outcome if run.session is None else await self._commit_aside(run, outcome)
         if kept is not None:
             self._end(run, kept)
+
+    async def _commit_aside(self, run: Run, outcome: Outcome) -> Outcome | None:
+        """`_commit` in a thread, as it may wait for the disk, or for readers; too late to be cancelled."""
+        committing = aside(self._loop, lambda: self._commit(run, outcome))
+        while not committing.done():
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.shield(committing)
+        return committing.result()
 
     def _success(self, run: Run, value: Any) -> Outcome:
         if value is None and not run.children:
@@ -145,8 +154,9 @@ class Executor:
             run.complete_in_session(self._opened.store.settle(self._worker_id, [transition]))
         except LeaseLost:
             log.warning("taken over before its transaction ended; nothing was kept", extra={"job": run.held.id})
-        except StoreError as error:
-            # Not committed, so the job failed like any other; its own writes are gone with it.
+        except Exception as error:
+            # Not committed, so the job failed like any other, and its own writes are gone with it; where that is not
+            # certain, the settle of this failure finds the receipt and is answered `already`.
             return Failed(describe(error))
         self._loop.call_soon_threadsafe(self._committed, run)
         return None

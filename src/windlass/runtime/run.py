@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from weakref import WeakKeyDictionary
 
 import msgspec
 
-from windlass.core.errors import LeaseLost
+from windlass.core.errors import CapabilityMissing, LeaseLost, WindlassError
 from windlass.core.job import Held, LogLine, Meta, NewJob, Progress, Token
 from windlass.ports.plan import Plan
-from windlass.runtime.registry import TaskDef
+from windlass.runtime.registry import Mode, TaskDef
 
 if TYPE_CHECKING:
     import asyncio
 
     from windlass.ports.store import Opened
+
+T = TypeVar("T")
 
 _decode_meta = lru_cache(maxsize=1_024)(msgspec.json.Decoder(Meta).decode)
 """Most jobs of a task carry the same text, `{}` above all."""
@@ -128,13 +133,32 @@ class Run:
     def begin_transaction(self) -> Any:
         """Open the transaction that will also hold this job's completion; the same one every time."""
         if self.session is None:
-            opener = getattr(self._opened.shell, "session", None)
-            if opener is None or "transaction" not in self._opened.store.capabilities:
-                from windlass.core.errors import CapabilityMissing
-
-                raise CapabilityMissing("transaction: this store keeps no database that a handler could write to")
-            self.session = opener()
+            if self.taskdef.mode is Mode.ASYNC and _on_a_loop():
+                # Another job of this loop may hold the lock, and could not give it up while this one waits.
+                raise WindlassError("ctx.transaction would stop the event loop; write `await ctx.atransaction()`")
+            self.session = self._opener()()
         return self.session.connection
+
+    async def abegin_transaction(self) -> Any:
+        """As `begin_transaction`, waiting for the lock in a thread; one job of a loop at a time, as it is one lock."""
+        if self.session is None:
+            import asyncio
+
+            loop = asyncio.get_running_loop()
+            async with _turns.setdefault(loop, asyncio.Lock()):
+                opening = aside(loop, self._opener())
+                try:
+                    self.session = await asyncio.shield(opening)
+                except asyncio.CancelledError:
+                    opening.add_done_callback(_roll_back)
+                    raise
+        return self.session.connection
+
+    def _opener(self) -> Callable[[], Session]:
+        opener: Callable[[], Session] | None = getattr(self._opened.shell, "session", None)
+        if opener is None or "transaction" not in self._opened.store.capabilities:
+            raise CapabilityMissing("transaction: this store keeps no database that a handler could write to")
+        return opener
 
     def complete_in_session(self, settle: Plan[list[Any]]) -> None:
         """Settle inside the handler's own transaction and commit both, or raise LeaseLost with neither."""
@@ -155,6 +179,50 @@ class Run:
         session, self.session = self.session, None
         if session is not None:
             session.rollback()
+
+
+_turns: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDictionary()
+
+
+def aside(loop: asyncio.AbstractEventLoop, work: Callable[[], T]) -> asyncio.Future[T]:
+    """Run `work` in a thread of its own: in a pool full of jobs that wait for the store's lock, the commit that frees
+    it would come last."""
+    future: asyncio.Future[T] = loop.create_future()
+
+    def run() -> None:
+        answer, failure = None, None
+        try:
+            answer = work()
+        except BaseException as error:
+            failure = error
+        with suppress(RuntimeError):  # the loop was closed: the worker is gone, and its jobs are reaped
+            loop.call_soon_threadsafe(_tell, future, answer, failure)
+
+    threading.Thread(target=run, name="windlass-transaction", daemon=True).start()
+    return future
+
+
+def _tell(future: asyncio.Future[Any], answer: Any, failure: BaseException | None) -> None:
+    if failure is None:
+        future.set_result(answer)
+    else:
+        future.set_exception(failure)
+
+
+def _on_a_loop() -> bool:
+    import asyncio
+
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
+def _roll_back(opening: asyncio.Future[Session]) -> None:
+    """Nobody waits for this transaction any more, and it holds the store's lock."""
+    if not opening.cancelled() and opening.exception() is None:
+        opening.result().rollback()
 
 
 Report = Callable[[Run, Progress | LogLine], None]
