@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import itertools
 import os
 import resource
 import signal
 import subprocess
 import time
 from collections.abc import Iterator
+from typing import Any
 
 from tests.acceptance import ledger
 from windlass import Context, Discard, Snooze, Windlass, provided
@@ -190,24 +192,24 @@ def gil_hog_process(ctx: Context) -> None:
 # --- lost answers ----------------------------------------------------------------------------------------------------
 
 
-def lose_answers(share: float, seed: str) -> None:
-    """Let the store do what it is asked, and tell this worker nothing about it, now and then."""
-    import random
-
+def lose_answers(every: int) -> None:
+    """Let the store do what it is asked, and tell this worker nothing about it: of every so many claims that got jobs."""
     from windlass.core.errors import OutcomeUnknown
+    from windlass.ports.store import Claimed
     from windlass.stores.sqlite import shell
 
-    chance = random.Random(f"{seed}-{os.getpid()}")
-    run = shell.Shell.run
+    run, granting = shell.Shell.run, itertools.count(1)
 
-    def forgetful(self, plan, timeout=None):
+    def forgetful(self: Any, plan: Any, timeout: float | None = None) -> Any:
         answer = run(self, plan, timeout)
-        if "claim" in plan.name and chance.random() < share:
+        claimed = [each for each in answer if isinstance(each, Claimed)] if isinstance(answer, list) else []
+        if claimed and claimed[0].jobs and next(granting) % every == 0:
+            ledger.write(LEDGER, "lost", "", note=str(len(claimed[0].jobs)))
             raise OutcomeUnknown("the answer was lost (by the test)")
         return answer
 
-    shell.Shell.run = forgetful
+    shell.Shell.run = forgetful  # type: ignore[method-assign]
 
 
 if os.environ.get("LOSE_ANSWERS"):
-    lose_answers(0.3, os.environ["LOSE_ANSWERS"])
+    lose_answers(int(os.environ["LOSE_ANSWERS"]))

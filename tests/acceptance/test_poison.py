@@ -59,12 +59,12 @@ def test_a_process_slot_dies_alone(tmp_path: Path) -> None:
 def test_lost_claim_answers_lose_no_job(tmp_path: Path) -> None:
     """I1, I4: what was granted without anybody hearing of it is found again, and is not given twice."""
     with rig(tmp_path) as r:
-        seed = os.environ.get("WINDLASS_SEED", str(time.time_ns() % 1_000_000))
-        print(f"WINDLASS_SEED={seed}")
-        supervisor = r.supervise("--processes", "2", "--concurrency", "5", LOSE_ANSWERS=seed)
+        supervisor = r.supervise("--processes", "2", "--concurrency", "5", LOSE_ANSWERS="3")
+        eventually(lambda: len(r.workers()) == 2)
         for _ in range(50):
             r.enqueue("good", *[(0,)] * 10)
+            time.sleep(0.02)
         eventually(r.all_ended)
         assert supervisor.stop() == 0
-        assert "the answer was lost" in r.logs()
+        assert sum(int(line.note) for line in r.lines(what="lost")) > 20, "too few grants were lost to prove anything"
         assert r.violations(exactly_once=True) == []
