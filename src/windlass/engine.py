@@ -144,8 +144,20 @@ class Engine:
             return [Enqueued(job.id, True) for job in jobs]
         transaction = _transaction.get()
         if transaction is not None and transaction.open and transaction.engine is self:
-            return transaction.shell.run(storing(self.bare().store, jobs), self.settings.enqueue_timeout)
+            return self._join(transaction, jobs)
         return None
+
+    def _join(self, transaction: Transaction, jobs: Sequence[NewJob]) -> list[Enqueued]:
+        shell, store, timeout = transaction.shell, self.bare().store, self.settings.enqueue_timeout
+        if not self._migrated:
+            if transaction.begun:
+                # It may hold the store's lock, for which `opened` would wait in vain; what is made here is the caller's
+                # to undo, so only a schema that was there before is known to stay.
+                before = shell.run(store.version(), timeout)
+                self._migrated = before == shell.run(store.migrate(), timeout)
+            else:
+                self.opened(timeout)
+        return shell.run(storing(store, jobs), timeout)
 
     def _options(self) -> dict[str, Any]:
         sqlite = self.settings.url.startswith("sqlite")
@@ -183,9 +195,14 @@ class Transaction:
         assert self._shell is not None, "used outside its `with` block"
         return self._shell
 
+    @property
+    def begun(self) -> bool:
+        """Whether a transaction is open on the caller's connection."""
+        return bool(getattr(self._connection, "in_transaction", True))
+
     def __enter__(self) -> Self:
         """Raises CapabilityMissing where the connection cannot be joined."""
-        self._shell = self.engine.opened().own(self._connection)
+        self._shell = self.engine.bare().own(self._connection)
         self._token = _transaction.set(self)
         self.open = True
         return self
@@ -197,7 +214,7 @@ class Transaction:
         assert self._token is not None
         _transaction.reset(self._token)
         # Committed inside the block: workers may know at once. Committed later: their next look finds the jobs.
-        if kind is None and not getattr(self._connection, "in_transaction", True):
+        if kind is None and not self.begun:
             self.shell.hint()
 
 

@@ -133,7 +133,7 @@ class OpenedSqlite:
         driver = CallerDriver(connection)
         with driver.as_ours(self.shell.timeout):
             files = {row[1]: row[2] for row in driver.execute("PRAGMA database_list")}
-        if not files.get("main") or not os.path.exists(self.path) or not os.path.samefile(files["main"], self.path):
+        if not files.get("main") or not _same_file(files["main"], self.path):
             raise CapabilityMissing(
                 f"caller_transaction: the connection is to {files.get('main') or 'memory'}, the store is {self.path}"
             )
@@ -209,6 +209,13 @@ def _file_system(path: str) -> str:
         if real.startswith(place) and len(place) >= length:
             found, length = kind, len(place)
     return found
+
+
+def _same_file(one: str, other: str) -> bool:
+    try:
+        return os.path.samefile(one, other)
+    except OSError:  # not there yet: a connection makes its file when it first reads it
+        return os.path.realpath(one) == os.path.realpath(other)
 
 
 def _forked() -> None:

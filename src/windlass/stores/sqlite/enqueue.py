@@ -61,7 +61,8 @@ class Enqueueing:
         """Answer the jobs whose key is taken; of two with one key in the batch, the first takes it."""
         wanted = [(j.tenant, j.task, j.idempotency_key) for j in jobs if j.idempotency_key is not None]
         owners: dict[tuple[str, str, str | None], tuple[str, str]] = {}
-        for tenant, task, key, owner, digest, free_at, finished in (yield Statement("keys_find", (as_json(wanted),))):
+        for (found,) in (yield Statement("keys_find", (as_json(wanted),))):
+            tenant, task, key, owner, digest, free_at, finished = msgspec.json.decode(found)
             free = free_at if free_at is not None else None if finished is None else finished + KEY_KEEP
             if free is None or free > now:
                 owners[tenant, task, key] = (owner, digest)

@@ -36,8 +36,9 @@ INSERT INTO windlass_waiting (seq, due, state) SELECT seq, due, 'scheduled' FROM
 -- name: expiring_insert_new
 INSERT OR IGNORE INTO windlass_expiring (expires, seq) SELECT expires, seq FROM windlass_jobs WHERE seq > ? AND expires IS NOT NULL
 
+-- JSON, as a caller's own connection may convert columns by the type that they were declared with.
 -- name: keys_find
-SELECT k.tenant, k.task, k.key, k.id, k.digest, k.free_at, e.finished
+SELECT json_array(k.tenant, k.task, k.key, k.id, k.digest, k.free_at, e.finished)
 FROM json_each(?) v
 JOIN windlass_keys k ON k.tenant = v.value ->> 0 AND k.task = v.value ->> 1 AND k.key = v.value ->> 2
 LEFT JOIN windlass_ended e ON e.seq = k.seq
