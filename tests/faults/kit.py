@@ -107,12 +107,13 @@ class Ledger:
         """I1, I3: every acknowledged job is there, nothing is there twice or unasked, and the store is sound."""
         run, store = opened.shell.run, opened.store
         found = [*every_id(opened)]
+        stored = set(found)
         known = run(store.fetch(list(dict.fromkeys(self.acked))))
         return [
-            *(f"acknowledged and lost: {id}" for id in dict.fromkeys(self.acked) if id not in found),
+            *(f"acknowledged and lost: {id}" for id in dict.fromkeys(self.acked) if id not in stored),
             *(f"not to be fetched: {id}" for id, job in zip(dict.fromkeys(self.acked), known, strict=True) if job is None),
             *(f"there {count} times: {id}" for id, count in Counter(found).items() if count > 1),
-            *(f"nobody sent it: {id}" for id in set(found) - set(self.tried)),
+            *(f"nobody sent it: {id}" for id in stored - set(self.tried)),
             *(f"the store is not sound: {words}" for words in run(store.audit())),
         ]
 
