@@ -14,6 +14,8 @@ KIND_MOST = 512
 MESSAGE_MOST = 8 * 1024
 TRACE_MOST = 32 * 1024
 """Bytes kept of an exception's class name, message and traceback."""
+REASON_MOST = 512
+"""And of the reason that a handler gives for a retry, a snooze or a discard."""
 
 BUSY = (408, 425, 429, 500, 502, 503, 504)
 """HTTP answers that say "later": for these a Retry-After counts."""
@@ -28,11 +30,11 @@ def failure(taskdef: TaskDef, error: BaseException) -> Outcome:
         match error:
             case Retry():
                 after = None if error.delay is None else seconds(error.delay, "Retry.delay")
-                return Failed(describe(error), retry_after=after, reason=error.reason or "retry asked for")
+                return Failed(describe(error), retry_after=after, reason=_reason(error, "retry asked for"))
             case Snooze():
-                return Snoozed(seconds(error.delay, "Snooze.delay"), error.reason)
+                return Snoozed(seconds(error.delay, "Snooze.delay"), _reason(error, "snoozed"))
             case Discard():
-                return Discarded(error.reason, describe(error))
+                return Discarded(_reason(error, "discarded"), describe(error))
         permanent, after = classify(error, taskdef)
     except Exception as broken:  # a delay that is none, an exception that cannot even be asked what it is
         return Failed(describe(broken))
@@ -80,6 +82,11 @@ def describe(error: BaseException) -> ErrorInfo:
     kind = type(error)
     name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
     return ErrorInfo(_head(name, KIND_MOST), _head(_message(error), MESSAGE_MOST), _tail(_trace(error), TRACE_MOST))
+
+
+def _reason(error: Retry | Snooze | Discard, otherwise: str) -> str:
+    """What the handler gave as its reason, as text that every store keeps whole: a NUL ends a text for some."""
+    return _head(str(error.reason), REASON_MOST).replace("\0", "\\x00") or otherwise
 
 
 def _attribute(thing: Any, name: str) -> Any:

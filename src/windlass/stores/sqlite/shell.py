@@ -78,6 +78,11 @@ class Shell:
                 # the plan starts again from its beginning.
                 self._undo(driver)
                 pause(plan.name, deadline, RETRY_MOST)
+            except (UnicodeError, OverflowError) as error:
+                # Not to be had by way of an application, whose values were checked; to whoever called, a row like any
+                # other that the store refuses.
+                self._undo(driver)
+                raise StoreError(f"{plan.name}: a value that cannot be stored: {error}") from error
             except BaseException as error:
                 self._undo(driver, error)
                 raise
