@@ -56,6 +56,14 @@ def tree(pid: int) -> list[int]:
     return found
 
 
+def command(pid: int) -> bytes:
+    """The command line of a process; empty for a zombie, "windlass" for one that is gone, which is as good."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b"windlass"
+
+
 def _list(path: str) -> list[str]:
     try:
         return os.listdir(path)

@@ -7,7 +7,7 @@ import signal
 import time
 from pathlib import Path
 
-from tests.acceptance.rig import eventually, rig, tree
+from tests.acceptance.rig import command, eventually, rig, tree
 from windlass.core.job import State
 
 
@@ -78,7 +78,7 @@ def test_orphans_of_jobs_are_waited_for(tmp_path: Path) -> None:
         eventually(lambda: all(r.job(job).state is State.COMPLETED for job in jobs))
 
         def below() -> list[bytes]:
-            return [Path(f"/proc/{pid}/cmdline").read_bytes() for pid in tree(supervisor.pid)[1:]]
+            return [command(pid) for pid in tree(supervisor.pid)[1:]]
 
         assert any(b"sleep" in line for line in below())  # adopted
         eventually(lambda: all(b"windlass" in line for line in below()), 3.0)  # a zombie has no command line

@@ -15,7 +15,6 @@ from windlass.runtime import process
 from windlass.runtime.logs import Log
 from windlass.runtime.member import Member, Phase
 from windlass.runtime.messages import Stop
-from windlass.runtime.service import lease_clock
 from windlass.runtime.slot_pool import SlotPool
 from windlass.runtime.slots import Entry, now_ns
 
@@ -28,9 +27,6 @@ return would be settled."""
 STALL_DUMP = 5.0
 UNSETTLED_HOLDS = 2.0
 PAUSED = 2.0
-LEASE_MARGIN = 0.15
-LEASE_MARGIN_LEAST = 2 * EVERY
-"""Share of the hold, and seconds, by which an exclusive job is dead before its lease can end."""
 
 log = Log("limits")
 
@@ -68,11 +64,7 @@ class Limits:
 
     def _exclusive(self, member: Member) -> None:
         """I5: dead before another host could run it, counted from before the last renewal was sent."""
-        assert member.ready is not None
-        hold = member.ready.hold
-        if lease_clock() < member.renewed + hold - max(hold * LEASE_MARGIN, LEASE_MARGIN_LEAST):
-            return
-        for entry in member.table.executing():
+        for entry in member.table.executing() if not member.leased else ():
             if entry.exclusive and entry.pid:
                 self._pool.kill(member, entry.pid, "lease_lost")
 

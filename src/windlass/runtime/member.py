@@ -17,7 +17,12 @@ from windlass.ports.store import Death, WorkerReport
 from windlass.runtime import process
 from windlass.runtime.lockfile import WorkerLock
 from windlass.runtime.messages import Channel, Ready, ToSupervisor, Wake
+from windlass.runtime.service import lease_clock
 from windlass.runtime.slots import Entry, SlotTable
+
+LEASE_MARGIN, LEASE_MARGIN_LEAST = 0.15, 0.5
+"""Share of the hold, and seconds, by which an exclusive job is dead before its lease can end: a look at the limits and
+a kill take that long."""
 
 
 class Phase(StrEnum):
@@ -77,6 +82,15 @@ class Member:
     def idle(self) -> bool:
         """Whether it holds nothing."""
         return not (self.table.busy or self.table.held()[0] or self.table.executing())
+
+    @property
+    def leased(self) -> bool:
+        """Whether an exclusive job may run: its lease, counted from before the last renewal was sent, has a while to
+        go."""
+        assert self.ready is not None
+        hold = self.ready.hold
+        margin = min(max(hold * LEASE_MARGIN, LEASE_MARGIN_LEAST), hold / 3)
+        return lease_clock() < self.renewed + hold - margin
 
     @property
     def alive(self) -> bool:

@@ -60,7 +60,7 @@ class SlotPool:
         """Give `member` a slot as soon as one is warm."""
         self._waiting.append(member)
         self._fill()
-        self._hand_out()
+        self.hand_out()
 
     def done(self, member: Member, pid: int) -> None:
         """The worker has no more use for a slot of its own."""
@@ -151,14 +151,18 @@ class SlotPool:
         if messages:
             slot.ready = True
             self._loop.forget(slot.channel)  # what it says from now on is for its worker to hear
-            self._hand_out()
+            self.hand_out()
 
-    def _hand_out(self) -> None:
+    def hand_out(self) -> None:
+        """Give what is warm to those who wait; but to nobody who is cut off from the store, as what it runs may have
+        to be killed at once."""
         for slot in list(self._slots.values()):
-            if not self._waiting:
+            owner = next((member for member in self._waiting if member.leased), None)
+            if owner is None:
                 return
             if slot.ready and slot.owner is None:
-                slot.owner = self._waiting.popleft()
-                slot.owner.channel.send(Slot(slot.pid), fd=slot.channel.fileno())
+                self._waiting.remove(owner)
+                slot.owner = owner
+                owner.channel.send(Slot(slot.pid), fd=slot.channel.fileno())
                 slot.channel.close()
         self._fill()

@@ -258,6 +258,7 @@ class Supervisor:
             self._leaving(member, TAKEN_GRACE)
             return
         member.renewed = sent
+        self._pool.hand_out()
         if member.phase is Phase.REGISTERING:
             self._go(member)
         if answer.cancel:
