@@ -12,6 +12,8 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterable, Sequence
 
 TERMINAL_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -45,6 +47,15 @@ def die_with_parent(parent: int) -> None:
     _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(1)
+    if not LINUX:
+        threading.Thread(target=_watch_parent, args=(parent,), name="windlass-parent", daemon=True).start()
+
+
+def _watch_parent(parent: int) -> None:
+    """For systems without a parent-death signal; a C call that keeps the GIL outlives its parent until it returns."""
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def become_subreaper() -> None:
