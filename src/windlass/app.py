@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Coroutine, Mapping
 from functools import update_wrapper
-from typing import Any, Concatenate, ParamSpec, Self, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar, Unpack, overload
 
 from windlass import config
 from windlass.client import Arguments, AsyncClient, Client
@@ -21,6 +21,9 @@ from windlass.ports.store import Opened
 from windlass.runtime.context import Context
 from windlass.runtime.registry import Mode, Registry
 from windlass.task import AsyncTask, Decorator, SyncTask, Task, TaskOptions
+
+if TYPE_CHECKING:
+    from windlass.runtime.embedded import Embedded
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -221,6 +224,29 @@ class Windlass:
         the store cannot join it.
         """
         return Transaction(self.engine, connection)
+
+    def run_embedded(self, *, concurrency: int | None = None, queues: str | None = None) -> Embedded:
+        """Start a worker in a thread of this process, and return it once it may claim; its `stop(timeout)` ends it.
+
+        It runs `concurrency` jobs at a time from `queues` ("a,b:3"), by default as the settings say, and leaves tasks
+        with executor="process" to others. It cannot end a handler that does not end by itself: `windlass worker` can.
+        After a fork, call it again in the child. Raises ConfigError for a weight that is none, and StoreError.
+        """
+        from windlass.entry import served_queues
+        from windlass.runtime.embedded import Embedded
+        from windlass.runtime.embedded import Settings as EmbeddedSettings
+
+        served, strict = served_queues(queues, self.settings, self.registry)
+        settings = EmbeddedSettings(
+            hold=self.settings.hold,
+            concurrency=concurrency or self.settings.concurrency,
+            queues=tuple(served),
+            strict=strict,
+            rules=self.settings.prune_rules(),
+        )
+        embedded = Embedded(self.registry, lambda: self.opened, settings)
+        embedded.start()
+        return embedded
 
     # --- for the parts of Windlass --------------------------------------------------------------------------
 

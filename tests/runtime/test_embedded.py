@@ -222,3 +222,17 @@ def test_a_fork_while_it_runs_leaves_the_lock_with_the_parent(tmp_path: Path) ->
     os.waitpid(pid, 0)
     world.embedded.stop()
     world.opened.close()
+
+
+def test_an_application_starts_one_with_one_call(tmp_path: Path) -> None:
+    from windlass import Windlass
+
+    with Windlass(f"sqlite:///{tmp_path}/jobs.db", hold="600ms") as app:
+
+        @app.task
+        def double(n: int) -> int:
+            return 2 * n
+
+        worker = app.run_embedded(concurrency=2, queues="default:3")
+        assert double.enqueue(21).result(timeout=10) == 42
+        assert worker.stop()
