@@ -19,6 +19,7 @@ from tests.faults.kit import new_job, open_store, raw, typed, url_of
 from tests.faults.test_frozen_store import frozen
 from windlass import IdempotencyConflict, Windlass
 from windlass.core.errors import CapabilityMissing, StoreError, StoreFull, StoreTimeout, StoreUnavailable
+from windlass.stores.sqlite.driver_stdlib import CallerDriver
 
 JOURNALS = ("stdlib", "stdlib-wal")
 MODES: dict[str, dict[str, Any]] = {
@@ -412,3 +413,12 @@ def test_the_disk_fails_in_the_callers_transaction(till: Till, act: str) -> None
 def till_rows(connection: sqlite3.Connection) -> int:
     count: Callable[[str], Any] = lambda where: connection.execute(f"SELECT count(*) FROM windlass_jobs {where}")
     return int(count("WHERE length(payload) > 500").fetchone()[0])
+
+
+def test_a_joined_enqueue_that_commits_would_be_seen(till: Till, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The comparison with what another connection sees, against a shell that ends the caller's transaction."""
+    monkeypatch.setattr(CallerDriver, "commits_itself", lambda self: True)
+    with till.connection() as connection, till.app.transaction(connection):
+        till.pay(1)
+        connection.rollback()
+    assert till.seen() != ([], [])

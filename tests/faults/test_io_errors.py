@@ -6,6 +6,9 @@ leave it; the store is whole; and the same shell does the work once the disk doe
 
 from __future__ import annotations
 
+import asyncio
+import os
+import random
 import shutil
 import subprocess
 import sys
@@ -17,7 +20,21 @@ from typing import Any, NamedTuple
 import pytest
 
 from tests.faults.disk import Disk, faulty
-from tests.faults.kit import KINDS, REPOSITORY, broken, count, dump, migrated, new_job, opened_store, raw, sample, typed
+from tests.faults.kit import (
+    KINDS,
+    REPOSITORY,
+    broken,
+    count,
+    dump,
+    migrated,
+    new_job,
+    open_store,
+    opened_store,
+    raw,
+    sample,
+    typed,
+)
+from tests.worker.harness import FakeLink, World, task
 from windlass.core.errors import OutcomeUnknown, StoreError, StoreFull, StoreUnavailable
 from windlass.core.job import ErrorInfo
 from windlass.core.machine import bury, complete, release, retry
@@ -202,6 +219,50 @@ def test_every_read_fails_once(kind: str, name: str, place: Path, record_propert
     assert ends[0] in {"refused", "done"}
     assert ends[-1] == "passed"
     count(record_property, kind=kind, operation=name, reads=len(ends) - 1)
+
+
+@pytest.mark.parametrize("act", ["eio", "torn", "full"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_worker_on_a_disk_that_fails_now_and_then(kind: str, act: str, place: Path, record_property: Any) -> None:
+    """I2, I31: claims whose answer was lost are recovered, outcomes are settled again: each job runs and ends once."""
+    seed = int(os.environ.get("WINDLASS_SEED") or random.randrange(1 << 32))
+    dice = random.Random(seed)
+    ran: list[int] = []
+    struck: list[int] = []
+
+    async def work(n: int) -> int:
+        ran.append(n)
+        await asyncio.sleep(0.002)
+        return n
+
+    def child(n: int) -> int:
+        ran.append(n)
+        return n
+
+    with faulty(kind) as disk:
+        opened = open_store(kind, place / "jobs.db")
+        tasks = [task("work", work), task("in a thread", child)]
+        with World(place, *tasks, opened=opened, concurrency=4) as world:
+            jobs = [world.enqueue_many(name, [(n,) for n in range(150)]) for name in ("work", "in a thread")]
+
+            async def until_done(link: FakeLink) -> None:
+                for _ in range(8):
+                    disk.arm(act, dice.randint(1, 12), lasting=act == "full")
+                    await world.until(lambda: bool(disk.struck) or world.states()["completed"] == 300)
+                    disk.rest()
+                    struck.append(disk.struck)
+                    ended = world.states()["completed"]
+                    await world.until(lambda ended=ended: world.states()["completed"] > ended or ended == 300)
+                await world.until_done(link)
+
+            world.work(until_done)
+            assert sum(struck) >= 2, f"seed {seed}"
+            assert sorted(ran) == sorted([*range(150)] * 2)
+            assert {len(world.attempts(job)) for ids in jobs for job in ids} == {1}
+            assert world.states()["completed"] == 300
+            world.sound()
+    assert broken(kind, place / "jobs.db") == []
+    count(record_property, kind=kind, act=act, struck=sum(struck))
 
 
 def test_a_false_answer_would_be_seen(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import shutil
 import signal
 import subprocess
@@ -253,6 +254,31 @@ def test_a_path_is_taken_as_it_is(kind: str, name: str, tmp_path: Path) -> None:
         listener.close()
     assert {each.name.removeprefix(name) for each in folder.iterdir()} == {"", "-run"}
     assert [row[3] for row in dump(kind, path)["windlass_jobs"]] == ["note", "note"]
+
+
+@pytest.mark.parametrize("kind", BOTH)
+def test_a_file_of_two_names_is_one_store(kind: str, tmp_path: Path) -> None:
+    """By a linked file or a linked directory: workers must find each other's locks, and hints their listeners."""
+    (tmp_path / "real").mkdir()
+    (tmp_path / "linked").symlink_to(tmp_path / "real")
+    (tmp_path / "link.db").symlink_to(tmp_path / "real" / "jobs.db")
+    names = tmp_path / "link.db", tmp_path / "real" / "jobs.db", tmp_path / "linked" / "jobs.db"
+    stores_ = [open_store(kind, name) for name in names]
+    assert {opened.run_directory() for opened in stores_} == {str(tmp_path / "real" / "jobs.db-run")}
+    listener = stores_[0].shell.listen()
+    stores_[2].shell.hint()
+    assert select.select([listener], [], [], 5)[0]
+    listener.close()
+    for opened in stores_:
+        opened.close()
+
+
+@pytest.mark.parametrize("kind", BOTH)
+def test_a_listener_that_cannot_be_made(kind: str, tmp_path: Path) -> None:
+    """StoreUnavailable that names the directory; no descriptor stays behind."""
+    (tmp_path / "jobs.db-run").write_text("in the way")
+    with opened_store(kind, tmp_path / "jobs.db") as opened, pytest.raises(StoreUnavailable, match="jobs.db-run"):
+        opened.shell.listen()
 
 
 @pytest.mark.parametrize("kind", BOTH)

@@ -49,7 +49,8 @@ def open_sqlite(
         raise ConfigError(f"url: {url!a} has no path of a file: {error}") from None
     if durability not in {"full", "normal"}:
         raise ConfigError(f"durability: {durability!r} must be full or normal")
-    return OpenedSqlite(url, os.path.abspath(path[1:]), scheme == "sqlite+stdlib", clock, durability, timeout)
+    # As SQLite resolves it: under two names for one file, two workers would look for each other's locks in two places.
+    return OpenedSqlite(url, os.path.realpath(path[1:]), scheme == "sqlite+stdlib", clock, durability, timeout)
 
 
 class OpenedSqlite:

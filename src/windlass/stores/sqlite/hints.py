@@ -7,6 +7,8 @@ import os
 import secrets
 import socket
 
+from windlass.core.errors import StoreUnavailable
+
 DIRECTORY = "-run"
 """`windlass.db-run/` beside `windlass.db` holds the sockets of the listeners and the lock files of the workers."""
 
@@ -15,11 +17,15 @@ class HintListener:
     """A datagram socket in the store's run directory."""
 
     def __init__(self, directory: str) -> None:
-        os.makedirs(directory, mode=0o700, exist_ok=True)
         self._path = os.path.join(directory, f"hint-{secrets.token_hex(4)}.sock")
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
-        with ShortPath(directory) as prefix:
-            self._socket.bind(prefix + os.path.basename(self._path))
+        try:
+            os.makedirs(directory, mode=0o700, exist_ok=True)
+            with ShortPath(directory) as prefix:
+                self._socket.bind(prefix + os.path.basename(self._path))
+        except OSError as error:
+            self._socket.close()
+            raise StoreUnavailable(f"the run directory {directory} cannot be used: {error}") from error
 
     def fileno(self) -> int:
         """See ports.store.Listener."""

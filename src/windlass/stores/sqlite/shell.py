@@ -170,6 +170,10 @@ class Shell:
                 return int(self._watch.execute("PRAGMA data_version")[0][0])
             except Busy:
                 return -1
+            except StoreError:
+                broken, self._watch = self._watch, None
+                discard(broken)
+                raise
 
     def hint(self) -> None:
         """See ports.store.Shell."""
