@@ -16,12 +16,12 @@ class Sources:
     def __init__(self) -> None:
         self._dates: dict[str, int] = {}
 
-    def watch(self, files: Iterable[str], since: int) -> None:
-        """Watch these too, which a process started at `since` (nanoseconds since 1970) has loaded: what was written
-        later counts as changed, for it may have read less."""
+    def watch(self, files: Iterable[str], since: int | None = None) -> None:
+        """Watch these too. Loaded by a process that started at `since` (nanoseconds since 1970), what was written later
+        counts as changed: the process may have read less."""
         for path in files:
             written = _written(path)
-            self._dates.setdefault(path, written if written < since else -1)
+            self._dates.setdefault(path, written if since is None or written < since else -1)
 
     def changed(self) -> list[str]:
         """Those that were written, removed or made since the last call."""
