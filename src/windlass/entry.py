@@ -130,7 +130,7 @@ def _ready(app: Windlass, registry: Registry, queues: Queues, concurrency: int) 
         options={"durability": settings.durability} if settings.url.startswith("sqlite") else {},
         hold=settings.hold,
         queues=tuple(queue for queue, _ in queues),
-        tasks=tuple(sorted(t.name if t.version == 1 else f"{t.name}@{t.version}" for t in registry.tasks.values())),
+        tasks=registry.labels(),
         concurrency=concurrency,
         processes=any(task.mode is Mode.PROCESS for task in registry.tasks.values()),
         stall_timeout=settings.stall_timeout,

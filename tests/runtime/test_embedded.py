@@ -35,12 +35,16 @@ class World:
         self.gate = threading.Event()
         tasks = [
             task("t", lambda: self.ran.append("t")),
-            task("wait", lambda: self.gate.wait(20), Mode.THREAD),
+            task("wait", self._wait, Mode.THREAD),
             task("sleep", self._sleep),
             task("child", lambda: None, Mode.PROCESS),
         ]
         registry = Registry(tasks={each.name: each for each in tasks})
         self.embedded = Embedded(registry, lambda: self.opened, Settings(hold=HOLD, concurrency=4))
+
+    def _wait(self) -> None:
+        self.ran.append("wait")
+        self.gate.wait(20)
 
     async def _sleep(self) -> None:
         self.ran.append("sleep")
@@ -125,7 +129,7 @@ def test_a_stop_hands_back_what_does_not_end(world: World) -> None:
 def test_a_handler_that_cannot_be_stopped_is_said(world: World) -> None:
     world.embedded.start()
     job = world.enqueue("wait")
-    world.reaches(job, State.RUNNING)
+    eventually(lambda: world.ran)
     assert not world.embedded.stop(0.05)
     world.gate.set()
     assert world.embedded.stop(5.0)

@@ -298,7 +298,7 @@ class Embedded:
             pid=os.getpid(),
             hold=round(self._settings.hold * 1e6),
             queues=tuple(queue for queue, _ in self._settings.queues),
-            tasks=tuple(sorted(self._registry.tasks)),
+            tasks=self._registry.labels(),
             slots=self._settings.concurrency,
             busy=link.table.busy,
             held=held,

@@ -54,6 +54,10 @@ class Registry(msgspec.Struct, kw_only=True):
     queues: tuple[str, ...] = ("default",)
     """The queues that its tasks name, "default" among them: what a worker serves unless told otherwise."""
 
+    def labels(self) -> tuple[str, ...]:
+        """Its tasks as operators see them: "name", or "name@version" for versions above 1."""
+        return tuple(sorted(t.name if t.version == 1 else f"{t.name}@{t.version}" for t in self.tasks.values()))
+
     def can_run(self, task: str, version: int) -> bool:
         """Whether a payload of `version` for `task` can be run here."""
         known = self.tasks.get(task)
