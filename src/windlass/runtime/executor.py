@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("windlass.worker")
 
-EAGER = sys.version_info >= (3, 12)
+EAGER: dict[str, Any] = {"eager_start": True} if sys.version_info >= (3, 12) else {}
 """A coroutine stepped outside a Task breaks asyncio.timeout and TaskGroup; a Task started eagerly does not."""
 
 
@@ -79,7 +79,8 @@ class Executor:
             hard = now_ns() + round((policy.timeout + policy.grace) * 1e9)
         try:
             call = taskdef.bind(held.payload, held.version)
-            self._inject(run, call)
+            if taskdef.resources or taskdef.context is not None:
+                self._inject(run, call)
         except Exception as error:
             self._end(run, Failed(describe(error), permanent=isinstance(error, WindlassError), reason="payload"))
             return
@@ -88,7 +89,9 @@ class Executor:
             return
         self._link.table.begin(run.slot, held.id, held.fence, hard, exclusive=taskdef.exclusive)
         if taskdef.mode is Mode.ASYNC:
-            self._start_async(run, call)
+            # Not by `loop.create_task`, which makes up a name for each.
+            task = asyncio.Task(self._in_loop(run, call), loop=self._loop, name=held.id, **EAGER)
+            run.task = None if task.done() else task
         else:
             self._threads.submit(run, call)
 
@@ -104,14 +107,6 @@ class Executor:
             args.insert(taskdef.context, Context(run))
 
     # --- on the loop -----------------------------------------------------------------------------------------------
-
-    def _start_async(self, run: Run, call: Call) -> None:
-        coroutine = self._in_loop(run, call)
-        if EAGER:
-            task = asyncio.Task(coroutine, loop=self._loop, eager_start=True)  # type: ignore[call-arg,unused-ignore]
-            run.task = None if task.done() else task
-        else:
-            run.task = self._loop.create_task(coroutine)
 
     async def _in_loop(self, run: Run, call: Call) -> None:
         current_run.set(run)
@@ -214,8 +209,7 @@ class Executor:
         self._link.table.end(run.slot)
         self._free.append(run.slot)
         self.running.pop(run.held.id, None)
-        if run.deadline is not None:
-            run.deadline = None
+        run.deadline = None
 
     def _time_out(self, run: Run) -> None:
         run.timed_out = True

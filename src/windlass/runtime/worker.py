@@ -19,7 +19,7 @@ from windlass.core.job import Cancelled, Held, LogLine, Outcome, Progress, Relea
 from windlass.core.machine import decide, parked_for
 from windlass.ports.plan import Plan, chain
 from windlass.ports.store import Claimed, ClaimRequest, Opened, Quota
-from windlass.runtime.executor import EAGER, Executor
+from windlass.runtime.executor import Executor
 from windlass.runtime.hooks import Hooks
 from windlass.runtime.registry import Registry
 from windlass.runtime.run import Run, _decode_meta
@@ -79,8 +79,10 @@ class Worker:
         self._stopping = ""
         self._lost = False
         self._reconcile = False
+        self._latest: Run | None = None
+        """The run that ended last, until the slots are filled again."""
         self._duration: float | None = None
-        """Seconds that a job lasts, a moving average over about twenty."""
+        """Seconds that a job lasts: a moving average over one of each turn of the loop, about twenty of them."""
 
     async def run(self) -> None:
         """Work until stopped; returns once everything it held is settled or lost."""
@@ -159,16 +161,25 @@ class Worker:
     # --- what its handlers tell it -----------------------------------------------------------------------------------
 
     def _done(self, run: Run, outcome: Outcome) -> None:
-        self._count(run)
         if isinstance(outcome, Released) and not self._stopping:
             outcome = Released(outcome.reason, delay=1.0)
         self._settler.add(decide(run.held, run.meta.policy, outcome, random.random()))
-        self._fill()
-        self._stirred.set()
+        self._ended(run)
 
     def _committed(self, run: Run) -> None:
-        self._count(run)
         self._holdings.drop([run.held.id])
+        self._ended(run)
+
+    def _ended(self, run: Run) -> None:
+        # However many end in one turn of the loop, their slots are filled once.
+        if self._latest is None:
+            self._loop.call_soon(self._refill)
+        self._latest = run
+
+    def _refill(self) -> None:
+        if self._latest is not None:
+            self._count(self._latest)
+            self._latest = None
         self._fill()
         self._stirred.set()
 
@@ -188,10 +199,7 @@ class Worker:
     # --- slots -------------------------------------------------------------------------------------------------------
 
     def _fill(self) -> None:
-        """Start prefetched jobs in free slots."""
-        if EAGER and self._filling:
-            return  # an eager job ended inside `start`: the loop below goes on by itself
-        self._filling = True
+        """Start prefetched jobs in free slots; one that ends inside its start has freed its slot again."""
         started = 0
         while self._buffer and self._executor.free and not self._settler.full and not self._stopping:
             if started >= BURST:
@@ -199,10 +207,7 @@ class Worker:
                 break
             started += 1
             self._begin(self._buffer.popleft())
-        self._filling = False
         self._link.table.busy = len(self._executor.running)
-
-    _filling = False
 
     def _begin(self, held: Held) -> None:
         if self._registry.can_run(held.task, held.version):
