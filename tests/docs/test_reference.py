@@ -84,6 +84,15 @@ def test_every_table_is_described() -> None:
     assert [name for name in tables if f"`{name}`" not in page] == []
 
 
+def test_every_file_that_internals_names_is_there() -> None:
+    """A name that is given without its folder may lie anywhere."""
+    named = set(re.findall(r"`((?:\w+/)*\w+\.(?:py|sql))", (DOCS / "internals.md").read_text()))
+    package = REPOSITORY / "src/windlass"
+    gone = [name for name in named if not list(package.rglob(name)) and not (REPOSITORY / name).exists()]
+    assert len(named) > 20
+    assert not gone
+
+
 def test_all_of_context_is_listed() -> None:
     page = (DOCS / "guides/tasks.md").read_text()
     missing = [name for name in dir(Context) if not name.startswith("_") and not re.search(rf"`{name}[`(]", page)]
