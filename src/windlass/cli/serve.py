@@ -94,7 +94,7 @@ def _anew(target: str, sock: socket.socket, parent: int, out: Output, *, again: 
     from windlass.web.server import run
 
     process.die_with_parent(parent)
-    sources = Sources()
+    began, sources = time.time_ns(), Sources()
     changed: list[str] = []
 
     def stale() -> bool:
@@ -112,11 +112,12 @@ def _anew(target: str, sock: socket.socket, parent: int, out: Output, *, again: 
     try:
         app = load(target)
     except ConfigError as error:  # the workers have said what is wrong; it will be mended
-        sources.watch(source_files(error.__cause__ if isinstance(error.__cause__, Exception) else error))
+        cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
+        sources.watch(source_files(cause), began)
         while not stale():
             time.sleep(EVERY)
     else:
-        sources.watch(source_files())
+        sources.watch(source_files(), began)
         run(app, sock.dup(), listening, stale)  # uvicorn closes what it was given
     if changed:
         os.set_inheritable(sock.fileno(), True)

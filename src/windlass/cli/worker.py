@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import select
 import sys
+import time
 
 import click
 
 from windlass.cli.common import answers
+from windlass.cli.exits import FAILED, OK
 from windlass.core.duration import seconds
 from windlass.core.errors import ConfigError
 
@@ -115,36 +118,37 @@ def _embedded(
     log_json: bool | None,
 ) -> int:
     """`--processes 0`: one worker in this very process, for machines too small for two."""
-    import asyncio
     import signal
+    import threading
 
     from windlass.cli.common import load
-    from windlass.entry import served_queues
     from windlass.runtime import logs
-    from windlass.runtime.embedded import Embedded, Settings
+    from windlass.runtime.supervisor import SAME_SIGNAL
 
     logs.setup(level, as_json=log_json)
-    app = load(target)
-    served, strict = served_queues(queues, app.settings, app.registry)
-    settings = Settings(
-        hold=app.settings.hold,
-        concurrency=concurrency or app.settings.concurrency,
-        queues=tuple(served),
-        strict=strict,
-        rules=app.settings.prune_rules(),
-    )
-    embedded = Embedded(app.registry, lambda: app.opened, settings)
-
-    async def work() -> None:
-        deadlines = [stop, 0.0]  # a second signal ends patience
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, lambda: embedded.ask_to_stop(deadlines.pop(0) if deadlines else 0.0))
-        await embedded.run()
-
-    with app:
-        asyncio.run(work())
-    return 0
+    heard, told = os.pipe()  # a handler may do little; writing to a pipe is safe wherever it interrupts
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: os.write(told, b"!"))
+    with load(target) as app:
+        embedded = app.run_embedded(concurrency=concurrency, queues=queues)
+        os.read(heard, 1)
+        clean: list[bool] = []
+        patient = threading.Thread(target=lambda: clean.append(embedded.stop(stop)), daemon=True)
+        patient.start()
+        first = time.monotonic()
+        while patient.is_alive():
+            again = select.select([heard], [], [], 0.05)[0] and os.read(heard, 1)
+            if again and time.monotonic() - first > SAME_SIGNAL:
+                clean.append(embedded.stop(0.0))  # a second signal ends patience
+                break
+        if not any(clean):
+            # A handler that does not end keeps its thread, and Python would wait for it. Another worker will find the
+            # lock of this one free, and run its jobs.
+            sys.stderr.flush()
+            os._exit(FAILED)
+    os.close(heard)
+    os.close(told)
+    return OK
 
 
 def _cores() -> int:

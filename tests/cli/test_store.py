@@ -1,0 +1,299 @@
+"""`windlass store`, `queues`, `stats`, `workers`: the whole at a glance, and its examination."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cli.conftest import World
+from windlass.core.job import Succeeded
+from windlass.runtime import lockfile
+from windlass.stores.sqlite.diagnosis import has_reset_bug
+
+
+def readings(world: World, *arguments: str, healthy: bool = True) -> dict[str, dict[str, Any]]:
+    ran = world.run("store", "doctor", "--json", *arguments)
+    assert ran.json["healthy"] is healthy, ran.out
+    assert ran.code == (0 if healthy else 1)
+    return {each["name"]: each for each in ran.json["readings"]}
+
+
+# --- doctor -------------------------------------------------------------------------------------------------------
+
+
+def test_doctor_of_a_healthy_store(world: World) -> None:
+    world.enqueue()
+    world.beat()
+    found = readings(world)
+    assert {name: each["verdict"] for name, each in found.items() if name not in ("disk_free", "file_system")} == dict.fromkeys(
+        ["url", "library", "file", "size", "wal", "journal_mode", "durability", "schema", "integrity", "workers"], "ok"
+    )
+    assert found["library"]["value"].startswith("SQLite 3.")
+    assert "apsw" in found["library"]["value"]
+    assert found["journal_mode"]["value"] == "wal"
+    assert found["durability"]["value"] == "full"
+    assert "a loss of power" in found["durability"]["note"]
+    assert found["workers"]["value"] == 1
+    text = world.run("store", "doctor").out
+    assert text.splitlines()[-1] == "healthy"
+    assert "what is enqueued survives a crash of every process, of the system, and a loss of power" in text
+
+
+def test_doctor_names_the_durability_profile(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.enqueue()
+    world.beat()
+    monkeypatch.setenv("WINDLASS_DURABILITY", "normal")
+    found = readings(world)
+    assert found["durability"]["value"] == "normal"
+    assert "a loss of power may take the last commits" in found["durability"]["note"]
+
+
+def test_doctor_of_jobs_in_the_applications_own_database(world: World) -> None:
+    world.run("store", "migrate", "--url", "sqlite+stdlib:///shop.db")
+    found = readings(world, "--url", "sqlite+stdlib:///shop.db")
+    assert "the standard library's" in found["library"]["value"]
+    assert found["journal_mode"]["value"] == "delete"
+
+
+@pytest.mark.parametrize(
+    ("version", "bad"),
+    [
+        ("3.6.23", False), ("3.7.0", True), ("3.40.1", True), ("3.44.5", True), ("3.44.6", False), ("3.45.0", True),
+        ("3.50.4", True), ("3.50.7", False), ("3.51.0", True), ("3.51.2", True), ("3.51.3", False), ("3.52.0", False),
+    ],
+)  # fmt: skip
+def test_which_libraries_may_damage_a_wal(version: str, bad: bool) -> None:
+    assert has_reset_bug(version) is bad
+
+
+def test_doctor_finds_no_store(world: World) -> None:
+    found = readings(world, "--url", "sqlite:///none.db", healthy=False)
+    assert (found["file"]["verdict"], found["file"]["note"]) == ("bad", "is not there; `windlass store migrate` makes it")
+    assert not Path("none.db").exists()
+
+
+def test_doctor_finds_a_damaged_file(world: World) -> None:
+    for _ in range(300):
+        world.enqueue(arguments=["x" * 200, 1])
+    world.app.close()
+    with open("jobs.db", "r+b") as file:
+        file.seek(4096 * 3)
+        file.write(os.urandom(4096 * 20))
+    found = readings(world, healthy=False)
+    assert {"integrity", "readable"} & {name for name, each in found.items() if each["verdict"] == "bad"}
+
+
+def test_doctor_finds_what_is_no_database(world: World) -> None:
+    Path("letter.db").write_text("Dear reader\n" * 1_000)
+    found = readings(world, "--url", "sqlite:///letter.db", healthy=False)
+    assert "is damaged or is no database" in found["readable"]["note"]
+
+
+def test_doctor_finds_contradictions(world: World) -> None:
+    """I3: the auditor is seen to fail."""
+    id = world.enqueue()
+    session = world.app.opened.shell.session()
+    session.connection.execute("INSERT INTO windlass_waiting (seq, due, state) SELECT seq, 0, 'scheduled' FROM windlass_jobs")
+    session.commit()
+    found = readings(world, healthy=False)
+    assert id in found["integrity"]["value"]
+
+
+def test_doctor_finds_a_schema_to_come_and_one_of_the_future(world: World) -> None:
+    world.enqueue()
+    for version, note in (("0", "there is none yet: run `windlass store migrate`"), ("9", "is newer than this Windlass")):
+        session = world.app.opened.shell.session()
+        session.connection.execute("DELETE FROM windlass_schema_version")
+        session.connection.execute("INSERT INTO windlass_schema_version (version, applied) VALUES (?, 0)", (int(version),))
+        session.commit()
+        found = readings(world, healthy=False)
+        assert note in found["schema"]["note"]
+
+
+def test_doctor_finds_queues_without_workers(world: World) -> None:
+    world.enqueue(queue="mail")
+    world.enqueue(queue="video", delay="1h")
+    world.enqueue()
+    world.beat()
+    ran = world.run("store", "doctor", "--json")
+    assert ran.code == 1
+    found = {each["value"]: each for each in ran.json["readings"] if each["name"] == "queue"}
+    assert (found["mail"]["verdict"], found["video"]["verdict"]) == ("bad", "warning")
+    assert "default" not in found
+    world.run("queues", "pause", "mail")
+    ran = world.run("store", "doctor")
+    assert ran.code == 0
+    assert "WARNING  queue" in ran.out
+    assert "mail: is paused, and 1 job wait" in ran.out
+
+
+def test_doctor_asks_the_kernel_which_workers_live(world: World) -> None:
+    world.beat("w1")
+    world.beat("w2")
+    directory = world.app.opened.run_directory()
+    assert directory is not None
+    living, dead = (lockfile.create(directory, name) for name in ("w1", "w2"))
+    dead.close()
+    found = readings(world)
+    assert found["locks"]["value"] == 1
+    assert (found["worker_dead"]["value"], found["worker_dead"]["verdict"]) == ("w2", "warning")
+    assert lockfile.exists(directory, "w2")  # only looked at
+    living.close()
+
+
+def test_doctor_finds_silent_workers(world: World) -> None:
+    world.beat("w1", hold=1)
+    found = readings(world)
+    assert found["worker_silent"]["value"] == "w1"
+    assert found["workers"]["value"] == 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or not os.path.ismount("/dev/shm"), reason="needs a tmpfs to write to")
+def test_doctor_knows_a_file_system_that_is_memory(world: World) -> None:
+    import tempfile
+
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as place:
+        url = f"sqlite:///{place}/jobs.db"
+        assert world.run("store", "migrate", "--url", url).code == 0
+        found = readings(world, "--url", url)
+        assert (found["file_system"]["value"], found["file_system"]["verdict"]) == ("tmpfs", "warning")
+
+
+def test_doctor_warns_of_a_disk_that_is_almost_full(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.enqueue()
+    world.beat()
+    real = os.statvfs
+
+    def almost_full(path: Any) -> os.statvfs_result:
+        found = list(real(path))
+        found[4] = (8 << 20) // found[1]
+        return os.statvfs_result(found)
+
+    monkeypatch.setattr(os, "statvfs", almost_full)
+    found = readings(world, healthy=False)
+    assert found["disk_free"]["verdict"] == "bad"
+    assert "8.0 MiB: is almost nothing" in world.run("store", "doctor").out
+
+
+# --- migrate, prune -----------------------------------------------------------------------------------------------
+
+
+def test_migrate_makes_the_store_once(world: World) -> None:
+    first = world.json("store", "migrate", "--url", "sqlite:///new.db")
+    assert first == world.json("store", "migrate", "--url", "sqlite:///new.db")
+    assert first["url"] == "sqlite:///new.db"
+    assert first["version"] >= 1
+
+
+def test_prune(world: World) -> None:
+    for _ in range(3):
+        world.enqueue()
+        world.end(Succeeded())
+    kept = world.enqueue()
+    assert world.json("store", "prune") == {"jobs": 0, "results": 0, "keys": 0, "workers": 0}
+    assert world.run("store", "prune", "--completed", "0s").out.startswith("removed 3 jobs, 0 results")
+    assert world.app.client.fetch(kept).state == "queued"
+    assert world.json("store", "prune", "--completed", "none")["jobs"] == 0
+
+
+# --- queues, stats, workers ---------------------------------------------------------------------------------------
+
+
+def test_stats(world: World) -> None:
+    world.enqueue()
+    world.enqueue(queue="mail", delay="1h")
+    world.enqueue()
+    world.claim()
+    found = world.json("stats")
+    assert {name: number for name, number in found["states"].items() if number} == {
+        "queued": 1, "scheduled": 1, "running": 1,
+    }  # fmt: skip
+    assert set(found["states"]) == {
+        "scheduled", "queued", "blocked", "running", "retrying", "completed", "dead", "cancelled", "expired",
+    }  # fmt: skip
+    assert (found["workers"], found["exact"]) == (1, False)
+    default, mail = found["queues"]
+    assert (default["queue"], default["queued"], default["running"], default["workers"]) == ("default", 1, 1, 1)
+    assert default["oldest_due"] >= 0
+    assert (mail["queue"], mail["waiting"], mail["workers"], mail["oldest_due"]) == ("mail", 1, 0, None)
+    assert world.json("stats", "--exact")["exact"] is True
+    assert world.run("stats").out.splitlines()[0].split() == ["STATE", "JOBS"]
+
+
+def test_an_empty_store(world: World) -> None:
+    world.run("store", "migrate")
+    assert world.run("stats").out == "no jobs\n\nno queues\n"
+    assert world.run("workers").out == "no workers are alive\n"
+    assert world.run("jobs", "list").out == "no such jobs\n"
+    assert world.run("dead", "list").out == "no dead letters\n"
+    assert world.json("jobs", "list") == {"jobs": [], "next": None}
+
+
+def test_queues_are_paused_and_resumed(world: World) -> None:
+    world.enqueue()
+    world.beat(queues=("default", "idle"))
+    ran = world.run("queues", "pause", "default", "unheard-of")
+    assert ran.out.splitlines()[0] == "queue 'default' is paused"
+    found = {each["queue"]: each for each in world.json("queues", "list")["queues"]}
+    assert {name: each["paused"] for name, each in found.items()} == {"default": True, "idle": False, "unheard-of": True}
+    assert "default (paused)" in world.run("queues", "list").out
+    assert world.json("queues", "resume", "default") == {"queues": {"default": {"paused": False}}}
+
+
+def test_workers(world: World) -> None:
+    world.enqueue()
+    world.claim("w1")
+    world.beat("w2", hold=1, queues=("mail", "default"), busy=3)
+    found = {each["id"]: each for each in world.json("workers")["workers"]}
+    assert (found["w1"]["alive"], found["w2"]["alive"]) == (True, False)
+    assert (found["w2"]["queues"], found["w2"]["busy"], found["w2"]["slots"]) == (["mail", "default"], 3, 4)
+    assert "silent for" in world.run("workers").out
+
+
+# --- enqueue ------------------------------------------------------------------------------------------------------
+
+
+def test_enqueue_by_name(world: World) -> None:
+    """The code of the task may be elsewhere, and the store may be new."""
+    ran = world.run(
+        "enqueue", "mail.send", '{"to": "a@b"}', "--queue", "mail", "--delay", "1h", "--priority", "80", "--tag", "x",
+        "--tag", "y", "--header", "tenant=a=b", "--key", "k1", "--max-attempts", "2", "--timeout", "3s", "--expires", "2h",
+    )  # fmt: skip
+    found = world.json("jobs", "show", ran.out.strip())
+    assert (found["task"], found["queue"], found["state"], found["priority"]) == ("mail.send", "mail", "scheduled", 80)
+    assert (found["payload"], found["tags"], found["headers"]) == ([[], {"to": "a@b"}], ["x", "y"], {"tenant": "a=b"})
+    assert found["max_attempts"] == 2
+    assert found["expires_at"]
+
+
+def test_enqueue_checks_the_types_of_the_task(world: World, tasks: str) -> None:
+    found = world.json("enqueue", "tasks.send", '["a@b"]', "--app", tasks)
+    assert found["created"]
+    shown = world.json("jobs", "show", found["id"])
+    assert (shown["queue"], shown["version"]) == ("mail", 2)
+
+
+def test_enqueue_under_a_key(world: World) -> None:
+    """I10b."""
+    first = world.json("enqueue", "t", "[1]", "--key", "k")
+    assert world.json("enqueue", "t", "[1]", "--key", "k") == {"id": first["id"], "created": False}
+    ran = world.run("enqueue", "t", "[2]", "--key", "k")
+    assert ran.code == 1
+    assert f"'k' belongs to job {first['id']}, which has another payload" in ran.err
+
+
+def test_arguments_may_be_called_anything(world: World) -> None:
+    """Names that Windlass itself uses for parameters are the task's own business."""
+    values = {"self": 1, "task": 2, "args": [3], "kwargs": {}, "arguments": 4, "version": 5}
+    id = world.json("enqueue", "t", json.dumps(values))["id"]
+    assert world.json("jobs", "show", id)["payload"] == [[], values]
+
+
+def test_enqueue_waits_for_the_result(world: World) -> None:
+    ran = world.run("enqueue", "t", "--wait", "50ms")
+    assert ran.code == 1
+    assert ran.out.endswith(" has not ended within 50ms; it goes on\n")
