@@ -11,6 +11,9 @@ from windlass.core.job import NewJob
 from windlass.ports.plan import NOW, Statement, Steps, plan
 from windlass.ports.store import KEY_KEEP, Enqueued
 
+DUE, EXPIRES = 9, 11
+"""Where they stand in a row of `job_insert`."""
+
 _encode = msgspec.json.encode
 
 
@@ -30,32 +33,36 @@ class Enqueueing:
 
     def _insert(self, jobs: Sequence[NewJob], now: int) -> Steps[list[Enqueued]]:
         answers: list[Enqueued | None] = [None] * len(jobs)
-        if any(job.idempotency_key is not None for job in jobs):
+        keyed = [job for job in jobs if job.idempotency_key is not None]
+        if keyed:
             yield from self._known_keys(jobs, answers, now)
-        fresh = [job for job, answer in zip(jobs, answers, strict=True) if answer is None]
+        fresh = [job for job, answer in zip(jobs, answers, strict=True) if answer is None] if keyed else jobs
         if fresh:
-            yield from self._insert_fresh(fresh, now)
+            tail = (yield Statement("jobs_tail"))[0][0]
+            rows = [_row(job, tail + n, now) for n, job in enumerate(fresh, 1)]
+            # An id that is stored already is this same job, re-sent because its answer was lost: the conflict clause
+            # leaves it alone, and the statements below see only the rows that are new.
+            yield Statement("job_insert", many=rows)
+            yield from self._place_new(rows, tail, now)
+            if keyed:
+                yield Statement("key_insert", many=[_key(job) for job in fresh if job.idempotency_key is not None])
         return [answer or Enqueued(job.id, True) for job, answer in zip(jobs, answers, strict=True)]
 
-    def _insert_fresh(self, jobs: Sequence[NewJob], now: int) -> Steps[None]:
-        tail = (yield Statement("jobs_tail"))[0][0]
-        rows = [_row(job, tail + n, now) for n, job in enumerate(jobs, 1)]
-        # An id that is stored already is this same job, re-sent because its answer was lost: the conflict clause
-        # leaves it alone, and the statements below see only the rows that are new.
-        yield Statement("job_insert", many=rows)
-        if any(row[9] <= now for row in rows):
+    def _place_new(self, rows: Sequence[tuple[Any, ...]], tail: int, now: int) -> Steps[None]:
+        ready = later = expiring = False
+        for row in rows:
+            if row[DUE] <= now:
+                ready = True
+            else:
+                later = True
+            if row[EXPIRES] is not None:
+                expiring = True
+        if ready:
             yield Statement("ready_insert_new", (tail, now))
-        if any(row[9] > now for row in rows):
+        if later:
             yield Statement("waiting_insert_new", (tail, now))
-        if any(row[11] is not None for row in rows):
+        if expiring:
             yield Statement("expiring_insert_new", (tail,))
-        keyed = [
-            (job.tenant, job.task, job.idempotency_key, job.digest, job.id)
-            for job in jobs
-            if job.idempotency_key is not None
-        ]
-        if keyed:
-            yield Statement("key_insert", many=keyed)
 
     def _known_keys(self, jobs: Sequence[NewJob], answers: list[Enqueued | None], now: int) -> Steps[None]:
         """Answer the jobs whose key is taken; of two with one key in the batch, the first takes it."""
@@ -88,6 +95,10 @@ class Enqueueing:
         for n, job in enumerate(jobs):
             if job.id in known:
                 answers[n] = Enqueued(job.id, True)
+
+
+def _key(job: NewJob) -> tuple[Any, ...]:
+    return (job.tenant, job.task, job.idempotency_key, job.digest, job.id)
 
 
 def _row(job: NewJob, seq: int, now: int) -> tuple[Any, ...]:
