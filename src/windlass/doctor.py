@@ -15,6 +15,12 @@ if TYPE_CHECKING:
     from windlass.ports.store import Opened, QueueStats, WorkerInfo
 
 FOUND_MOST = 10
+EMBEDDED = "e-"
+"""How the ids of those begin that beat for themselves."""
+WITHOUT_SUPERVISOR = (
+    "works inside another process: it cannot end a handler that ignores its timeout, leaves tasks of process slots to "
+    "others, and nobody sees it die; its jobs wait for the next supervisor then"
+)
 
 
 def examine(app: Windlass) -> list[Reading]:
@@ -60,6 +66,9 @@ def _service(opened: Opened) -> Iterator[Reading]:
     for each in silent:
         since = span(stats.now - each.lease_until)
         yield Reading("worker_silent", each.id, "warning", f"for {since}; another supervisor will take its jobs over")
+    for each in alive:
+        if each.supervisor.startswith(EMBEDDED):
+            yield Reading("worker_embedded", each.id, "warning", WITHOUT_SUPERVISOR)
     yield from _locks(opened.run_directory(), {each.id for each in workers})
     for queue in stats.queues:
         yield from _queue(queue, alive)

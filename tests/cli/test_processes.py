@@ -18,6 +18,7 @@ import pytest
 
 from tests.cli.conftest import World
 from windlass import Windlass
+from windlass.core.job import LogLine, Succeeded
 from windlass.runtime.supervisor import SAME_SIGNAL
 
 PATIENCE = 30.0
@@ -132,6 +133,22 @@ def test_worker_whose_application_cannot_be_imported_ends_with_2(world: World) -
     with running("worker", "broken:app", "--processes", "1") as worker:
         assert worker.process.wait(PATIENCE) == 2
     assert "name 'nope' is not defined" in worker.said
+
+
+def test_logs_are_followed_to_the_end(world: World) -> None:
+    id = world.enqueue()
+    held = world.claim()
+    line = lambda text: world.do(world.store.report([], [(held.token, LogLine(1, "info", text))]))
+    line("first")
+    with running("jobs", "logs", id, "--follow") as follower:
+        follower.says("first")
+        line("second")
+        follower.says("second")
+        assert follower.process.poll() is None
+        line("last")
+        world.settle(held, Succeeded())
+        assert follower.process.wait(PATIENCE) == 0
+    assert [each.split()[-1] for each in follower.said.splitlines()] == ["first", "second", "last"]
 
 
 def ask(url: str, body: Any = None) -> tuple[int, Any]:

@@ -152,6 +152,20 @@ def test_doctor_finds_silent_workers(world: World) -> None:
     assert found["workers"]["value"] == 0
 
 
+def test_doctor_says_what_an_embedded_worker_cannot_promise(world: World, tasks: str) -> None:
+    from windlass.cli.common import load
+
+    world.run("store", "migrate")
+    with load(tasks) as app:
+        embedded = app.run_embedded()
+        try:
+            found = readings(world)
+        finally:
+            assert embedded.stop()
+    assert "cannot end a handler that ignores its timeout" in found["worker_embedded"]["note"]
+    assert "worker_embedded" not in readings(world)
+
+
 @pytest.mark.skipif(os.geteuid() != 0 or not os.path.ismount("/dev/shm"), reason="needs a tmpfs to write to")
 def test_doctor_knows_a_file_system_that_is_memory(world: World) -> None:
     import tempfile
