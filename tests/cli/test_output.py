@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import sys
+from typing import Any
 
 import pytest
 
@@ -13,9 +13,17 @@ HOSTILE = "\x1b[31m\x9b\x07\u202e\r\n"
 
 
 @pytest.fixture
-def terminal(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+def twenty_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Output, "__init__", on_a_terminal(Output.__init__))
     monkeypatch.setenv("COLUMNS", "20")
+
+
+def on_a_terminal(init: Any) -> Any:
+    def make(out: Output, **how: bool) -> None:
+        init(out, **how)
+        out.terminal = True
+
+    return make
 
 
 def test_columns_line_up_whatever_is_in_them(capsys: pytest.CaptureFixture[str]) -> None:
@@ -31,7 +39,7 @@ def test_columns_line_up_whatever_is_in_them(capsys: pytest.CaptureFixture[str])
     assert len(lines) == 5
 
 
-def test_a_table_is_cut_to_the_terminal(terminal: None, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_table_is_cut_to_the_terminal(twenty_columns: None, capsys: pytest.CaptureFixture[str]) -> None:
     Output(as_json=False).table(("name",), [("x" * 50,), ("日" * 50,), ("short",)], "none")
     lines = capsys.readouterr().out.splitlines()
     assert lines[1] == "x" * 19 + "…"
@@ -44,7 +52,7 @@ def test_without_a_terminal_nothing_is_cut(capsys: pytest.CaptureFixture[str]) -
     assert "x" * 500 in capsys.readouterr().out
 
 
-def test_json_is_ascii_on_a_terminal_and_off_it(terminal: None, capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_is_ascii_on_a_terminal_and_off_it(twenty_columns: None, capsys: pytest.CaptureFixture[str]) -> None:
     value = {"text": HOSTILE + "ü🎉\x7f", "\u202e": [1.5, None]}
     Output(as_json=True).document(value)
     printed = capsys.readouterr().out
