@@ -119,10 +119,12 @@ FROM windlass_held WHERE id IN (SELECT value FROM json_each(?))
 DELETE FROM windlass_held WHERE id IN (SELECT value FROM json_each(?))
 
 -- name: ended_insert
-INSERT INTO windlass_ended (seq, state, reason, finished, fence, number, charged, worker, started, outcome, result, error, result_until)
-SELECT h.seq, v.value ->> 1, v.value ->> 2, ?1, h.fence, h.attempt, v.value ->> 3, h.worker, h.started,
-       v.value ->> 4, v.value ->> 5, v.value ->> 6, ?1 + (v.value ->> 7)
-FROM json_each(?2) v JOIN windlass_held h ON h.id = v.value ->> 0
+-- ?7: id -> result of those that completed, error of the others
+INSERT INTO windlass_ended (seq, state, reason, finished, fence, number, charged, worker, started, outcome, result, error,
+                            result_until)
+SELECT h.seq, ?2, ?3, ?1, h.fence, h.attempt, ?4, h.worker, h.started, ?5, iif(?2 = 'completed', v.value, NULL),
+       iif(?2 = 'completed', NULL, v.value), ?1 + ?6
+FROM json_each(?7) v JOIN windlass_held h ON h.id = v.key
 
 -- name: ended_insert_unrun
 INSERT INTO windlass_ended (seq, state, reason, finished, fence) VALUES (?, ?, ?, ?, ?)

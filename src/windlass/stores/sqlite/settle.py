@@ -65,8 +65,13 @@ class Settling(Enqueueing):
     def _apply(self, moves: Sequence[tuple[Grant, Transition]], now: int) -> Steps[None]:
         ends = [(g, t) for g, t in moves if t.state.terminal]
         turns = [(g, t) for g, t in moves if not t.state.terminal]
-        if ends:
-            yield Statement("ended_insert", (now, as_json([_end(t) for _, t in ends])))
+        # One statement for all that ended alike, as most do. What differs goes as an object: SQLite gives its keys and
+        # values as they are, but parses the array of a row anew for each column asked of it (2.9 us a job, not 0.8).
+        alike: dict[tuple[Any, ...], dict[str, str | None]] = {}
+        for _, t in ends:
+            alike.setdefault(_end(t), {})[t.id] = t.result if t.state is State.COMPLETED else t.error
+        for end, texts in alike.items():
+            yield Statement("ended_insert", (now, *end, as_json(texts)))
         if turns:
             yield Statement("attempt_insert", many=[_attempt(g, t, now) for g, t in turns])
         # Counters live in `jobs` and are written only when they differ from what a plain success leaves behind.
@@ -150,7 +155,7 @@ def under_fence(grant: Grant, t: Transition) -> Transition:
 
 def _end(t: Transition) -> tuple[Any, ...]:
     ttl = t.result_ttl if t.result is not None else None
-    return (t.id, t.state, t.reason, int(t.charged), t.outcome, t.result, t.error, ttl)
+    return (t.state.value, t.reason, int(t.charged), t.outcome, ttl)
 
 
 def _attempt(g: Grant, t: Transition, now: int) -> tuple[Any, ...]:
