@@ -338,7 +338,8 @@ UPDATE windlass_keys SET free_at = (SELECT finished FROM windlass_ended WHERE wi
 WHERE seq = ?2 AND free_at IS NULL
 
 -- name: keys_drop_of
-DELETE FROM windlass_keys WHERE seq = ?
+-- A key with free_at has outlived its owner, whose seq may be another job's by now.
+DELETE FROM windlass_keys WHERE seq = ? AND free_at IS NULL
 
 -- name: drop_ended
 DELETE FROM windlass_ended WHERE seq = ?

@@ -12,7 +12,8 @@ A store's author writes:
 `path` is an empty directory of the test's own and `clock` a `windlass.testing.ManualClock`, which must be the only
 clock that the store reads. Opening the same path again must give the same store, unless it has no capability
 `durable`. Every test runs under the blocking and under the async shell. What a store cannot do it does not name in
-its `capabilities`, and the tests that need it are skipped, naming it.
+its `capabilities`, and the tests that need it are skipped, naming it. An optional `make_newer(opened)`, static too,
+gives the schema a version that does not exist yet.
 
 Sizes: WINDLASS_PROOF=closing or soak enlarges the chapters `model`, `anomalies` and `race`; WINDLASS_SEED=n repeats a
 seed that failed.

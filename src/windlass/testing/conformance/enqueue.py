@@ -154,6 +154,18 @@ class Enqueueing:
         heir = world.job(idempotency_key="k")
         assert world.enqueue(heir) == [Enqueued(heir.id, inserted=True)]
 
+    def test_a_key_without_its_owner_is_nobody_elses(self, world: World) -> None:
+        """I10b: a store that numbers its rows may give the owner's number to the next job."""
+        owner = world.put(idempotency_key="k")
+        world.run(world.store.cancel(Selection((owner,))))
+        world.run(world.store.prune(PruneRules(cancelled=0), 1_000))
+        next_one, keyed = world.put(), world.put(idempotency_key="other")
+        world.run(world.store.cancel(Selection((keyed,))))
+        world.run(world.store.delete(Selection((next_one,))))
+        assert world.enqueue(world.job(idempotency_key="k")) == [Enqueued(owner, inserted=False)]
+        assert world.enqueue(world.job(idempotency_key="other")) == [Enqueued(keyed, inserted=False)]
+        world.healthy()
+
     def test_a_shorter_rule_frees_keys_sooner(self, world: World) -> None:
         held = world.running(idempotency_key="k")
         world.end(held, Succeeded("1"))

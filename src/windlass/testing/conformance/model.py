@@ -219,6 +219,8 @@ def comparable(answer: Any) -> Any:
             return sorted((plain(held) for held in answer), key=_id)
         case [Token() | WorkerInfo(), *_]:
             return sorted(answer, key=_id)
+        case [str(), *_]:
+            return sorted(answer)
         case list():
             return [comparable(each) for each in answer]
     return answer

@@ -115,6 +115,20 @@ class Operating:
         world.beat("w1")
         assert {held.id for held in world.claim().jobs} == set(ids)
 
+    def test_a_revived_job_has_no_expiry(self, world: World) -> None:
+        """The time that it had was for the first series of attempts; nor does a job that was deleted leave one."""
+        revived, deleted = (world.running(expires_after=HOUR) for _ in range(2))
+        for held in (revived, deleted):
+            world.end(held, Discarded())
+        world.run(world.store.revive(Selection((revived.id,))))
+        world.run(world.store.delete(Selection((deleted.id,))))
+        again = world.job(id=deleted.id)
+        world.enqueue(again)
+        world.clock.advance("2h")
+        world.run(world.store.promote(100))
+        assert {held.id for held in world.claim().jobs} == {again.id, revived.id}
+        assert {world.fetch(id).state for id in (revived.id, again.id)} == {State.RUNNING}
+
     def test_revived_jobs_go_to_the_back_of_the_line(self, world: World) -> None:
         held = world.running()
         world.end(held, Discarded())

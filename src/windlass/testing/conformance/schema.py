@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 from windlass.core.errors import SchemaError
 from windlass.core.job import ErrorInfo as Error
 from windlass.core.job import Failed, State, Succeeded
-from windlass.ports.store import QueueChange
+from windlass.ports.store import Opened, QueueChange
 from windlass.testing.conformance.world import HOUR, Opener, World
 
 AT_ONCE = 10
@@ -21,6 +22,7 @@ class Schema:
     """The chapter `schema`."""
 
     open: Opener
+    make_newer: Callable[[Opened], None] | None = None
 
     def test_migrating_again_does_nothing(self, world: World) -> None:
         held = world.running()
@@ -64,6 +66,21 @@ class Schema:
                 opened.shell.run(opened.store.enqueue([world.job()]))
         finally:
             opened.close()
+
+    def test_a_newer_schema_is_refused(self, world: World) -> None:
+        """I25: loudly, and before anything is written: an old process must not touch what it would misread."""
+        make_newer = type(self).make_newer
+        if make_newer is None:
+            pytest.skip("the author of the store does not say how its schema becomes newer: make_newer")
+        version = world.run(world.store.version())
+        world.running()
+        before = world.dump()
+        make_newer(world.opened)
+        for opened in (world.opened, world.another()):
+            with pytest.raises(SchemaError):
+                world.run_on(opened, opened.store.migrate())
+            assert world.run_on(opened, opened.store.version()) > version
+        assert world.dump() == before
 
     def test_everything_is_kept(self, world: World) -> None:
         """I1: what was answered is there after the store was closed and opened again."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from windlass.core.job import Discarded, ErrorInfo, Failed, LogLine, Progress, State, Succeeded
-from windlass.ports.store import Death, Pruned, PruneRules, Selection
+from windlass.ports.store import Death, Pruned, PruneRules, QueueChange, Selection
 from windlass.testing.conformance.world import DAY, HOLD, HOUR, SECOND, World
 
 FOREVER = PruneRules(completed=None, cancelled=None, expired=None, dead=None)
@@ -37,6 +37,19 @@ class Time:
         job = world.fetch(held.id)
         assert (job.state, job.reason, job.attempt) == (State.QUEUED, None, 1)
         assert job.error is not None
+
+    def test_suspects_are_announced(self, world: World) -> None:
+        """I6: somebody has to start a quarantine worker for them, wherever one may claim."""
+        assert world.run(world.store.promote(100)).suspects == ()
+        for queue in ("a", "b", "paused"):
+            world.running("w1", queue=queue)
+        world.put(queue="plain")
+        world.run(world.store.queues([QueueChange("paused", paused=True)]))
+        world.run(world.store.reap([Death(worker="w1", observed=True)]))
+        assert sorted(world.run(world.store.promote(100)).suspects) == ["a", "b"]
+        world.beat("w2")
+        world.claim("w2", queue="a", suspects=True)
+        assert world.run(world.store.promote(100)).suspects == ("b",)
 
     def test_a_small_limit_gets_through(self, world: World) -> None:
         due = [world.put(after=SECOND) for _ in range(8)]
