@@ -12,6 +12,7 @@ import signal
 import subprocess
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -131,3 +132,17 @@ def no_slow_leak() -> Iterator[None]:
     yield
     left = leaked_descriptors(before, FD_ALLOWANCE_SESSION)
     assert not left, "the session left behind:\n  " + "\n  ".join(left)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """What the proofs went through, all variants of a test together: a run whose faults missed proves nothing."""
+    sums: dict[str, Counter[str]] = {}
+    for report in [*terminalreporter.getreports("passed"), *terminalreporter.getreports("failed")]:
+        for name, figures in report.user_properties if report.when == "call" else ():
+            if name == "proof" and figures:
+                found = sums.setdefault(report.nodeid.partition("[")[0], Counter())
+                found.update(runs=1, **{what: count for what, count in figures.items() if isinstance(count, int)})
+    if sums:
+        terminalreporter.section(f"proofs ({os.environ.get('WINDLASS_PROOF') or 'sample'})")
+    for test, found in sorted(sums.items()):
+        terminalreporter.line(f"{test}: " + ", ".join(f"{what} {count:,}" for what, count in found.items()))

@@ -15,8 +15,8 @@ clock that the store reads. Opening the same path again must give the same store
 its `capabilities`, and the tests that need it are skipped, naming it. An optional `make_newer(opened)`, static too,
 gives the schema a version that does not exist yet.
 
-Sizes: WINDLASS_PROOF=closing or soak enlarges the chapters `model`, `anomalies` and `race`; WINDLASS_SEED=n repeats a
-seed that failed.
+Sizes: WINDLASS_PROOF=closing or soak enlarges the chapters `model` and `race`; WINDLASS_SEED=n repeats a seed that
+failed. What they went through stands in each report's `user_properties`, under "proof".
 """
 
 from __future__ import annotations
@@ -92,6 +92,5 @@ class Suite(
     def world(self, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
         """A migrated, empty store."""
         with open_world(self.open, tmp_path, request.param) as world:
+            request.node.user_properties.append(("proof", world.figures))
             yield world
-        for note in world.notes:
-            request.node.user_properties.append(("proof", f"{request.node.name}: {note}"))

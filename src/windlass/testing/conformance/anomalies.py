@@ -26,6 +26,8 @@ T = TypeVar("T")
 
 CALM = '{"policy":{"backoff":{"jitter":0}}}'
 """The meta of jobs for which two stores must decide the same."""
+LINE = ClaimRequest(3, (Quota("line", 3),))
+ALL = ClaimRequest(50, (Quota("default", 50), Quota("line", 50)))
 
 
 class Fault(Exception):
@@ -71,29 +73,62 @@ class Scene:
         self.ghost = world.running("w0", meta=CALM)
         world.run(world.store.reap([Death(worker="w0", observed=True, explained=True)]))
 
-    def take(self) -> Held:
+    def steps(self) -> dict[str, Callable[[], Plan[Any]]]:
+        """Every writing operation, in an order in which each finds something to do."""
+        store = self.world.store
+        return {
+            "enqueue": self._enqueue,
+            "claim": lambda: self._claim(LINE),
+            "claim_ids": lambda: store.claim_ids("w2", self.world.next_seq("w2"), [self.waiting[3]]),
+            "settle": self._settle,
+            "settle and claim": lambda: chain(self._complete(), self._claim(LINE)),
+            "snooze": lambda: store.settle("w1", [decide(self._take(), Policy(), Snoozed(5.0), 0.0)]),
+            "report": self._report,
+            "once": lambda: store.once(self.runs[0].token, "charge", "1"),
+            "recover": lambda: store.recover("w2", 1),
+            "beat": lambda: store.beat([report("w1"), report("w2"), report("w5"), report("w0")]),
+            "cancel": lambda: store.cancel(Selection((self.runs[1].id, self.delayed, self.dead.id))),
+            "revive": lambda: store.revive(Selection((self.dead.id, self.delayed))),
+            "revive by filter": lambda: store.revive(Selection(filter=Filter(queue="default"))),
+            "edit": lambda: store.edit(self.dead.id, "[[1],{}]"),
+            "claim what came due": lambda: self._late(2 * HOUR, lambda: self._claim(ALL)),
+            "reap": self._reap,
+            "promote": lambda: self._late(2 * HOUR, lambda: store.promote(100)),
+            "queues": lambda: store.queues([QueueChange("line", paused=True), QueueChange("b", paused=False)]),
+            "delete": lambda: store.delete(Selection((self.old.id, self.waiting[3], self.world.job().id))),
+            "lead": lambda: store.lead("maintainer", "a", SECOND),
+            "resign": lambda: store.resign("maintainer", "a"),
+            "prune": lambda: self._late(30 * DAY, lambda: store.prune(PruneRules(completed=DAY), 1_000)),
+            "migrate": store.migrate,
+        }
+
+    def _take(self) -> Held:
         """A run that no other step acts on."""
         return self.runs.pop()
 
+    def _late(self, span: int, plan: Callable[[], Plan[Any]]) -> Plan[Any]:
+        self.world.clock.set(self.world.clock() + span)
+        return plan()
 
-def steps(scene: Scene) -> dict[str, Callable[[], Plan[Any]]]:
-    """Every writing operation, in an order in which each finds something to do."""
-    world, store = scene.world, scene.world.store
-    request = ClaimRequest(3, (Quota("line", 3),))
-    wide = ClaimRequest(50, (Quota("default", 50), Quota("line", 50)))
+    def _claim(self, request: ClaimRequest) -> Plan[Any]:
+        return self.world.store.claim("w2", self.world.next_seq("w2"), request)
 
-    def late(span: int, plan: Callable[[], Plan[Any]]) -> Callable[[], Plan[Any]]:
-        def after() -> Plan[Any]:
-            world.clock.set(world.clock() + span)
-            return plan()
+    def _complete(self) -> Plan[Any]:
+        return self.world.store.settle("w1", [complete(self._take().token, "1", DAY)])
 
-        return after
+    def _enqueue(self) -> Plan[Any]:
+        world = self.world
+        new = world.job(meta=CALM, idempotency_key="new", expires_after=HOUR)
+        jobs = [new, world.job(meta=CALM, idempotency_key="new"), world.job(meta=CALM, after=HOUR), new]
+        world.known |= dict.fromkeys(job.id for job in jobs)
+        return world.store.enqueue([*jobs, world.job(idempotency_key="key 0")])
 
-    def settle_mixed() -> Plan[Any]:
-        a, b, c, d, e = (scene.take() for _ in range(5))
+    def _settle(self) -> Plan[Any]:
+        world = self.world
+        a, b, c, d, e = (self._take() for _ in range(5))
         children = (world.job(meta=CALM), world.job(meta=CALM, after=HOUR, idempotency_key="child"))
         world.known |= dict.fromkeys(child.id for child in children)
-        return store.settle(
+        return world.store.settle(
             "w1",
             [
                 complete(a.token, '"r"', DAY, children),
@@ -101,63 +136,20 @@ def steps(scene: Scene) -> dict[str, Callable[[], Plan[Any]]]:
                 release(c.token, "stop"),
                 park(d.token, HOUR, "unknown_task"),
                 decide(e, Policy(), Failed(ErrorInfo("E"), permanent=True), 0.0),
-                complete(scene.ghost.token, "1", DAY),
+                complete(self.ghost.token, "1", DAY),
                 complete(a.token, "2", DAY),
             ],
         )
 
-    def enqueue() -> Plan[Any]:
-        new = world.job(meta=CALM, idempotency_key="new", expires_after=HOUR)
-        jobs = [new, world.job(meta=CALM, idempotency_key="new"), world.job(meta=CALM, after=HOUR), new]
-        world.known |= dict.fromkeys(job.id for job in jobs)
-        return store.enqueue([*jobs, world.job(idempotency_key="key 0")])
-
-    def report_all() -> Plan[Any]:
-        held = scene.runs[0]
-        tokens = (held.token, scene.ghost.token)
+    def _report(self) -> Plan[Any]:
+        tokens = (self.runs[0].token, self.ghost.token)
         lines = [(token, LogLine(1, "info", "x")) for token in tokens for _ in range(2)]
-        return store.report([(token, Progress(1.0)) for token in tokens], lines)
+        return self.world.store.report([(token, Progress(1.0)) for token in tokens], lines)
 
-    def settle_and_claim() -> Plan[Any]:
-        held = scene.take()
-        return chain(
-            store.settle("w1", [complete(held.token, "1", DAY)]), store.claim("w2", world.next_seq("w2"), request)
-        )
-
-    def settle_snoozed() -> Plan[Any]:
-        return store.settle("w1", [decide(scene.take(), Policy(), Snoozed(5.0), 0.0)])
-
-    def reap() -> Plan[Any]:
-        ids = [held.id for held in scene.runs]
-        return store.reap(
-            [Death(worker="w1", observed=True, executing=tuple(ids[1:3]), guilty=((ids[0], "hard_timeout"),))]
-        )
-
-    return {
-        "enqueue": enqueue,
-        "claim": lambda: store.claim("w2", world.next_seq("w2"), request),
-        "claim_ids": lambda: store.claim_ids("w2", world.next_seq("w2"), [scene.waiting[3]]),
-        "settle": settle_mixed,
-        "settle and claim": settle_and_claim,
-        "snooze": settle_snoozed,
-        "report": report_all,
-        "once": lambda: store.once(scene.runs[0].token, "charge", "1"),
-        "recover": lambda: store.recover("w2", 1),
-        "beat": lambda: store.beat([report("w1"), report("w2"), report("w5"), report("w0")]),
-        "cancel": lambda: store.cancel(Selection((scene.runs[1].id, scene.delayed, scene.dead.id))),
-        "revive": lambda: store.revive(Selection((scene.dead.id, scene.delayed))),
-        "revive by filter": lambda: store.revive(Selection(filter=Filter(queue="default"))),
-        "edit": lambda: store.edit(scene.dead.id, "[[1],{}]"),
-        "claim what came due": late(2 * HOUR, lambda: store.claim("w2", world.next_seq("w2"), wide)),
-        "reap": reap,
-        "promote": late(2 * HOUR, lambda: store.promote(100)),
-        "queues": lambda: store.queues([QueueChange("line", paused=True), QueueChange("b", paused=False)]),
-        "delete": lambda: store.delete(Selection((scene.old.id, scene.waiting[3], world.job().id))),
-        "lead": lambda: store.lead("maintainer", "a", SECOND),
-        "resign": lambda: store.resign("maintainer", "a"),
-        "prune": late(30 * DAY, lambda: store.prune(PruneRules(completed=DAY), 1_000)),
-        "migrate": store.migrate,
-    }
+    def _reap(self) -> Plan[Any]:
+        guilty, *executing = [held.id for held in self.runs[:3]]
+        death = Death(worker="w1", observed=True, executing=tuple(executing), guilty=((guilty, "hard_timeout"),))
+        return self.world.store.reap([death])
 
 
 class Anomalies:
@@ -171,7 +163,7 @@ class Anomalies:
         place.mkdir()
         faults = 0
         with open_world(type(self).open, place, world.kind, ManualClock(world.clock())) as twin:
-            troubled, untroubled = steps(Scene(world)), steps(Scene(twin))
+            troubled, untroubled = Scene(world).steps(), Scene(twin).steps()
             assert world.dump() == twin.dump()
             for name in troubled:
                 plan = troubled[name]()
@@ -180,7 +172,7 @@ class Anomalies:
                 assert answer == twin.run(untroubled[name]()), name
                 assert world.dump() == twin.dump(), name
             world.healthy()
-        world.notes.append(f"{faults} faults in {len(troubled)} plans")
+        world.figures |= {"plans": len(troubled), "faults": faults}
 
     def _run_through(self, world: World, name: str, plan: Plan[T]) -> tuple[T, int]:
         before = world.dump()

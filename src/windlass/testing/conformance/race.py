@@ -69,7 +69,7 @@ class Races:
             ]
             world.together(*actors)
             ledger.check(world, [job.id for job in jobs], seed)
-        world.notes.append(f"{count} jobs, {ACTORS} claimers, seeds {tried}")
+        world.figures |= {"seeds": len(tried), "jobs": len(tried) * count}
 
     def _claimer(self, world: World, name: str, dice: random.Random, ledger: Ledger) -> Script:
         store = world.store
@@ -108,7 +108,7 @@ class Races:
             reapers = [self._reaper(world, random.Random(seed * 100 + 50 + n), names) for n in range(2)]
             world.together(*actors, *reapers)
             ledger.check(world, [job.id for job in jobs], seed)
-        world.notes.append(f"{count} jobs, {ACTORS - 2} claimers, 2 reapers, seeds {tried}")
+        world.figures |= {"seeds": len(tried), "jobs": len(tried) * count}
 
     def _survivor(self, world: World, name: str, dice: random.Random, ledger: Ledger, names: list[str]) -> Script:
         """A claimer that begins again under another name whenever it was taken over."""
@@ -150,7 +150,7 @@ class Races:
             assert len({answer.id for answer in answers}) == 1
             assert sum(answer.inserted for answer in answers) == 1
         assert world.run(world.store.stats(exact=True)).states["queued"] == keys
-        world.notes.append(f"{keys} keys, {ACTORS} racers")
+        world.figures |= {"keys": keys, "racers": keys * ACTORS}
 
     def test_cancel_races_claim(self, world: World) -> None:
         """I13: whichever commits first wins, and both sides see it."""

@@ -78,7 +78,8 @@ class World:
     def __init__(self, opener: Opener, path: Path, clock: ManualClock, kind: str) -> None:
         self.kind = kind
         self.clock = clock
-        self.notes: list[str] = []
+        self.figures: dict[str, int] = {}
+        """What a proof went through, for the report of the run."""
         self._open = opener
         self._path = path
         self.runner: Runner = Threads() if kind == "sync" else Loop()
