@@ -81,11 +81,24 @@ def worker(kind):
     os.execv(sys.executable, [sys.executable, "-m", "windlass", "worker", "p_windlass:app", "--processes", p, "--concurrency", c])
 
 
-def idle_enqueue(n):
-    """n times, 20 ms apart: a bare commit of one row at the same durability, and an enqueue; seconds each took."""
+def idle_enqueue(n, between):
+    """n times, in turn: a bare commit of one row at the same durability, and an enqueue; seconds each took.
+
+    Between them nothing ("hot"), 10 ms of other work ("awake"), or 20 ms of sleep ("asleep").
+    """
+    import json
     import time
 
     import apsw
+
+    page = {"rows": [{"id": i, "name": "x" * 20, "tags": ["a", "b"]} for i in range(200)]}
+
+    def pause():
+        if between == "asleep":
+            time.sleep(0.02)
+        until = time.perf_counter() + 0.01
+        while between == "awake" and time.perf_counter() < until:
+            json.loads(json.dumps(page))
 
     bare, whole = [], []
     path = os.path.join(os.path.abspath(common.HOME), "bare.db")
@@ -94,11 +107,11 @@ def idle_enqueue(n):
     c.execute("create table if not exists q (seq integer primary key, id text not null unique, payload text)")
     noop.enqueue()
     for i in range(int(n)):
-        time.sleep(0.02)
+        pause()
         t = time.perf_counter()
         c.execute("insert into q (id, payload) values (hex(randomblob(16)), '[[],{}]')")
         bare.append(time.perf_counter() - t)
-        time.sleep(0.02)
+        pause()
         t = time.perf_counter()
         noop.enqueue()
         whole.append(time.perf_counter() - t)
