@@ -275,8 +275,9 @@ class Why(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Store(Protocol):
-    """The operations. `capabilities` holds names that tests and registrations ask for: `atomic_batch`,
-    `push`, `caller_transaction`, `durable`, `search`."""
+    """The operations. `capabilities` holds names that tests and registrations ask for: `atomic_batch` (see above),
+    `caller_transaction` (`Opened.own`), `durable` (the same URL opened again is the same store), `push` (hints
+    arrive), `search` and `transaction` (a handler's own writes commit with its completion)."""
 
     capabilities: frozenset[str]
 

@@ -159,6 +159,7 @@ class Anomalies:
 
     def test_every_plan_is_all_or_nothing(self, world: World, tmp_path: Path) -> None:
         """I7: at whatever statement it is cut off; and a plan that is started again is the same plan."""
+        world.need("atomic_batch")
         place = tmp_path / "untroubled"
         place.mkdir()
         faults = 0
