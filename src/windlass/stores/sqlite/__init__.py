@@ -13,10 +13,13 @@ from weakref import WeakSet
 
 from windlass.core.errors import CapabilityMissing, ConfigError, StoreUnavailable
 from windlass.core.health import Reading
+from windlass.stores.sqlite.async_shell import AsyncShell
+from windlass.stores.sqlite.caller_shell import CallerShell
 from windlass.stores.sqlite.driver import Busy, Driver
 from windlass.stores.sqlite.hints import DIRECTORY, Hints
-from windlass.stores.sqlite.shell import AsyncShell, CallerShell, Clock, Shell, discard, pause
+from windlass.stores.sqlite.shell import Clock, Shell
 from windlass.stores.sqlite.store import SqliteStore
+from windlass.stores.sqlite.transaction import discard, pause
 
 Durability = Literal["full", "normal"]
 

@@ -1,34 +1,32 @@
-"""I/O for one SQLite file: transactions, waiting for the lock, and the hop to a thread for event loops."""
+"""I/O for one SQLite file: transactions, and waiting for the lock."""
 
 from __future__ import annotations
 
-import asyncio
 import os
-import random
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from queue import SimpleQueue
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from windlass.core.errors import OutcomeUnknown, StoreCorrupt, StoreError, StoreFull, StoreTimeout, StoreUnavailable
 from windlass.ports.plan import NOW, Plan, Rows, Statement, drive
 from windlass.stores.named_sql import load_queries
-from windlass.stores.sqlite.driver import Busy, CallerDriver, Driver, IndexFull, Stale
+from windlass.stores.sqlite.driver import Busy, Driver
 from windlass.stores.sqlite.hints import HintListener, Hints
 from windlass.stores.sqlite.store import RAW
+from windlass.stores.sqlite.transaction import (
+    ENDED,
+    MARK,
+    RETRY_FIRST,
+    RETRY_MOST,
+    commit,
+    discard,
+    pause,
+    rollback,
+)
 
 T = TypeVar("T")
-
-MARK = "windlass_job"
-"""Our savepoint."""
-ENDED = "the transaction that Windlass opened was ended by somebody else; its end belongs to whoever settles the job"
-
-RETRY_FIRST = 0.0002
-RETRY_MOST = 0.001
-"""SQLite's lock is not fair: whoever asks most often gets it. 0.2 to 1 ms lets a web process in between two workers
-that commit back to back; SQLite's own busy handler sleeps up to 100 ms and starves it."""
 
 Clock = Callable[[], int]
 
@@ -244,171 +242,3 @@ class Session:
         with suppress(StoreError, Busy):  # closing it rolls back as well
             rollback(self._driver)
         discard(self._driver)
-
-
-class CallerShell:
-    """A narrower shell on the caller's own connection: no begin it did not imply, no commit, no restart."""
-
-    def __init__(self, shell: Shell, driver: CallerDriver) -> None:
-        self._shell = shell
-        self._driver = driver
-
-    def run(self, plan: Plan[T], timeout: float | None = None) -> T:
-        """Run `plan` under a savepoint of the caller's transaction; the caller commits.
-
-        On a connection that commits by itself (`isolation_level=None`, `autocommit=True`) and has no transaction open,
-        the savepoint is the transaction, and is committed here.
-        """
-        self._shell.check()
-        try:
-            with self._driver.as_ours(self._shell.timeout if timeout is None else timeout):
-                return self._under_savepoint(plan)
-        except Stale as error:
-            raise StoreUnavailable(
-                f"{plan.name}: the open transaction has read what another connection changed since, so it cannot write "
-                "any more: roll it back, and begin the next one with BEGIN IMMEDIATE"
-            ) from error
-        except Busy as error:
-            raise StoreTimeout(f"{plan.name}: the database is locked by another connection") from error
-
-    def _under_savepoint(self, plan: Plan[T]) -> T:
-        driver = self._driver
-        opened = driver.in_transaction()
-        if not opened:
-            # What sqlite3 does before a caller's INSERT, and with the lock that we would need a moment later.
-            driver.execute("BEGIN IMMEDIATE")
-        try:
-            driver.execute(f"SAVEPOINT {MARK}")
-            answer = drive(iter(plan), lambda s: self._shell.execute(driver, s))
-            driver.execute(f"RELEASE {MARK}")
-            if not opened and driver.commits_itself():
-                commit(driver)
-        except BaseException:
-            with suppress(StoreError, Busy):  # a full disk has ended the transaction already
-                if opened:
-                    driver.execute(f"ROLLBACK TO {MARK}")
-                    driver.execute(f"RELEASE {MARK}")
-                else:
-                    rollback(driver)
-            raise
-        return answer
-
-    def changed(self) -> int:
-        """As the store's own shell."""
-        return self._shell.changed()
-
-    def hint(self) -> None:
-        """As the store's own shell; worth sending only after the caller's commit."""
-        self._shell.hint()
-
-    def listen(self) -> HintListener:
-        """As the store's own shell."""
-        return self._shell.listen()
-
-    def close(self) -> None:
-        """Nothing to do: the connection is the caller's."""
-
-
-class AsyncShell:
-    """The same for an event loop: a whole plan is one hop to a thread, which nothing can cancel half-way.
-
-    Two threads, made when first needed: readers of a WAL wait for nobody, so they must not stand in line behind a
-    write that waits for the lock.
-    """
-
-    def __init__(self, shell: Shell, loop: asyncio.AbstractEventLoop) -> None:
-        self._shell = shell
-        self._loop = loop
-        self._lines: dict[bool, _Line] = {}
-
-    async def run(self, plan: Plan[T], timeout: float | None = None) -> T:
-        """See ports.store.AsyncShell."""
-        line = self._lines.get(plan.write)
-        if line is None:
-            line = self._lines[plan.write] = _Line(self._shell, self._loop)
-        return await line.put(plan, timeout)
-
-    async def close(self) -> None:
-        """See ports.store.AsyncShell. What was handed in before is finished first."""
-        self.stop()
-
-    def stop(self) -> None:
-        """End the threads, from any thread."""
-        for line in self._lines.values():
-            line.stop()
-        self._lines.clear()
-
-
-class _Line:
-    """One thread and the plans that wait for it."""
-
-    def __init__(self, shell: Shell, loop: asyncio.AbstractEventLoop) -> None:
-        self._shell = shell
-        self._loop = loop
-        self._work: SimpleQueue[tuple[Plan[Any], float, asyncio.Future[Any]] | None] = SimpleQueue()
-        self._thread = threading.Thread(target=self._serve, name="windlass-store", daemon=True)
-        self._thread.start()
-
-    def put(self, plan: Plan[T], timeout: float | None) -> asyncio.Future[T]:
-        """Have it run; its time counts from now, however long the line is."""
-        self._shell.check()  # in a forked child there is no such thread
-        future: asyncio.Future[T] = self._loop.create_future()
-        self._work.put((plan, time.monotonic() + (self._shell.timeout if timeout is None else timeout), future))
-        return future
-
-    def _serve(self) -> None:
-        while (item := self._work.get()) is not None:
-            plan, deadline, future = item
-            answer, failure = None, None
-            try:
-                answer = self._shell.run(plan, deadline - time.monotonic())
-            except BaseException as error:
-                failure = error
-            try:
-                self._loop.call_soon_threadsafe(_answer, future, answer, failure)
-            except RuntimeError:  # the loop was closed before its answer came: nobody waits for it any more
-                return
-
-    def stop(self) -> None:
-        """End the thread after what was handed in before."""
-        self._work.put(None)
-        if self._thread is not threading.current_thread():
-            self._thread.join()
-
-
-def _answer(future: asyncio.Future[Any], answer: Any, failure: BaseException | None) -> None:
-    if future.cancelled():
-        return
-    if failure is None:
-        future.set_result(answer)
-    else:
-        future.set_exception(failure)
-
-
-def commit(driver: Driver) -> None:
-    """Commit. Where there was no room to write, nothing has happened. After any other failure the pages may be in the
-    file, and a crash before they are overwritten would bring them to life."""
-    try:
-        driver.execute("COMMIT")
-    except StoreUnavailable as error:
-        if isinstance(error, StoreFull) and not isinstance(error, IndexFull):
-            raise
-        raise OutcomeUnknown(f"the answer to a commit was lost: {error}") from error
-
-
-def rollback(driver: Driver) -> None:
-    """Roll back, unless a failed statement has ended the transaction already (a full disk does)."""
-    if driver.in_transaction():
-        driver.execute("ROLLBACK")
-
-
-def discard(driver: Driver) -> None:
-    """Close it, whatever became of it."""
-    with suppress(StoreError, Busy):
-        driver.close()
-
-
-def pause(name: str, deadline: float, wait: float) -> None:
-    if time.monotonic() + wait > deadline:
-        raise StoreTimeout(f"{name}: another process kept the store locked until the deadline; nothing was applied")
-    time.sleep(wait * (0.5 + random.random() / 2))
