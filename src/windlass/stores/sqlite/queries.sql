@@ -1,7 +1,8 @@
--- Every statement of the SQLite store, by name. Tables are prefixed: they may lie in an application's own database. The hot ones take one JSON text and give back one JSON text: a step
--- of SQLite lets go of Python's lock and has to win it back, so a statement that stepped once per job would crawl
--- (5 ms a row) whenever a handler computes in another thread. Measured here: 11 us a job for claim and settle in
--- batches of 250, against 8.5 us for row-by-row binding on an idle interpreter.
+-- Every statement of the SQLite store, by name. Tables are prefixed: they may lie in an application's own database.
+-- The hot ones take one JSON text and give back one JSON text: a step of SQLite lets go of Python's lock and has to win
+-- it back, so a statement that stepped once per job would crawl (5 ms a row) whenever a handler computes in another
+-- thread. Measured here: 11 us a job for claim and settle in batches of 250, against 8.5 us for row-by-row binding on
+-- an idle interpreter.
 
 -- name: migrations_table
 CREATE TABLE IF NOT EXISTS windlass_schema_version (version INTEGER PRIMARY KEY, applied INTEGER NOT NULL) STRICT
@@ -24,17 +25,21 @@ SELECT ifnull(max(seq), 0) FROM windlass_jobs
 SELECT total_changes()
 
 -- name: job_insert
-INSERT INTO windlass_jobs (seq, id, tenant, task, version, queue, priority, head_start, created, due, rank, expires, payload, meta)
+INSERT INTO windlass_jobs (seq, id, tenant, task, version, queue, priority, head_start, created, due, rank, expires,
+                           payload, meta)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING
 
 -- name: ready_insert_new
-INSERT INTO windlass_ready (lane, queue, rank, seq) SELECT 0, queue, rank, seq FROM windlass_jobs WHERE seq > ? AND due <= ?
+INSERT INTO windlass_ready (lane, queue, rank, seq)
+SELECT 0, queue, rank, seq FROM windlass_jobs WHERE seq > ? AND due <= ?
 
 -- name: waiting_insert_new
-INSERT INTO windlass_waiting (seq, due, state) SELECT seq, due, 'scheduled' FROM windlass_jobs WHERE seq > ? AND due > ?
+INSERT INTO windlass_waiting (seq, due, state)
+SELECT seq, due, 'scheduled' FROM windlass_jobs WHERE seq > ? AND due > ?
 
 -- name: expiring_insert_new
-INSERT OR IGNORE INTO windlass_expiring (expires, seq) SELECT expires, seq FROM windlass_jobs WHERE seq > ? AND expires IS NOT NULL
+INSERT OR IGNORE INTO windlass_expiring (expires, seq)
+SELECT expires, seq FROM windlass_jobs WHERE seq > ? AND expires IS NOT NULL
 
 -- JSON, as a caller's own connection may convert columns by the type that they were declared with.
 -- name: keys_find
@@ -44,7 +49,8 @@ JOIN windlass_keys k ON k.tenant = v.value ->> 0 AND k.task = v.value ->> 1 AND 
 LEFT JOIN windlass_ended e ON e.seq = k.seq
 
 -- name: key_insert
-INSERT OR REPLACE INTO windlass_keys (tenant, task, key, id, seq, digest) SELECT ?, ?, ?, id, seq, ? FROM windlass_jobs WHERE id = ?
+INSERT OR REPLACE INTO windlass_keys (tenant, task, key, id, seq, digest)
+SELECT ?, ?, ?, id, seq, ? FROM windlass_jobs WHERE id = ?
 
 -- --- claim ----------------------------------------------------------------------------------------------------
 
@@ -70,8 +76,10 @@ DELETE FROM windlass_waiting WHERE seq IN (SELECT seq FROM windlass_waiting WHER
 
 -- name: expired_find
 -- The third column: it still waits. A row may also be left over from a job that was deleted, revived or has started.
-SELECT x.expires, x.seq, ifnull(j.expires = x.expires AND h.id IS NULL AND e.seq IS NULL, 0), j.fence, j.lane, j.queue, j.rank
-FROM windlass_expiring x LEFT JOIN windlass_jobs j ON j.seq = x.seq LEFT JOIN windlass_held h ON h.id = j.id LEFT JOIN windlass_ended e ON e.seq = x.seq
+SELECT x.expires, x.seq, ifnull(j.expires = x.expires AND h.id IS NULL AND e.seq IS NULL, 0), j.fence, j.lane, j.queue,
+       j.rank
+FROM windlass_expiring x LEFT JOIN windlass_jobs j ON j.seq = x.seq
+     LEFT JOIN windlass_held h ON h.id = j.id LEFT JOIN windlass_ended e ON e.seq = x.seq
 WHERE x.expires <= ? ORDER BY x.expires, x.seq LIMIT ?
 
 -- name: expiring_delete
@@ -81,7 +89,8 @@ DELETE FROM windlass_expiring WHERE expires <= ? AND seq = ?
 SELECT json_group_array(json_array(id, fence, task, version, queue, tenant, payload, meta, attempt, crashes, losses,
                                    json(iif(lane, 'true', 'false')), priority, created, due, ?1, expires, seq, rank))
 FROM (SELECT j.id, max(j.fence + 1, ?1) AS fence, j.task, j.version, j.queue, j.tenant, j.payload, j.meta,
-             j.attempt + 1 AS attempt, j.crashes, j.losses, j.lane, j.priority, j.created, j.due, j.expires, j.seq, r.rank
+             j.attempt + 1 AS attempt, j.crashes, j.losses, j.lane, j.priority, j.created, j.due, j.expires, j.seq,
+             r.rank
       FROM windlass_ready r JOIN windlass_jobs j ON j.seq = r.seq
       WHERE r.lane = ?2 AND r.queue = ?3 ORDER BY r.rank, r.seq LIMIT ?4)
 
@@ -94,8 +103,8 @@ JOIN windlass_ready r ON r.lane = j.lane AND r.queue = j.queue AND r.rank = j.ra
 
 -- name: held_of
 SELECT json_group_array(json_array(j.id, h.fence, j.task, j.version, j.queue, j.tenant, j.payload, j.meta, h.attempt,
-                                   j.crashes, j.losses, json(iif(j.lane, 'true', 'false')), j.priority, j.created, j.due,
-                                   h.started, j.expires, j.seq, j.rank, h.grant_seq))
+                                   j.crashes, j.losses, json(iif(j.lane, 'true', 'false')), j.priority, j.created,
+                                   j.due, h.started, j.expires, j.seq, j.rank, h.grant_seq))
 FROM windlass_held h JOIN windlass_jobs j ON j.seq = h.seq WHERE h.worker = ?
 
 -- name: held_insert
@@ -104,7 +113,8 @@ SELECT j.id, j.seq, ?1, ?2, max(j.fence + 1, ?3), j.attempt + 1, ?3
 FROM json_each(?4) v JOIN windlass_jobs j ON j.seq = v.value
 
 -- name: ready_take
-DELETE FROM windlass_ready WHERE lane = ?1 AND queue = ?2 AND (rank, seq) <= (?3, ?4) AND seq IN (SELECT value FROM json_each(?5))
+DELETE FROM windlass_ready WHERE lane = ?1 AND queue = ?2
+       AND (rank, seq) <= (?3, ?4) AND seq IN (SELECT value FROM json_each(?5))
 
 -- name: ready_left
 SELECT EXISTS (SELECT 1 FROM windlass_ready WHERE lane = ? AND queue = ?)
@@ -120,8 +130,8 @@ DELETE FROM windlass_held WHERE id IN (SELECT value FROM json_each(?))
 
 -- name: ended_insert
 -- ?7: id -> result of those that completed, error of the others
-INSERT INTO windlass_ended (seq, state, reason, finished, fence, number, charged, worker, started, outcome, result, error,
-                            result_until)
+INSERT INTO windlass_ended (seq, state, reason, finished, fence, number, charged, worker, started, outcome, result,
+                            error, result_until)
 SELECT h.seq, ?2, ?3, ?1, h.fence, h.attempt, ?4, h.worker, h.started, ?5, iif(?2 = 'completed', v.value, NULL),
        iif(?2 = 'completed', NULL, v.value), ?1 + ?6
 FROM json_each(?7) v JOIN windlass_held h ON h.id = v.key
@@ -134,8 +144,9 @@ INSERT OR IGNORE INTO windlass_attempts (seq, fence, number, worker, started, en
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
 
 -- name: job_turned
-UPDATE windlass_jobs SET attempt = ?1, crashes = crashes + ?2, losses = losses + ?3, fence = ?4, lane = ifnull(?5, lane),
-                due = ifnull(?6, due), rank = iif(?6 IS NULL, rank, ?6 - head_start), error = ifnull(?7, error)
+UPDATE windlass_jobs SET attempt = ?1, crashes = crashes + ?2, losses = losses + ?3, fence = ?4,
+                         lane = ifnull(?5, lane), due = ifnull(?6, due),
+                         rank = iif(?6 IS NULL, rank, ?6 - head_start), error = ifnull(?7, error)
 WHERE seq = ?8
 
 -- name: ready_insert
@@ -145,7 +156,8 @@ INSERT INTO windlass_ready (lane, queue, rank, seq) SELECT lane, queue, rank, se
 INSERT INTO windlass_waiting (seq, due, state, reason) VALUES (?, ?, ?, ?)
 
 -- name: expiring_insert
-INSERT OR IGNORE INTO windlass_expiring (expires, seq) SELECT expires, seq FROM windlass_jobs WHERE seq = ? AND expires IS NOT NULL
+INSERT OR IGNORE INTO windlass_expiring (expires, seq)
+SELECT expires, seq FROM windlass_jobs WHERE seq = ? AND expires IS NOT NULL
 
 -- name: receipts
 SELECT v.value ->> 0, j.seq IS NOT NULL,
@@ -180,7 +192,8 @@ SELECT json_group_array(json_array(id, fence)) FROM windlass_held WHERE worker =
 SELECT taken, lease, since, hold FROM windlass_workers WHERE id = ?
 
 -- name: worker_beat
-INSERT INTO windlass_workers (id, supervisor, host, pid, state, slots, busy, queues, tasks, started, since, beat, lease, hold)
+INSERT INTO windlass_workers (id, supervisor, host, pid, state, slots, busy, queues, tasks, started, since, beat,
+                              lease, hold)
 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?10, ?10, ?10 + ?11, ?11)
 ON CONFLICT (id) DO UPDATE SET
     supervisor = ?2, host = ?3, pid = ?4, state = ?5, slots = ?6, busy = ?7, queues = ?8, tasks = ?9,
@@ -213,13 +226,17 @@ CASE WHEN e.seq IS NOT NULL THEN e.state WHEN h.id IS NOT NULL THEN 'running'
 
 -- fragment: job
 json_array(j.id, j.task, j.version, j.tenant, j.queue, {state}, coalesce(e.reason, w.reason), j.priority, j.created,
-           coalesce(w.due, j.due), j.expires, j.payload, j.meta, coalesce(e.number - 1 + e.charged, h.attempt, j.attempt), j.crashes,
-           j.losses, json(iif(j.lane AND e.seq IS NULL, 'true', 'false')), coalesce(h.fence, e.fence, j.fence), coalesce(h.worker, e.worker),
-           coalesce(h.started, e.started), e.finished, json(iif(ifnull(h.cancelling, 0), 'true', 'false')), e.result,
-           json(iif(e.state = 'completed' AND e.result IS NULL, 'true', 'false')), iif(e.seq IS NULL, j.error, e.error), p.body)
+           coalesce(w.due, j.due), j.expires, j.payload, j.meta,
+           coalesce(e.number - 1 + e.charged, h.attempt, j.attempt),
+           j.crashes, j.losses, json(iif(j.lane AND e.seq IS NULL, 'true', 'false')),
+           coalesce(h.fence, e.fence, j.fence), coalesce(h.worker, e.worker), coalesce(h.started, e.started),
+           e.finished, json(iif(ifnull(h.cancelling, 0), 'true', 'false')), e.result,
+           json(iif(e.state = 'completed' AND e.result IS NULL, 'true', 'false')),
+           iif(e.seq IS NULL, j.error, e.error), p.body)
 
 -- fragment: located
-windlass_jobs j LEFT JOIN windlass_ended e ON e.seq = j.seq LEFT JOIN windlass_held h ON h.id = j.id LEFT JOIN windlass_waiting w ON w.seq = j.seq
+windlass_jobs j LEFT JOIN windlass_ended e ON e.seq = j.seq LEFT JOIN windlass_held h ON h.id = j.id
+LEFT JOIN windlass_waiting w ON w.seq = j.seq
 LEFT JOIN windlass_progress p ON p.seq = j.seq
 
 -- name: jobs_by_id
@@ -256,16 +273,20 @@ ORDER BY j.seq DESC LIMIT ?11
 SELECT j.seq, {job} FROM {located} WHERE {matches}
 
 -- name: search_ready
-SELECT j.seq, {job} FROM {located} WHERE j.seq IN (SELECT seq FROM windlass_ready) AND {matches}
+SELECT j.seq, {job} FROM {located}
+WHERE j.seq IN (SELECT seq FROM windlass_ready) AND {matches}
 
 -- name: search_waiting
-SELECT j.seq, {job} FROM {located} WHERE j.seq IN (SELECT seq FROM windlass_waiting) AND {matches}
+SELECT j.seq, {job} FROM {located}
+WHERE j.seq IN (SELECT seq FROM windlass_waiting) AND {matches}
 
 -- name: search_held
-SELECT j.seq, {job} FROM {located} WHERE j.seq IN (SELECT seq FROM windlass_held) AND {matches}
+SELECT j.seq, {job} FROM {located}
+WHERE j.seq IN (SELECT seq FROM windlass_held) AND {matches}
 
 -- name: search_unhappy
-SELECT j.seq, {job} FROM {located} WHERE j.seq IN (SELECT seq FROM windlass_ended WHERE state <> 'completed') AND {matches}
+SELECT j.seq, {job} FROM {located}
+WHERE j.seq IN (SELECT seq FROM windlass_ended WHERE state <> 'completed') AND {matches}
 
 -- name: stats_ended
 SELECT state, count(*) FROM windlass_ended GROUP BY state
@@ -277,7 +298,8 @@ SELECT state, count(*) FROM windlass_ended WHERE state <> 'completed' GROUP BY s
 SELECT count(*) FROM (SELECT 1 FROM windlass_ended LIMIT ?)
 
 -- name: stats_waiting
-SELECT w.state, j.queue, count(*) FROM (SELECT seq, state FROM windlass_waiting LIMIT ?) w JOIN windlass_jobs j ON j.seq = w.seq GROUP BY 1, 2
+SELECT w.state, j.queue, count(*) FROM (SELECT seq, state FROM windlass_waiting LIMIT ?) w
+JOIN windlass_jobs j ON j.seq = w.seq GROUP BY 1, 2
 
 -- name: stats_held
 SELECT j.queue, count(*) FROM windlass_held h JOIN windlass_jobs j ON j.seq = h.seq GROUP BY 1
@@ -293,10 +315,12 @@ SELECT queue FROM q WHERE queue IS NOT NULL
 SELECT count(*) FROM (SELECT 1 FROM windlass_ready WHERE lane = ? AND queue = ? LIMIT ?)
 
 -- name: ready_head
-SELECT j.due FROM windlass_ready r JOIN windlass_jobs j ON j.seq = r.seq WHERE r.lane = ? AND r.queue = ? ORDER BY r.rank, r.seq LIMIT 1
+SELECT j.due FROM windlass_ready r JOIN windlass_jobs j ON j.seq = r.seq
+WHERE r.lane = ? AND r.queue = ? ORDER BY r.rank, r.seq LIMIT 1
 
 -- name: ready_ahead
-SELECT count(*) FROM (SELECT 1 FROM windlass_ready WHERE lane = ?1 AND queue = ?2 AND (rank, seq) < (?3, ?4) LIMIT 10000)
+SELECT count(*)
+FROM (SELECT 1 FROM windlass_ready WHERE lane = ?1 AND queue = ?2 AND (rank, seq) < (?3, ?4) LIMIT 10000)
 
 -- --- operator -------------------------------------------------------------------------------------------------
 
@@ -311,13 +335,15 @@ UPDATE windlass_held SET cancelling = 1 WHERE id = ?
 
 -- name: attempt_from_ended
 INSERT OR IGNORE INTO windlass_attempts (seq, fence, number, worker, started, ended, outcome, reason, error)
-SELECT seq, fence, number, worker, started, finished, outcome, reason, error FROM windlass_ended WHERE seq = ? AND outcome IS NOT NULL
+SELECT seq, fence, number, worker, started, finished, outcome, reason, error
+FROM windlass_ended WHERE seq = ? AND outcome IS NOT NULL
 
 -- name: ids_known
 SELECT id FROM windlass_jobs WHERE id IN (SELECT value FROM json_each(?))
 
 -- name: job_revive
-UPDATE windlass_jobs SET attempt = 0, crashes = 0, losses = 0, lane = 0, fence = ?, due = ?, rank = ?2 - head_start, error = NULL,
+UPDATE windlass_jobs SET attempt = 0, crashes = 0, losses = 0, lane = 0, fence = ?, due = ?, rank = ?2 - head_start,
+                         error = NULL,
                 expires = NULL
 WHERE seq = ?3
 
@@ -334,7 +360,8 @@ DELETE FROM windlass_ended WHERE seq = ?
 UPDATE windlass_jobs SET payload = ? WHERE seq = ?
 
 -- name: keys_outlive
-UPDATE windlass_keys SET free_at = (SELECT finished FROM windlass_ended WHERE windlass_ended.seq = windlass_keys.seq) + ?1
+UPDATE windlass_keys
+SET free_at = (SELECT finished FROM windlass_ended WHERE windlass_ended.seq = windlass_keys.seq) + ?1
 WHERE seq = ?2 AND free_at IS NULL
 
 -- name: keys_drop_of
@@ -399,8 +426,10 @@ UPDATE windlass_leads SET until = 0 WHERE name = ? AND holder = ?
 -- --- audit ----------------------------------------------------------------------------------------------------
 
 -- name: audit_places
-SELECT j.id, (EXISTS (SELECT 1 FROM windlass_ready r WHERE r.lane = j.lane AND r.queue = j.queue AND r.rank = j.rank AND r.seq = j.seq))
-           + (EXISTS (SELECT 1 FROM windlass_waiting w WHERE w.seq = j.seq)) + (EXISTS (SELECT 1 FROM windlass_held h WHERE h.id = j.id))
+SELECT j.id, (EXISTS (SELECT 1 FROM windlass_ready r
+                      WHERE r.lane = j.lane AND r.queue = j.queue AND r.rank = j.rank AND r.seq = j.seq))
+           + (EXISTS (SELECT 1 FROM windlass_waiting w WHERE w.seq = j.seq))
+           + (EXISTS (SELECT 1 FROM windlass_held h WHERE h.id = j.id))
            + (EXISTS (SELECT 1 FROM windlass_ended e WHERE e.seq = j.seq)) AS places
 FROM windlass_jobs j WHERE places <> 1 LIMIT 100
 
@@ -411,7 +440,8 @@ UNION ALL SELECT 'waiting', seq FROM windlass_waiting WHERE seq NOT IN (SELECT s
 UNION ALL SELECT 'held', seq FROM windlass_held WHERE seq NOT IN (SELECT seq FROM windlass_jobs)
 UNION ALL SELECT 'ended', seq FROM windlass_ended WHERE seq NOT IN (SELECT seq FROM windlass_jobs)
 UNION ALL SELECT 'attempts', seq FROM windlass_attempts WHERE seq NOT IN (SELECT seq FROM windlass_jobs)
-UNION ALL SELECT 'held by a taken worker', seq FROM windlass_held WHERE worker IN (SELECT id FROM windlass_workers WHERE taken)
+UNION ALL SELECT 'held by a taken worker', seq FROM windlass_held
+          WHERE worker IN (SELECT id FROM windlass_workers WHERE taken)
 UNION ALL SELECT 'held by nobody', seq FROM windlass_held WHERE worker NOT IN (SELECT id FROM windlass_workers)
 LIMIT 100
 
