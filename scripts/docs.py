@@ -53,7 +53,7 @@ def commands() -> str:
 
 
 def helps(command: click.Command, path: str, parent: click.Context | None = None) -> Iterator[str]:
-    context = click.Context(command, parent, info_name=path.rpartition(" ")[2], max_content_width=100)
+    context = click.Context(command, parent, info_name=path.rpartition(" ")[2], terminal_width=78)
     if parent is not None:
         yield f"{'##' if path.count(' ') == 1 else '###'} {path}\n\n```\n{command.get_help(context)}\n```"
     if isinstance(command, click.Group):

@@ -76,13 +76,15 @@ class Session:
             finally:
                 self.stop()
 
+        others = process._children()  # multiprocessing's resource tracker, for one, lives as long as this process
         thread = threading.Thread(target=drive)
         thread.start()
         code = self.supervisor.run()
         thread.join()
-        with contextlib.suppress(ChildProcessError):  # orphans of the last worker: this process is still a subreaper
-            while True:
-                os.wait()
+        while left := process._children() - others:  # orphans of the last worker: this process is still a subreaper
+            for pid in left:
+                with contextlib.suppress(ChildProcessError):
+                    os.waitpid(pid, 0)
         process._prctl(process._PR_SET_CHILD_SUBREAPER, 0)
         if self.failure is not None:
             raise self.failure

@@ -103,6 +103,22 @@ def test_orphans_are_told_apart_by_their_mark() -> None:
         assert process.orphans("three") == []
         for pid in (first, second):
             process.kill(pid)
-        eventually(lambda: len(list(process.exits())) == 0 and not process.orphans("one"))
+            os.waitpid(pid, 0)  # adopted, so ours to wait for
+        assert process.orphans("one") == process.orphans("two") == []
     finally:
         process._prctl(process._PR_SET_CHILD_SUBREAPER, 0)
+
+
+@pytest.mark.skipif(not process.LINUX, reason="read from /proc")
+def test_a_child_in_the_middle_of_an_exec_counts_for_whoever_asks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its environment is not laid out yet; one that has none for good, or has ended, is nobody's."""
+    bare = subprocess.Popen(["sleep", "60"], env={})
+    ended = subprocess.Popen(["true"], env={**os.environ, process.MARK: "one"})
+    os.waitid(os.P_PID, ended.pid, os.WEXITED | os.WNOWAIT)
+    eventually(lambda: process._read(bare.pid, "cmdline"))
+    assert process.orphans("one") == []
+    monkeypatch.setattr(process, "_read", lambda pid, name: b"")
+    assert process.orphans("one") == [bare.pid]
+    bare.kill()
+    bare.wait()
+    ended.wait()

@@ -94,13 +94,25 @@ def describe_exit(status: int) -> str:
 
 def orphans(mark: str) -> list[int]:
     """Children of this process, adopted ones, that descend from the dead child with this mark."""
-    wanted = f"{MARK}={mark}".encode()
-    found = []
-    for pid in _children():
-        with contextlib.suppress(OSError), open(f"/proc/{pid}/environ", "rb") as file:
-            if wanted in file.read().split(b"\0"):
-                found.append(pid)
-    return found
+    return [pid for pid in _children() if _descends(pid, f"{MARK}={mark}".encode())]
+
+
+def _descends(pid: int, wanted: bytes) -> bool:
+    """Whether its environment holds `wanted`; yes while the kernel has not laid that out yet."""
+    with contextlib.suppress(OSError):
+        environ = _read(pid, "environ")
+        if environ:
+            return wanted in environ.split(b"\0")
+        # Between an exec and the first instruction there are neither arguments nor environment, and whoever started
+        # it may have died meanwhile: for this moment it must count. A zombie has no `exe`, which raises.
+        os.readlink(f"/proc/{pid}/exe")
+        return not _read(pid, "cmdline")
+    return False
+
+
+def _read(pid: int, name: str) -> bytes:
+    with open(f"/proc/{pid}/{name}", "rb") as file:
+        return file.read()
 
 
 def _children() -> set[int]:
