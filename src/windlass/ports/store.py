@@ -332,8 +332,9 @@ class Store(Protocol):
         self, progress: Sequence[tuple[Token, Progress]], logs: Sequence[tuple[Token, LogLine]]
     ) -> Plan[list[Token]]:
         """Must store progress (the latest wins, and stays until the next) and append log lines (at most
-        LOG_LINES a job, over all its attempts, then dropped) for tokens that still run, and answer the tokens
-        that do not, each once."""
+        LOG_LINES a job, over all its attempts, then dropped) for tokens that still run, and for those that were
+        settled while nobody has been given the job since (its last words come after a completion that its handler
+        committed itself); must answer the other tokens, each once."""
         ...
 
     def once(self, token: Token, name: str, value: str | None) -> Plan[str | None]:
@@ -557,7 +558,7 @@ class Opened(Protocol):
         ...
 
 
-def token_hash(token: Token) -> int:
+def token_hash(token: Token | Held | Transition) -> int:
     """A 63-bit number for `WorkerReport.held_hash`, the same in every process and language: the low bits of
     the id mixed with the fence by an odd multiplier (Knuth's 64-bit one)."""
     low = int(token.id[-12:], 16)

@@ -165,6 +165,12 @@ SELECT v.value ->> 0, j.seq IS NOT NULL,
        OR EXISTS (SELECT 1 FROM windlass_attempts a WHERE a.seq = j.seq AND a.fence = v.value ->> 1)
 FROM json_each(?) v LEFT JOIN windlass_jobs j ON j.id = v.value ->> 0
 
+-- name: last_words
+-- Tokens that were settled, of jobs that nobody has been given since.
+SELECT j.id, v.value ->> 1, j.seq
+FROM json_each(?) v JOIN windlass_jobs j ON j.id = v.value ->> 0 LEFT JOIN windlass_ended e ON e.seq = j.seq
+WHERE v.value ->> 1 > 0 AND v.value ->> 1 = coalesce(e.fence, j.fence)
+
 -- name: progress_put
 INSERT OR REPLACE INTO windlass_progress (seq, body) VALUES (?, ?)
 
