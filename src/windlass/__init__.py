@@ -22,6 +22,7 @@ from windlass.core.errors import (
 from windlass.core.job import State
 from windlass.declaration import provided
 from windlass.handle import Job
+from windlass.limits import Limit
 from windlass.ports.store import Filter
 from windlass.runtime.context import Context
 from windlass.task import Task
@@ -38,6 +39,7 @@ __all__ = [
     "JobExpired",
     "JobFailed",
     "JobNotFound",
+    "Limit",
     "PayloadInvalid",
     "ResultTimeout",
     "Retry",

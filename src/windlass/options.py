@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from typing import Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import msgspec
 
@@ -12,6 +12,10 @@ from windlass.core.backoff import Backoff
 from windlass.core.duration import Duration, micros, seconds
 from windlass.core.errors import InvalidJob
 from windlass.core.job import PRIORITY, Policy
+
+if TYPE_CHECKING:
+    from windlass.keys import Key
+    from windlass.limits import Limit
 
 NAME_MOST = 200
 KEY_MOST = 255
@@ -43,6 +47,10 @@ class JobOptions(TypedDict, total=False):
     headers: Mapping[str, str]
     result_ttl: Duration
     partition_key: str
+    limit: int | Limit | Sequence[int | Limit] | None
+    """How many jobs of the task may run at once, anywhere; see Limit for more."""
+    limit_key: Key
+    """Beside a `limit` that is a number: it holds for each value of this parameter, or of this function of them."""
 
 
 class Terms(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,12 +66,16 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
     tags: tuple[str, ...] = ()
     headers: dict[str, str] = {}
     partition_key: str = ""
+    limits: tuple[Any, ...] = ()
+    """Of Limit."""
     policy: Policy = Policy()
 
     def having(self, options: Mapping[str, Any]) -> Terms:
         """These terms with `options` instead; raises InvalidJob that names the option and says what would be right."""
         changes: dict[str, Any] = {}
         policy: dict[str, Any] = {}
+        if "limit_key" in options:
+            options = _with_limit_key(options)
         for name, value in options.items():
             read = _READERS.get(name)
             if read is None:
@@ -184,6 +196,28 @@ def _headers(value: Any, name: str) -> dict[str, Any]:
     return {name: dict(value)}
 
 
+def _limit(value: Any, _: str) -> dict[str, Any]:
+    from windlass.limits import read_limits
+
+    return {"limits": value if isinstance(value, _Read) else read_limits(value)}
+
+
+class _Read(tuple[Any, ...]):
+    """Limits that were read already."""
+
+    __slots__ = ()
+
+
+def _with_limit_key(options: Mapping[str, Any]) -> dict[str, Any]:
+    from windlass.limits import read_limits
+
+    rest = {name: value for name, value in options.items() if name != "limit_key"}
+    try:
+        return {**rest, "limit": _Read(read_limits(rest.get("limit"), options["limit_key"]))}
+    except ValueError as error:
+        raise InvalidJob("limit_key", str(error)) from None
+
+
 def _shown(value: Any) -> str:
     text = ascii(value)
     return text if len(text) <= 60 else text[:57] + "..."
@@ -204,6 +238,7 @@ _READERS: dict[str, Callable[[Any, str], dict[str, Any]]] = {
     "headers": _headers,
     "result_ttl": _time,
     "partition_key": _text(KEY_MOST),
+    "limit": _limit,
     "crash_budget": _whole(1, 1_000),
     "loss_budget": _whole(1, 1_000),
 }

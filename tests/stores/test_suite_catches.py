@@ -7,7 +7,7 @@ import contextlib
 import inspect
 import random
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
@@ -15,10 +15,11 @@ from typing import TypeVar
 import msgspec
 import pytest
 
-from windlass.core.job import Held, NewJob, Settled, State, Transition
+from windlass.core.job import Held, KeyLimit, NewJob, Settled, State, Transition
 from windlass.ports.plan import NOW, Plan, Steps, drive, plan
 from windlass.ports.store import BeatAnswer, Claimed, ClaimRequest, Death, Enqueued, Reaped, WorkerReport
 from windlass.stores.memory import MemoryStore, OpenedMemory
+from windlass.stores.memory.jobs import Look
 from windlass.stores.memory.shell import AsyncMemoryShell, MemoryShell
 from windlass.stores.memory.tables import Key, Row, replace
 from windlass.testing import ManualClock
@@ -60,9 +61,10 @@ class TakeoverKeepsTheFence(MemoryStore):
 class GivesTokensTwice(MemoryStore):
     """Where nothing waits, what runs is given away once more."""
 
-    def _look(self, queue: str, room: int, request: ClaimRequest, now: int) -> tuple[list[Row], bool]:
-        found, cut = super()._look(queue, room, request, now)
-        return found or [row for row in self.data.jobs.values() if row.state is State.RUNNING][:room], cut
+    def _look(self, queue: str, room: int, request: ClaimRequest, now: int) -> Look:
+        look = super()._look(queue, room, request, now)
+        again = [row for row in self.data.jobs.values() if row.state is State.RUNNING][:room]
+        return look._replace(found=look.found or again)
 
     def _grant(self, row: Row, worker: str, seq: int, now: int) -> Held:
         return row.as_held() if row.state is State.RUNNING else super()._grant(row, worker, seq, now)
@@ -103,7 +105,7 @@ class GrantsTheExpired(MemoryStore):
         for row in self.data.jobs.until("due", now, limit):
             self.data.jobs[row.new.id] = replace(row, state=State.QUEUED, reason=None, parked_until=None)
 
-    def _look(self, queue: str, room: int, request: ClaimRequest, now: int) -> tuple[list[Row], bool]:
+    def _look(self, queue: str, room: int, request: ClaimRequest, now: int) -> Look:
         return super()._look(queue, room, request, 0)
 
 
@@ -192,8 +194,8 @@ class WalksPastTheUnknown(MemoryStore):
 class SaysNoMore(MemoryStore):
     """And the worker sleeps on a full queue."""
 
-    def _look(self, queue: str, room: int, request: ClaimRequest, now: int) -> tuple[list[Row], bool]:
-        return super()._look(queue, room, request, now)[0], False
+    def _look(self, queue: str, room: int, request: ClaimRequest, now: int) -> Look:
+        return super()._look(queue, room, request, now)._replace(more=False)
 
 
 class SpoilsBatches(MemoryStore):
@@ -224,6 +226,71 @@ class ForgetsSomeOwners(MemoryStore):
         if t.outcome == "snoozed":
             moved = msgspec.structs.replace(row.new, queue=row.new.queue + " ")
             self.data.jobs[t.id] = replace(self.data.jobs[t.id], new=moved)
+
+
+class CountsNoRuns(MemoryStore):
+    """Whoever asks for a permit gets one: it was forgotten who has them."""
+
+    def _runs_under(self, key: str) -> int:
+        return 0
+
+
+class LeaksPermits(MemoryStore):
+    """A permit is kept for good once its owner has died."""
+
+    leaked = 0
+
+    def _reap(self, death: Death, now: int, dice: random.Random) -> Reaped:
+        self.leaked += bool(self.data.jobs.line("held", death.worker))
+        return super()._reap(death, now, dice)
+
+    def _runs_under(self, key: str) -> int:
+        return super()._runs_under(key) + self.leaked
+
+
+class CountsOnlyTheOthers(MemoryStore):
+    """What one claim grants does not count for the rest of the same claim."""
+
+    def _admit(self, line: Sequence[Row], room: int) -> tuple[list[Row], list[tuple[Row, KeyLimit]]]:
+        alone = [super(CountsOnlyTheOthers, self)._admit([row], 1) for row in line]
+        return [row for found, _ in alone for row in found][:room], [each for _, kept in alone for each in kept]
+
+
+class LetsNobodyBack(MemoryStore):
+    """What was blocked once stays so until a leader looks."""
+
+    def _free(self, ended: Iterable[Row]) -> bool:
+        return False
+
+
+class LetsOneQueueBack(MemoryStore):
+    """A turn falls to one queue only, whether anybody serves it or not."""
+
+    def _blocked_lines(self) -> list[tuple[str, bool, str]]:
+        return sorted(super()._blocked_lines())[:1]
+
+
+class KeepsTurns(MemoryStore):
+    """Whoever has a turn and cannot use it lets it lapse."""
+
+    def _keep_back(self, kept: Sequence[tuple[Row, KeyLimit]]) -> bool:
+        for row, limit in kept:
+            self._block(row, limit)
+        return False
+
+
+class NeverSweeps(MemoryStore):
+    """A turn that was wasted is nobody's any more."""
+
+    def _sweep(self) -> None:
+        pass
+
+
+class LimitsNoQueue(MemoryStore):
+    """What operators say about a queue is written down and not read."""
+
+    def _queue_room(self, queue: str) -> int | None:
+        return None
 
 
 class RollsNothingBack(MemoryShell):
@@ -274,6 +341,14 @@ STORES: dict[type[MemoryStore], tuple[str, ...]] = {
     SpoilsBatches: ("a_mixed_batch_is_answered_in_order",),
     LosesNumbers: ("payloads_come_back_to_the_letter",),
     ForgetsSomeOwners: ("the_same_as_the_model",),
+    CountsNoRuns: ("no_more_than_the_limit_run", "many_claimers_keep_within_every_limit"),
+    LeaksPermits: ("a_takeover_frees_the_limit",),
+    CountsOnlyTheOthers: ("no_more_than_the_limit_run", "many_claimers_keep_within_every_limit"),
+    LetsNobodyBack: ("the_end_of_a_run_lets_the_next_in", "as_many_turns_as_runs_have_ended"),
+    LetsOneQueueBack: ("a_turn_falls_to_every_queue",),
+    KeepsTurns: ("a_turn_is_passed_on",),
+    NeverSweeps: ("a_turn_that_was_wasted_is_given_again", "every_key_is_swept_in_its_turn"),
+    LimitsNoQueue: ("a_queue_with_a_limit", "by_id_a_queue_limit_holds_too"),
 }
 SHELLS: dict[type[MemoryShell], tuple[str, ...]] = {
     RollsNothingBack: ("every_plan_is_all_or_nothing", "a_plan_that_raises_changes_nothing"),
@@ -323,7 +398,7 @@ def complaint(store: type[MemoryStore], shell: type[MemoryShell], test: str, pat
 
 def notices(store: type[MemoryStore], shell: type[MemoryShell], test: str, path: Path) -> bool:
     """Whether a test fails; in a race, who meets whom is chance, so it may run a few times."""
-    tries = 10 if hasattr(Races, f"test_{test}") else 1
+    tries = 10 if hasattr(Races, f"test_{test}") or "claimers" in test else 1
     with impatient():
         return any(complaint(store, shell, test, path / str(n)) for n in range(tries))
 

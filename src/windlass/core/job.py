@@ -52,8 +52,15 @@ class Policy(msgspec.Struct, frozen=True, omit_defaults=True):
     result_ttl: float = 7 * 86_400.0
 
 
+class KeyLimit(msgspec.Struct, frozen=True, array_like=True):
+    """At most `most` of the jobs that carry `key` run at once, wherever."""
+
+    key: str
+    most: int
+
+
 class Meta(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What rides with a job and no store has to understand; kept as one JSON text, `{}` for a plain job."""
+    """What rides with a job; kept as one JSON text, `{}` for a plain job. A store understands `limits` only."""
 
     policy: Policy = Policy()
     headers: dict[str, str] = {}
@@ -65,7 +72,8 @@ class Meta(msgspec.Struct, frozen=True, omit_defaults=True):
     encryption_key_id: str = ""
     claim_check: str = ""
     partition_key: str = ""
-    limit_keys: tuple[str, ...] = ()
+    limits: tuple[KeyLimit, ...] = ()
+    """All of them must have room when the job is claimed; see core.flow."""
     cost: int = 1
 
 

@@ -14,7 +14,19 @@ from typing import Any, Protocol, TypeVar
 
 import msgspec
 
-from windlass.core.job import Attempt, Held, Job, LogLine, NewJob, Progress, Settled, State, Token, Transition
+from windlass.core.job import (
+    Attempt,
+    Held,
+    Job,
+    KeyLimit,
+    LogLine,
+    NewJob,
+    Progress,
+    Settled,
+    State,
+    Token,
+    Transition,
+)
 from windlass.ports.plan import Plan
 
 T = TypeVar("T")
@@ -22,7 +34,8 @@ T = TypeVar("T")
 KEY_KEEP = 86_400_000_000
 """Microseconds that an idempotency key stays live after its job ended."""
 CLAIM_WINDOW = 256
-"""How many jobs that a worker cannot run a claim looks past, per queue, beyond its room."""
+"""How many jobs that a worker cannot run, or that a limit keeps back, a claim looks past, per queue, beyond its
+room."""
 LOG_LINES = 1_000
 """Log lines kept per job."""
 
@@ -212,6 +225,9 @@ class QueueStats(msgspec.Struct, frozen=True):
     running: int
     oldest_due: int | None = None
     """Microseconds that the longest-waiting queued job has been due."""
+    blocked: int = 0
+    limit: int | None = None
+    """How many of it may run at once."""
 
 
 class Stats(msgspec.Struct, frozen=True):
@@ -224,10 +240,19 @@ class Stats(msgspec.Struct, frozen=True):
 
 
 class QueueChange(msgspec.Struct, frozen=True):
-    """Pause or resume one queue."""
+    """Pause or resume one queue, or limit it; what is None stays as it is."""
 
     queue: str
-    paused: bool
+    paused: bool | None = None
+    limit: int | None = None
+    """How many of it may run at once; 0 is no limit."""
+
+
+class QueueRules(msgspec.Struct, frozen=True):
+    """What an operator has said about one queue."""
+
+    paused: bool = False
+    limit: int | None = None
 
 
 class PruneRules(msgspec.Struct, frozen=True):
@@ -272,6 +297,13 @@ class Why(msgspec.Struct, frozen=True, kw_only=True):
     """Claimable jobs of its queue with a smaller rank, capped at 10,000."""
     workers: tuple[WorkerInfo, ...]
     attempts: tuple[Attempt, ...]
+    limit: KeyLimit | None = None
+    """Of a blocked job: the limit for which it waits."""
+    running: int = 0
+    """How many jobs run under that limit."""
+    queue_limit: int | None = None
+    queue_running: int = 0
+    """How many jobs of its queue run, counted only where it has a limit."""
 
 
 class Store(Protocol):
@@ -305,7 +337,13 @@ class Store(Protocol):
         skip paused queues and excluded tasks. Looking past excluded tasks must be bounded (CLAIM_WINDOW
         beyond the room): where such a window holds nothing else, its jobs must be parked: `scheduled`, reason
         `unknown_task`, uncharged, at their old rank, due again after `core.machine.parked_for` their age.
-        Must never wait for another claimer. No token is ever given twice."""
+        Must never wait for another claimer. No token is ever given twice.
+
+        Limits (I9): jobs of a window are let in by `core.flow.admit`, where the jobs that run under a key are
+        counted from what is held, in this transaction; a queue with a limit grants at most that many less those
+        that run. A job that is not let in becomes `blocked`, reason `limit`, at its rank, under the limit that
+        `admit` names, and counts like an excluded one toward the window. Of the other keys of jobs that were
+        just blocked, `core.flow.passed_on` says how many turns pass on, as after a settle."""
         ...
 
     def claim_ids(self, worker: str, seq: int, ids: Sequence[str]) -> Plan[Claimed]:
@@ -325,7 +363,13 @@ class Store(Protocol):
         while it is parked. An ended job is no suspect. `result_ttl` counts from this moment. An
         ended job must read the error it ended by, any other the last error there was; a queued or running one
         reads no reason. `worker` and `started_at` are those of the current run, or of the one that ended the
-        job."""
+        job.
+
+        Whatever ends a run (this, or a takeover) frees its limits in the same transaction. For each key, each
+        queue and kind (suspects apart) in which jobs are blocked under it must get as many of them back to
+        `queued`, by rank, as `core.flow.turns` says of the number freed, of the first one's own limit, and of
+        those that still run: whoever then finds no room is blocked again by its claim. So a turn that falls to
+        a queue that nobody serves keeps no other queue waiting."""
         ...
 
     def report(
@@ -408,7 +452,9 @@ class Store(Protocol):
     def promote(self, limit: int) -> Plan[Claimed]:
         """Must queue what has come due, without its reason, and expire what is past its time in whatever
         state it waits, about `limit` jobs of each; answers no grants, but `next_due`, `more` while there
-        is more to do, and `suspects`."""
+        is more to do, and `suspects`. Must give every key under which jobs are blocked the turns for which
+        there is room (`core.flow.turns` of None), about `limit` keys at a time, in a round: whoever had a turn
+        may have been cancelled instead of claimed."""
         ...
 
     def prune(self, rules: PruneRules, limit: int) -> Plan[Pruned]:
@@ -446,9 +492,9 @@ class Store(Protocol):
 
     # --- queues, cluster, schema --------------------------------------------------------------------------
 
-    def queues(self, changes: Sequence[QueueChange] = ()) -> Plan[dict[str, bool]]:
-        """Must apply the changes and answer the queues that were ever changed, with whether they are
-        paused."""
+    def queues(self, changes: Sequence[QueueChange] = ()) -> Plan[dict[str, QueueRules]]:
+        """Must apply the changes and answer the queues that were ever changed, with what holds for them.
+        A limit holds from the next claim on, also for what waits already; what runs goes on."""
         ...
 
     def lead(self, name: str, holder: str, ttl: int) -> Plan[Leadership]:

@@ -7,7 +7,7 @@ from itertools import islice
 
 from windlass.core.job import State
 from windlass.ports.plan import NOW, Steps, plan
-from windlass.ports.store import KEY_KEEP, Pruned, PruneRules, QueueChange, Selected, Selection
+from windlass.ports.store import KEY_KEEP, Pruned, PruneRules, QueueChange, QueueRules, Selected, Selection
 from windlass.stores.memory.reading import Reading
 from windlass.stores.memory.tables import Row, replace
 
@@ -151,12 +151,14 @@ class Operator(Reading):
     # --- queues --------------------------------------------------------------------------------------------
 
     @plan
-    def queues(self, changes: Sequence[QueueChange] = ()) -> Steps[dict[str, bool]]:
+    def queues(self, changes: Sequence[QueueChange] = ()) -> Steps[dict[str, QueueRules]]:
         """See Store.queues."""
         yield NOW
         for change in changes:
-            self.data.paused[change.queue] = change.paused
-        return dict(self.data.paused)
+            said = {n: v for n in ("paused", "limit") if (v := getattr(change, n)) is not None}
+            said = {name: value if name == "paused" else value or None for name, value in said.items()}
+            self.data.rules[change.queue] = replace(self._rules(change.queue), **said)
+        return dict(self.data.rules)
 
 
 def _cancellable(row: Row) -> str:

@@ -60,18 +60,20 @@ class Reading(Liveness):
         counts = Counter((row.new.queue, row.state) for row in self.data.jobs.values())
         states = {state.value: sum(counts[q, s] for q, s in counts if s is state) for state in State}
         open_queues = {queue for queue, state in counts if not state.terminal}
-        queues = [self._glance(queue, counts, now) for queue in sorted(open_queues | self.data.paused.keys())]
+        queues = [self._glance(queue, counts, now) for queue in sorted(open_queues | self.data.rules.keys())]
         return Stats(states, queues, now, exact=True)
 
     def _glance(self, queue: str, counts: Counter[tuple[str, State]], now: int) -> QueueStats:
         ready = [row for suspect in (False, True) for row in self.data.jobs.line("ready", (suspect, queue))]
         return QueueStats(
             queue,
-            self.data.paused.get(queue, False),
+            self._rules(queue).paused,
             queued=counts[queue, State.QUEUED],
             waiting=counts[queue, State.SCHEDULED] + counts[queue, State.RETRYING],
             running=counts[queue, State.RUNNING],
             oldest_due=max(0, now - min(row.due_at for row in ready)) if ready else None,
+            blocked=counts[queue, State.BLOCKED],
+            limit=self._rules(queue).limit,
         )
 
     @plan(write=False)
@@ -81,13 +83,18 @@ class Reading(Liveness):
         row = self.data.jobs.get(job)
         if row is None:
             return None
+        rules = self._rules(row.new.queue)
         return Why(
             job=row.as_job(),
             now=now,
-            paused=self.data.paused.get(row.new.queue, False),
+            paused=rules.paused,
             ahead=min(self.data.jobs.before(row), AHEAD),
             workers=tuple(self._untaken()),
             attempts=self.data.attempts.get(job, ()),
+            limit=row.blocked_by,
+            running=self._runs_under(row.blocked_by.key) if row.blocked_by else 0,
+            queue_limit=rules.limit,
+            queue_running=self._runs_in(row.new.queue) if rules.limit else 0,
         )
 
     @plan(write=False)
@@ -120,6 +127,8 @@ class Reading(Liveness):
         for id, row in self.data.jobs.items():
             if row.state.terminal != (row.finished_at is not None):
                 yield f"job {id} is {row.state} and finished_at is {row.finished_at}"
+            if (row.state is State.BLOCKED) != (row.blocked_by is not None):
+                yield f"job {id} is {row.state} and blocked by {row.blocked_by}"
             fences = [attempt.fence for attempt in self.data.attempts.get(id, ())]
             if any(later <= sooner for sooner, later in pairwise([*fences, row.fence + 1])):
                 yield f"job {id} has fences that do not grow: {fences}, now {row.fence}"

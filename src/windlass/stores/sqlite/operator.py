@@ -9,7 +9,7 @@ import msgspec
 
 from windlass.core.job import TERMINAL, State
 from windlass.ports.plan import NOW, Statement, Steps, plan
-from windlass.ports.store import KEY_KEEP, Filter, Pruned, PruneRules, QueueChange, Selected, Selection
+from windlass.ports.store import KEY_KEEP, Filter, Pruned, PruneRules, QueueChange, QueueRules, Selected, Selection
 from windlass.stores.sqlite.enqueue import as_json
 from windlass.stores.sqlite.reading import Reading
 
@@ -115,6 +115,7 @@ class Operator(Reading):
         queued = [(p.lane, p.queue, p.rank, p.seq) for p in places if p.state is State.QUEUED]
         yield Statement("ready_remove", many=queued)
         yield Statement("waiting_remove", many=[(p.seq,) for p in places])
+        yield Statement("blocked_remove", many=[(p.seq,) for p in places if p.state is State.BLOCKED])
 
     def _drop(self, seqs: Sequence[int]) -> Steps[None]:
         rows = [(seq,) for seq in seqs]
@@ -153,10 +154,11 @@ class Operator(Reading):
         return int((yield Statement("changes"))[0][0] - before)
 
     @plan
-    def queues(self, changes: Sequence[QueueChange] = ()) -> Steps[dict[str, bool]]:
+    def queues(self, changes: Sequence[QueueChange] = ()) -> Steps[dict[str, QueueRules]]:
         """See Store.queues."""
-        yield Statement("queue_put", many=[(c.queue, int(c.paused)) for c in changes])
-        return {name: bool(paused) for name, paused in (yield Statement("queues_all"))}
+        rows = [(c.queue, None if c.paused is None else int(c.paused), c.limit) for c in changes]
+        yield Statement("queue_put", many=rows)
+        return (yield from self._rules())
 
 
 def _selected(

@@ -56,7 +56,7 @@ SELECT ?, ?, ?, id, seq, ? FROM windlass_jobs WHERE id = ?
 
 -- name: claim_gate
 SELECT taken, closed_seq, (SELECT min(due) FROM windlass_waiting), (SELECT min(expires) FROM windlass_expiring),
-       (SELECT json_group_array(name) FROM windlass_queues WHERE paused)
+       (SELECT json_group_array(json_array(name, paused, most)) FROM windlass_queues WHERE paused OR most IS NOT NULL)
 FROM windlass_workers WHERE id = ?
 
 -- name: time_gate
@@ -119,10 +119,67 @@ DELETE FROM windlass_ready WHERE lane = ?1 AND queue = ?2
 -- name: ready_left
 SELECT EXISTS (SELECT 1 FROM windlass_ready WHERE lane = ? AND queue = ?)
 
+-- --- flow -----------------------------------------------------------------------------------------------------
+
+-- name: queue_held
+SELECT count(*) FROM (SELECT 1 FROM windlass_held h JOIN windlass_jobs j ON j.seq = h.seq WHERE j.queue = ? LIMIT ?)
+
+-- name: permits_count
+SELECT key, count(*) FROM windlass_permits WHERE key IN (SELECT value FROM json_each(?)) GROUP BY key
+
+-- name: permit_insert
+INSERT INTO windlass_permits (key, id) VALUES (?, ?)
+
+-- name: permit_delete
+DELETE FROM windlass_permits WHERE key = ? AND id = ?
+
+-- name: held_keys
+UPDATE windlass_held SET keys = ? WHERE id = ?
+
+-- name: blocked_insert
+INSERT INTO windlass_blocked (key, lane, queue, rank, seq, most) VALUES (?, ?, ?, ?, ?, ?)
+
+-- name: blocked_remove
+DELETE FROM windlass_blocked WHERE seq = ?
+
+-- name: blocked_under
+SELECT DISTINCT v.value FROM json_each(?) v WHERE EXISTS (SELECT 1 FROM windlass_blocked b WHERE b.key = v.value)
+
+-- From one queue to the next, never past the jobs between them.
+-- name: blocked_lines
+WITH RECURSIVE q (queue) AS (
+    SELECT min(queue) FROM windlass_blocked WHERE key = ?1 AND lane = ?2
+    UNION ALL
+    SELECT (SELECT min(queue) FROM windlass_blocked WHERE key = ?1 AND lane = ?2 AND queue > q.queue) FROM q
+    WHERE q.queue IS NOT NULL)
+SELECT queue, (SELECT most FROM windlass_blocked b WHERE b.key = ?1 AND b.lane = ?2 AND b.queue = q.queue
+               ORDER BY b.rank, b.seq LIMIT 1)
+FROM q WHERE queue IS NOT NULL
+
+-- name: blocked_first
+SELECT seq FROM windlass_blocked WHERE key = ? AND lane = ? AND queue = ? ORDER BY rank, seq LIMIT ?
+
+-- name: blocked_keys
+WITH RECURSIVE k (key) AS (
+    SELECT min(key) FROM windlass_blocked WHERE key > ?1
+    UNION ALL
+    SELECT (SELECT min(key) FROM windlass_blocked WHERE key > k.key) FROM k WHERE k.key IS NOT NULL)
+SELECT key FROM k WHERE key IS NOT NULL LIMIT ?2
+
+-- name: blocked_by
+SELECT b.key, b.most, (SELECT count(*) FROM windlass_permits p WHERE p.key = b.key)
+FROM windlass_blocked b WHERE b.seq = ?
+
+-- name: mark_text
+SELECT text FROM windlass_marks WHERE name = ?
+
+-- name: mark_text_put
+INSERT OR REPLACE INTO windlass_marks (name, value, text) VALUES (?, 0, ?)
+
 -- --- settle ---------------------------------------------------------------------------------------------------
 
 -- name: held_by_id
-SELECT json_group_array(json_array(id, seq, worker, fence, attempt, started, cancelling))
+SELECT json_group_array(json_array(id, seq, worker, fence, attempt, started, cancelling, json(keys)))
 FROM windlass_held WHERE id IN (SELECT value FROM json_each(?))
 
 -- name: held_delete
@@ -222,10 +279,13 @@ FROM windlass_workers WHERE NOT taken
 
 -- fragment: state
 CASE WHEN e.seq IS NOT NULL THEN e.state WHEN h.id IS NOT NULL THEN 'running'
-     WHEN w.seq IS NOT NULL THEN w.state ELSE 'queued' END
+     WHEN w.seq IS NOT NULL THEN w.state WHEN b.seq IS NOT NULL THEN 'blocked' ELSE 'queued' END
+
+-- fragment: reason
+coalesce(e.reason, w.reason, iif(b.seq IS NULL, NULL, 'limit'))
 
 -- fragment: job
-json_array(j.id, j.task, j.version, j.tenant, j.queue, {state}, coalesce(e.reason, w.reason), j.priority, j.created,
+json_array(j.id, j.task, j.version, j.tenant, j.queue, {state}, {reason}, j.priority, j.created,
            coalesce(w.due, j.due), j.expires, j.payload, j.meta,
            coalesce(e.number - 1 + e.charged, h.attempt, j.attempt),
            j.crashes, j.losses, json(iif(j.lane AND e.seq IS NULL, 'true', 'false')),
@@ -236,7 +296,7 @@ json_array(j.id, j.task, j.version, j.tenant, j.queue, {state}, coalesce(e.reaso
 
 -- fragment: located
 windlass_jobs j LEFT JOIN windlass_ended e ON e.seq = j.seq LEFT JOIN windlass_held h ON h.id = j.id
-LEFT JOIN windlass_waiting w ON w.seq = j.seq
+LEFT JOIN windlass_waiting w ON w.seq = j.seq LEFT JOIN windlass_blocked b ON b.seq = j.seq
 LEFT JOIN windlass_progress p ON p.seq = j.seq
 
 -- name: jobs_by_id
@@ -264,7 +324,7 @@ SELECT json_array(at, level, message) FROM windlass_logs WHERE seq = ? AND line 
 (?1 IS NULL OR j.queue = ?1) AND (?2 IS NULL OR j.task = ?2) AND (?3 IS NULL OR j.created >= ?3)
 AND (?4 IS NULL OR j.created < ?4) AND j.tenant = ?5 AND j.seq < ?6
 AND (?7 IS NULL OR EXISTS (SELECT 1 FROM json_each(j.meta, '$.tags') t WHERE t.value = ?7))
-AND (?8 IS NULL OR coalesce(e.reason, w.reason) = ?8)
+AND (?8 IS NULL OR {reason} = ?8)
 AND (?9 IS NULL OR j.meta ->> '$.parent_id' = ?9)
 AND (?10 IS NULL OR {state} IN (SELECT value FROM json_each(?10)))
 ORDER BY j.seq DESC LIMIT ?11
@@ -279,6 +339,10 @@ WHERE j.seq IN (SELECT seq FROM windlass_ready) AND {matches}
 -- name: search_waiting
 SELECT j.seq, {job} FROM {located}
 WHERE j.seq IN (SELECT seq FROM windlass_waiting) AND {matches}
+
+-- name: search_blocked
+SELECT j.seq, {job} FROM {located}
+WHERE j.seq IN (SELECT seq FROM windlass_blocked) AND {matches}
 
 -- name: search_held
 SELECT j.seq, {job} FROM {located}
@@ -300,6 +364,9 @@ SELECT count(*) FROM (SELECT 1 FROM windlass_ended LIMIT ?)
 -- name: stats_waiting
 SELECT w.state, j.queue, count(*) FROM (SELECT seq, state FROM windlass_waiting LIMIT ?) w
 JOIN windlass_jobs j ON j.seq = w.seq GROUP BY 1, 2
+
+-- name: stats_blocked
+SELECT queue, count(*) FROM (SELECT queue FROM windlass_blocked LIMIT ?) GROUP BY 1
 
 -- name: stats_held
 SELECT j.queue, count(*) FROM windlass_held h JOIN windlass_jobs j ON j.seq = h.seq GROUP BY 1
@@ -408,10 +475,11 @@ DELETE FROM windlass_workers WHERE (taken OR lease < ?2) AND beat < ?1 AND id NO
 -- --- queues, cluster ------------------------------------------------------------------------------------------
 
 -- name: queue_put
-INSERT OR REPLACE INTO windlass_queues (name, paused) VALUES (?, ?)
+INSERT INTO windlass_queues (name, paused, most) VALUES (?1, ifnull(?2, 0), nullif(?3, 0))
+ON CONFLICT (name) DO UPDATE SET paused = ifnull(?2, paused), most = iif(?3 IS NULL, most, nullif(?3, 0))
 
 -- name: queues_all
-SELECT name, paused FROM windlass_queues
+SELECT name, paused, most FROM windlass_queues
 
 -- name: lead_get
 SELECT holder, term, until FROM windlass_leads WHERE name = ?
@@ -428,6 +496,8 @@ UPDATE windlass_leads SET until = 0 WHERE name = ? AND holder = ?
 SELECT j.id, (EXISTS (SELECT 1 FROM windlass_ready r
                       WHERE r.lane = j.lane AND r.queue = j.queue AND r.rank = j.rank AND r.seq = j.seq))
            + (EXISTS (SELECT 1 FROM windlass_waiting w WHERE w.seq = j.seq))
+           + (EXISTS (SELECT 1 FROM windlass_blocked b
+                      WHERE b.seq = j.seq AND b.lane = j.lane AND b.queue = j.queue AND b.rank = j.rank))
            + (EXISTS (SELECT 1 FROM windlass_held h WHERE h.id = j.id))
            + (EXISTS (SELECT 1 FROM windlass_ended e WHERE e.seq = j.seq)) AS places
 FROM windlass_jobs j WHERE places <> 1 LIMIT 100
@@ -436,6 +506,11 @@ FROM windlass_jobs j WHERE places <> 1 LIMIT 100
 SELECT 'ready', seq FROM windlass_ready WHERE seq NOT IN (SELECT seq FROM windlass_jobs)
 UNION ALL SELECT 'ready twice', seq FROM windlass_ready GROUP BY seq HAVING count(*) > 1
 UNION ALL SELECT 'waiting', seq FROM windlass_waiting WHERE seq NOT IN (SELECT seq FROM windlass_jobs)
+UNION ALL SELECT 'blocked', seq FROM windlass_blocked WHERE seq NOT IN (SELECT seq FROM windlass_jobs)
+UNION ALL SELECT 'permit of ' || key, id FROM windlass_permits p
+          WHERE NOT EXISTS (SELECT 1 FROM windlass_held h, json_each(h.keys) k WHERE h.id = p.id AND k.value = p.key)
+UNION ALL SELECT 'no permit of ' || k.value, h.id FROM windlass_held h, json_each(h.keys) k
+          WHERE NOT EXISTS (SELECT 1 FROM windlass_permits p WHERE p.key = k.value AND p.id = h.id)
 UNION ALL SELECT 'held', seq FROM windlass_held WHERE seq NOT IN (SELECT seq FROM windlass_jobs)
 UNION ALL SELECT 'ended', seq FROM windlass_ended WHERE seq NOT IN (SELECT seq FROM windlass_jobs)
 UNION ALL SELECT 'attempts', seq FROM windlass_attempts WHERE seq NOT IN (SELECT seq FROM windlass_jobs)

@@ -31,6 +31,7 @@ CHAPTERS = (
     "claim",
     "settle",
     "leases",
+    "limits",
     "operator",
     "time",
     "reading",
@@ -51,6 +52,7 @@ from windlass.testing.conformance.claim import Claiming  # noqa: E402
 from windlass.testing.conformance.cluster import Cluster  # noqa: E402
 from windlass.testing.conformance.enqueue import Enqueueing  # noqa: E402
 from windlass.testing.conformance.leases import Leases  # noqa: E402
+from windlass.testing.conformance.limits import Limits  # noqa: E402
 from windlass.testing.conformance.model import Model  # noqa: E402
 from windlass.testing.conformance.operator import Operating  # noqa: E402
 from windlass.testing.conformance.queues import Queues  # noqa: E402
@@ -70,6 +72,7 @@ class Suite(
     Claiming,
     Settling,
     Leases,
+    Limits,
     Operating,
     Time,
     Reading,
