@@ -7,6 +7,7 @@ from windlass.core.backoff import Backoff
 from windlass.core.errors import (
     ConfigError,
     Discard,
+    DuplicateJob,
     IdempotencyConflict,
     JobCancelled,
     JobExpired,
@@ -26,12 +27,14 @@ from windlass.limits import Limit
 from windlass.ports.store import Filter
 from windlass.runtime.context import Context
 from windlass.task import Task
+from windlass.unique import Unique
 
 __all__ = [
     "Backoff",
     "ConfigError",
     "Context",
     "Discard",
+    "DuplicateJob",
     "Filter",
     "IdempotencyConflict",
     "Job",
@@ -47,6 +50,7 @@ __all__ = [
     "State",
     "StoreUnavailable",
     "Task",
+    "Unique",
     "Windlass",
     "WindlassError",
     "provided",

@@ -235,8 +235,7 @@ class _Plans:
 
     def limit(self, queue: str, most: int | None) -> Plan[dict[str, QueueRules]]:
         _checked(lambda: valid_queue(queue, "queue"), "queue")
-        if most is not None and (not isinstance(most, int) or isinstance(most, bool) or most < 1):
-            raise InvalidJob("most", f"{most!r} must be a whole number from 1, or None for no limit")
+        _check_most(most)
         return self.store.queues([QueueChange(queue, limit=most or 0)])
 
     def fetch(self, id: str) -> Plan[records.Job]:
@@ -263,8 +262,13 @@ class _Plans:
         return Plan(steps, "edit", write=True)
 
 
-def _paused(rules: Mapping[str, QueueRules]) -> dict[str, bool]:
+def _paused(rules: dict[str, QueueRules]) -> dict[str, bool]:
     return {queue: said.paused for queue, said in rules.items()}
+
+
+def _check_most(most: Any) -> None:
+    if most is not None and (not isinstance(most, int) or isinstance(most, bool) or not 1 <= most < 2**31):
+        raise InvalidJob("most", f"{most!r} must be a whole number from 1, or None for no limit")
 
 
 def _checked(check: Callable[[], object], field: str) -> None:

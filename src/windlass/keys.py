@@ -12,6 +12,12 @@ Key = str | Callable[..., str]
 """The name of a parameter, or a function of the job's arguments that answers text."""
 
 
+def check_key(key: Any) -> None:
+    """Raises ValueError for what can be no Key."""
+    if key is not None and not (callable(key) or (isinstance(key, str) and key.isidentifier())):
+        raise ValueError(f"key: {key!r} must be the name of a parameter, or a function of the arguments")
+
+
 def key_of(key: Key, arguments: Mapping[str, Any], field: str) -> str:
     """The key of a job with these arguments, by name. Raises InvalidJob that names `field`."""
     text = _parameter(key, arguments, field) if isinstance(key, str) else _called(key, arguments, field)

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from windlass.core.job import KeyLimit
-from windlass.keys import Key, key_of
+from windlass.keys import Key, check_key, key_of
 from windlass.options import valid_name
 
 MOST = 10_000
@@ -29,10 +29,8 @@ class Limit(msgspec.Struct, frozen=True):
 
     def __post_init__(self) -> None:
         """Raises ValueError that names the field."""
-        if not isinstance(self.most, int) or isinstance(self.most, bool) or not 1 <= self.most <= MOST:
-            raise ValueError(f"most: {self.most!r} must be a whole number, 1..{MOST}")
-        if self.key is not None and not (callable(self.key) or (isinstance(self.key, str) and self.key.isidentifier())):
-            raise ValueError(f"key: {self.key!r} must be the name of a parameter, or a function of the arguments")
+        _check_most(self.most)
+        check_key(self.key)
         if self.name is not None:
             valid_name(self.name, "name")
 
@@ -41,6 +39,11 @@ class Limit(msgspec.Struct, frozen=True):
         name = self.name or task
         # No name has a comma in it, so no two limits can be taken for one another.
         return KeyLimit(name if self.key is None else f"{name},{key_of(self.key, arguments, 'limit_key')}", self.most)
+
+
+def _check_most(most: Any) -> None:
+    if not isinstance(most, int) or isinstance(most, bool) or not 1 <= most <= MOST:
+        raise ValueError(f"most: {most!r} must be a whole number, 1..{MOST}")
 
 
 def read_limits(value: Any, key: Any = None) -> tuple[Limit, ...]:

@@ -16,6 +16,7 @@ from windlass.core.job import PRIORITY, Policy
 if TYPE_CHECKING:
     from windlass.keys import Key
     from windlass.limits import Limit
+    from windlass.unique import Unique
 
 NAME_MOST = 200
 KEY_MOST = 255
@@ -49,6 +50,8 @@ class JobOptions(TypedDict, total=False):
     partition_key: str
     limit: int | Limit | Sequence[int | Limit] | None
     """How many jobs of the task may run at once, anywhere; see Limit for more."""
+    unique: Unique | None
+    """At most one job with the same key lives; see Unique."""
     limit_key: Key
     """Beside a `limit` that is a number: it holds for each value of this parameter, or of this function of them."""
 
@@ -68,6 +71,8 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
     partition_key: str = ""
     limits: tuple[Any, ...] = ()
     """Of Limit."""
+    unique: Any = None
+    """A Unique."""
     policy: Policy = Policy()
 
     def having(self, options: Mapping[str, Any]) -> Terms:
@@ -87,6 +92,9 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
             (policy if name in Policy.__struct_fields__ else changes).update(found)
         if "delay" in options and "at" in options:
             raise InvalidJob("at", "cannot be given together with delay")
+        unique = changes.get("unique", self.unique)
+        if unique is not None and changes.get("idempotency_key", self.idempotency_key) is not None:
+            raise InvalidJob("unique", "cannot be given together with idempotency_key")
         if policy:
             changes["policy"] = msgspec.structs.replace(self.policy, **policy)
         return msgspec.structs.replace(self, **changes)
@@ -202,6 +210,14 @@ def _limit(value: Any, _: str) -> dict[str, Any]:
     return {"limits": value if isinstance(value, _Read) else read_limits(value)}
 
 
+def _unique(value: Any, name: str) -> dict[str, Any]:
+    from windlass.unique import Unique
+
+    if value is not None and not isinstance(value, Unique):
+        raise ValueError(f'{_shown(value)} must be a Unique, for instance Unique(key="user_id", policy="keep-last")')
+    return {name: value}
+
+
 class _Read(tuple[Any, ...]):
     """Limits that were read already."""
 
@@ -239,6 +255,7 @@ _READERS: dict[str, Callable[[Any, str], dict[str, Any]]] = {
     "result_ttl": _time,
     "partition_key": _text(KEY_MOST),
     "limit": _limit,
+    "unique": _unique,
     "crash_budget": _whole(1, 1_000),
     "loss_budget": _whole(1, 1_000),
 }

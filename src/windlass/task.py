@@ -36,6 +36,7 @@ from windlass.limits import Limit
 from windlass.options import JobOptions, Terms
 from windlass.runtime.context import Context, Run, current_run
 from windlass.runtime.registry import TaskDef
+from windlass.unique import Unique
 
 if TYPE_CHECKING:
     from windlass.app import Windlass
@@ -73,6 +74,8 @@ class TaskOptions(TypedDict, total=False):
     """No two runs of one job ever overlap, not even of one that was cut off from the store; implies process."""
     limit: int | Limit | Sequence[int | Limit] | None
     """How many of its jobs may run at once, anywhere; see Limit for more."""
+    unique: Unique | None
+    """At most one of its jobs with the same key lives; see Unique."""
     limit_key: Key
     """Beside a `limit` that is a number: it holds for each value of this parameter, or of this function of them."""
     crash_budget: int
@@ -137,7 +140,8 @@ class Task(Generic[P, R]):
     def enqueue(self, /, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
         """Store one job and return a handle to it. When this returns, the job is committed.
 
-        Raises PayloadInvalid or PayloadTooLarge for arguments that do not fit; IdempotencyConflict; and within
+        Raises PayloadInvalid or PayloadTooLarge for arguments that do not fit, InvalidJob for a key that cannot be had
+        from them; IdempotencyConflict; DuplicateJob; and within
         `enqueue_timeout` (5 s) StoreTimeout, or at once StoreUnavailable or StoreFull.
         """
         job = self.new_job(args, kwargs, current_run.get())
@@ -187,7 +191,8 @@ class Task(Generic[P, R]):
         """The job, complete but not stored; a child of `run`'s. Raises PayloadInvalid, PayloadTooLarge."""
         payload = self._declaration.pack(args, kwargs)
         (id,) = new_ids(1, self._terms.partition_key)
-        return NewJob(id=id, payload=payload, digest=self._digest(payload), **self._particulars(run, args, kwargs))
+        particulars = self._particulars(run, args, kwargs, payload)
+        return NewJob(id=id, payload=payload, digest=self._digest(payload), **particulars)
 
     def _new_jobs(self, calls: Iterable[Call | tuple[Any, ...] | dict[str, Any]]) -> list[NewJob]:
         payloads, particulars, pack = [], [], self._declaration.pack
@@ -196,7 +201,7 @@ class Task(Generic[P, R]):
             try:
                 call = as_call(given, "arguments")
                 payloads.append(pack(call.args, call.kwargs))
-                particulars.append(self._particulars(run, call.args, call.kwargs))
+                particulars.append(self._particulars(run, call.args, call.kwargs, payloads[-1]))
             except InvalidJob as error:
                 raise type(error)(f"calls[{number}].{error.field}", error.problem) from None
         ids = new_ids(len(payloads), self._terms.partition_key)
@@ -205,14 +210,21 @@ class Task(Generic[P, R]):
             for id, payload, each in zip(ids, payloads, particulars, strict=True)
         ]
 
-    def _particulars(self, run: Run | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    def _particulars(
+        self, run: Run | None, args: tuple[Any, ...], kwargs: dict[str, Any], payload: str
+    ) -> dict[str, Any]:
         """Everything about one job but its id and payload. Raises InvalidJob for a key that cannot be had."""
-        common = self._common(run)
-        if not self._terms.limits:
+        common, terms = self._common(run), self._terms
+        if not (terms.limits or terms.unique):
             return common
         arguments = self._declaration.named(args, kwargs)
-        limits = tuple(limit.of(self.name, arguments) for limit in self._terms.limits)
-        meta = msgspec.structs.replace(self._meta(run), limits=limits)
+        limits = tuple(limit.of(self.name, arguments) for limit in terms.limits)
+        unique = terms.unique.of(arguments, payload) if terms.unique else None
+        meta = msgspec.structs.replace(self._meta(run), limits=limits, unique=unique)
+        if terms.unique and terms.unique.after:
+            if terms.after or terms.at is not None:
+                raise InvalidJob("unique", "a debounce says itself when the job is due; leave out delay and at")
+            common = {**common, "after": terms.unique.after}
         return {**common, "meta": _encode(meta).decode()}
 
     def _common(self, run: Run | None) -> dict[str, Any]:

@@ -15,13 +15,14 @@ from typing import TypeVar
 import msgspec
 import pytest
 
-from windlass.core.job import Held, KeyLimit, NewJob, Settled, State, Transition
+from windlass.core.job import Held, KeyLimit, NewJob, Settled, State, Transition, UniqueKey
 from windlass.ports.plan import NOW, Plan, Steps, drive, plan
 from windlass.ports.store import BeatAnswer, Claimed, ClaimRequest, Death, Enqueued, Reaped, WorkerReport
 from windlass.stores.memory import MemoryStore, OpenedMemory
 from windlass.stores.memory.jobs import Look
 from windlass.stores.memory.shell import AsyncMemoryShell, MemoryShell
-from windlass.stores.memory.tables import Key, Row, replace
+from windlass.stores.memory.tables import Key, Owner, Row, replace
+from windlass.stores.memory.unique import place_of
 from windlass.testing import ManualClock
 from windlass.testing.conformance import Suite, open_world
 from windlass.testing.conformance.race import Races
@@ -293,6 +294,72 @@ class LimitsNoQueue(MemoryStore):
         return None
 
 
+class KeepsKeysOfTheDead(MemoryStore):
+    """A key is given up by whoever settles its job; of one that was reaped, nobody does."""
+
+    def _reap(self, death: Death, now: int, dice: random.Random) -> Reaped:
+        orphans = self.data.jobs.line("held", death.worker)
+        before = {place: entry for place, entry in self.data.owners.items()}
+        answer = super()._reap(death, now, dice)
+        for row in orphans:
+            place = place_of(row)
+            if place is not None and place in before:
+                self.data.owners[place] = before[place]
+        return answer
+
+
+class KeepsEveryKey(MemoryStore):
+    """A key is never free again."""
+
+    def _give_up(self, rows: Iterable[Row], now: int) -> None:
+        pass
+
+
+class FreesKeysWithTheRun(MemoryStore):
+    """A job that is going to be tried again does not live meanwhile."""
+
+    def _over(self, rows: Sequence[Row], now: int) -> None:
+        super()._over(rows, now)
+        self._give_up(rows, now)
+
+
+class OwnsNothing(MemoryStore):
+    """Keys are written down and not looked at."""
+
+    def _keeps_out(self, entry: Owner, unique: UniqueKey, now: int) -> bool:
+        return False
+
+
+class ForgetsThatItMerged(MemoryStore):
+    """A job that took another's place takes it again whenever it is sent again."""
+
+    def _take_place(self, id: str, job: NewJob, unique: UniqueKey, now: int) -> Enqueued:
+        answer = super()._take_place(id, job, unique, now)
+        del self.data.merged[job.id]
+        return answer
+
+
+class LosesSuccessors(MemoryStore):
+    """Whoever waits for the end of the owner waits for ever."""
+
+    def _pass_key(self, place: tuple[str, str, str], entry: Owner, now: int) -> None:
+        del self.data.owners[place]
+
+
+class RevivesBesideTheOwner(MemoryStore):
+    """An old job comes back to life, whoever has its key by now."""
+
+    def _may_have_key(self, row: Row) -> bool:
+        return True
+
+
+class ForgetsWindows(MemoryStore):
+    """A throttle ends with its job."""
+
+    def _pass_key(self, place: tuple[str, str, str], entry: Owner, now: int) -> None:
+        super()._pass_key(place, replace(entry, until=None), now)
+
+
 class RollsNothingBack(MemoryShell):
     """What a failed plan did before it failed stays done."""
 
@@ -348,6 +415,14 @@ STORES: dict[type[MemoryStore], tuple[str, ...]] = {
     LetsOneQueueBack: ("a_turn_falls_to_every_queue",),
     KeepsTurns: ("a_turn_is_passed_on",),
     NeverSweeps: ("a_turn_that_was_wasted_is_given_again", "every_key_is_swept_in_its_turn"),
+    KeepsKeysOfTheDead: ("the_end_of_a_run_frees_the_key",),
+    KeepsEveryKey: ("the_end_of_a_run_frees_the_key", "the_end_of_one_that_waits_frees_the_key"),
+    FreesKeysWithTheRun: ("a_run_that_is_not_over_keeps_the_key",),
+    OwnsNothing: ("one_lives", "of_many_at_once_one_lives"),
+    ForgetsThatItMerged: ("sent_again_it_answers_as_the_first_time",),
+    LosesSuccessors: ("a_successor_waits_for_the_end",),
+    RevivesBesideTheOwner: ("a_job_whose_key_is_taken_is_not_revived",),
+    ForgetsWindows: ("a_throttle_outlives_its_owner", "a_window_outlives_the_pruned_owner"),
     LimitsNoQueue: ("a_queue_with_a_limit", "by_id_a_queue_limit_holds_too"),
 }
 SHELLS: dict[type[MemoryShell], tuple[str, ...]] = {

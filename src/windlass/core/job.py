@@ -59,8 +59,20 @@ class KeyLimit(msgspec.Struct, frozen=True, array_like=True):
     most: int
 
 
+class UniqueKey(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
+    """Of the jobs of one tenant and task that carry `key`, at most one lives; see core.unique."""
+
+    key: str
+    policy: str = "reject"
+    """What becomes of a job that finds its key taken."""
+    max_wait: int | None = None
+    """Of a debounce: microseconds after the first arrival by which it is due at the latest."""
+    window: int = 0
+    """Of a throttle: microseconds, from the enqueue of the job that goes, in which no other does."""
+
+
 class Meta(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What rides with a job; kept as one JSON text, `{}` for a plain job. A store understands `limits` only."""
+    """What rides with a job; kept as one JSON text, `{}` for a plain job. A store reads `limits` and `unique` only."""
 
     policy: Policy = Policy()
     headers: dict[str, str] = {}
@@ -74,6 +86,7 @@ class Meta(msgspec.Struct, frozen=True, omit_defaults=True):
     partition_key: str = ""
     limits: tuple[KeyLimit, ...] = ()
     """All of them must have room when the job is claimed; see core.flow."""
+    unique: UniqueKey | None = None
     cost: int = 1
 
 

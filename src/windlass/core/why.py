@@ -59,6 +59,8 @@ class Facts(Protocol):
     @property
     def running(self) -> int: ...
     @property
+    def owner(self) -> str | None: ...
+    @property
     def queue_limit(self) -> int | None: ...
     @property
     def queue_running(self) -> int: ...
@@ -243,6 +245,12 @@ def _blocked(facts: Facts) -> Cause:
             "limit",
             f"blocked by the limit {name!r}{whose}: {_those_running(facts.running, limit.most)}",
             {"limit": name, "key": key or None, "running": facts.running, "most": limit.most},
+        )
+    if facts.owner is not None:
+        return Cause(
+            "unique",
+            f"blocked: job {facts.owner} has the same unique key, and must end first",
+            {"owner": facts.owner},
         )
     reason = facts.job.reason or "no reason was given"
     return Cause("blocked", f"blocked: {brief(reason)}", {"reason": facts.job.reason})

@@ -47,6 +47,8 @@ class Enqueued(msgspec.Struct, frozen=True):
     inserted: bool
     conflict: bool = False
     """The idempotency key belongs to job `id`, whose payload is another: nothing was stored for this one."""
+    refused: bool = False
+    """The unique key belongs to job `id`, which lives: nothing was stored for this one."""
 
 
 class Quota(msgspec.Struct, frozen=True):
@@ -301,6 +303,8 @@ class Why(msgspec.Struct, frozen=True, kw_only=True):
     """Of a blocked job: the limit for which it waits."""
     running: int = 0
     """How many jobs run under that limit."""
+    owner: str | None = None
+    """Of a blocked job: the one that has its unique key, and must end first."""
     queue_limit: int | None = None
     queue_running: int = 0
     """How many jobs of its queue run, counted only where it has a limit."""
@@ -324,7 +328,18 @@ class Store(Protocol):
         ended, whether or not the owner's row is still there, or until a prune with a shorter rule; deleting
         the owner frees it. The due time is `at`, else now + `after`; a job due later is `scheduled`, else
         `queued`. The expiry is `expires_at`, else now + `expires_after`, else never. The rank is the due time
-        less `head_start`, and jobs of equal rank stand in the order of their enqueue."""
+        less `head_start`, and jobs of equal rank stand in the order of their enqueue.
+
+        Unique keys (I10): of the jobs of one (tenant, task) that carry one key in `Meta.unique`, at most one
+        lives, the owner, and at most one more is its successor: `blocked`, reason `unique`. A job whose key no
+        living job has becomes the owner. Otherwise `core.unique.arrive` says what becomes of it: REFUSE must
+        answer `refused=True` with the owner's id; EXISTING `inserted=False` with the owner's id; REPLACE must
+        give the one that waits (the successor, else the owner) the new job's payload, meta, version, queue,
+        priority, expiry and due time (`core.unique.due_of`), with fresh counts, without error, progress,
+        suspicion and first results, keeping its id, key, creation, fence and history, and answer its id with
+        `inserted=False`, also when the new job is sent again; FOLLOW must store the new job as the successor;
+        OUST as well, and mark the owner as asked to cancel. A throttle's key also stands for its owner, ended
+        or not, until `window` after its enqueue, to jobs of that policy alone. Idempotency keys come first."""
         ...
 
     def claim(self, worker: str, seq: int, request: ClaimRequest) -> Plan[Claimed]:
@@ -369,7 +384,11 @@ class Store(Protocol):
         queue and kind (suspects apart) in which jobs are blocked under it must get as many of them back to
         `queued`, by rank, as `core.flow.turns` says of the number freed, of the first one's own limit, and of
         those that still run: whoever then finds no room is blocked again by its claim. So a turn that falls to
-        a queue that nobody serves keeps no other queue waiting."""
+        a queue that nobody serves keeps no other queue waiting.
+
+        Whatever ends a job (this, a takeover, an operator, its expiry) frees its unique key in the same
+        transaction: its successor becomes the owner, `queued`, or `scheduled` if it is due later. Children are
+        enqueued after that."""
         ...
 
     def report(
@@ -436,7 +455,8 @@ class Store(Protocol):
         larger fence, without expiry, result, error and suspicion, keeping their history, log lines and first
         results; must queue scheduled and retrying ones, due and ranked now, with their counts as they are;
         must leave queued and running ones untouched. The key of a revived job is live again unless it was
-        freed."""
+        freed. An ended job whose unique key another job has by now must be left untouched, and is not found by
+        a filter; otherwise it owns the key again."""
         ...
 
     def edit(self, job: str, payload: str) -> Plan[Selected]:

@@ -22,10 +22,11 @@ from windlass.core.job import (
     Transition,
 )
 from windlass.core.machine import parked_for
+from windlass.core.unique import unique_of
 from windlass.ports.plan import NOW, Steps, plan
 from windlass.ports.store import CLAIM_WINDOW, KEY_KEEP, LOG_LINES, Claimed, ClaimRequest, Enqueued
-from windlass.stores.memory.flow import Flow
 from windlass.stores.memory.tables import Key, Row, replace
+from windlass.stores.memory.unique import Unique
 
 PROMOTE = 1_000
 """How many jobs a claim promotes on its way, so that its cost has a bound."""
@@ -41,8 +42,12 @@ class Look(NamedTuple):
     more: bool
 
 
-class Life(Flow):
+class Life(Unique):
     """The operations that move jobs. Every plan reads the clock, then changes things in one go."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._children: list[NewJob] = []
 
     # --- enqueue -------------------------------------------------------------------------------------------
 
@@ -59,13 +64,27 @@ class Life(Flow):
             owned = None
         if job.id in self.data.jobs or (owned and owned.owner == job.id):
             return Enqueued(job.id, inserted=True)
+        if job.id in self.data.merged:
+            return Enqueued(self.data.merged[job.id], inserted=False)
         if owned:
             return Enqueued(owned.owner, inserted=False, conflict=owned.digest != job.digest)
-        if place:
+        unique = unique_of(job.meta)
+        if unique:
+            answer = self._arrive(job, unique, now)
+        else:
+            self._store(job, now)
+            answer = Enqueued(job.id, inserted=True)
+        if place and answer.inserted:
             self.data.keys[place] = Key(job.id, job.digest)
+        return answer
+
+    def _store(self, job: NewJob, now: int) -> Row:
         self.data.enqueued += 1
-        self.data.jobs[job.id] = _new_row(job, self.data.enqueued, now)
-        return Enqueued(job.id, inserted=True)
+        row = self.data.jobs[job.id] = _new_row(job, self.data.enqueued, now)
+        return row
+
+    def _row(self, job: NewJob, now: int) -> Row:
+        return _new_row(job, 0, now)
 
     def _live(self, key: Key, now: int) -> bool:
         ended = self._ended_at(key)
@@ -110,6 +129,7 @@ class Life(Flow):
             suspect=False,
             error=None,
         )
+        self._give_up([row], now)
 
     def _next_due(self, now: int) -> int | None:
         due = self.data.jobs.first("due")
@@ -228,9 +248,17 @@ class Life(Flow):
         now = (yield NOW)[0][0]
         before = [self.data.jobs.get(t.id) for t in transitions]
         answers = [self._settle(transition, now) for transition in transitions]
-        over = zip(before, answers, strict=True)
-        self._free(row for row, answer in over if row and answer is Settled.APPLIED)
+        applied = [row for row, answer in zip(before, answers, strict=True) if row and answer is Settled.APPLIED]
+        self._over(applied, now)
         return answers
+
+    def _over(self, rows: Sequence[Row], now: int) -> None:
+        """These runs are over: what they kept is free, and then their children come."""
+        self._free(rows)
+        self._give_up([row for row in rows if self.data.jobs[row.new.id].state.terminal], now)
+        children, self._children = self._children, []
+        for child in children:
+            self._enqueue(child, now)
 
     def _settle(self, t: Transition, now: int) -> Settled:
         row = self.data.jobs.get(t.id)
@@ -262,8 +290,7 @@ class Life(Flow):
             cancelling=False,
         )
         self.data.jobs[t.id] = _ended(counted, t, now) if t.state.terminal else _waiting(counted, t, now)
-        for child in t.children:
-            self._enqueue(child, now)
+        self._children += t.children
 
     # --- what a running job writes -------------------------------------------------------------------------
 

@@ -79,6 +79,15 @@ class Key(msgspec.Struct, frozen=True):
     ended_at: int | None = None
 
 
+class Owner(msgspec.Struct, frozen=True):
+    """Who has a unique key, and who comes after; `live` is False where only a throttle's window is left of it."""
+
+    id: str
+    successor: str | None = None
+    until: int | None = None
+    live: bool = True
+
+
 class Worker(msgspec.Struct, frozen=True, kw_only=True):
     """A worker's lease on itself."""
 
@@ -201,6 +210,9 @@ class Tables:
         self.logs: Table[str, tuple[LogLine, ...]] = Table(self._journal)
         self.first_results: Table[str, dict[str, str]] = Table(self._journal)
         self.keys: Table[tuple[str, str, str], Key] = Table(self._journal)
+        self.owners: Table[tuple[str, str, str], Owner] = Table(self._journal)
+        self.merged: Table[str, str] = Table(self._journal)
+        """Jobs that took the place of another, and whose place that was."""
         self.workers: Table[str, Worker] = Table(self._journal)
         self.rules: Table[str, QueueRules] = Table(self._journal)
         self.leads: Table[str, Lead] = Table(self._journal)

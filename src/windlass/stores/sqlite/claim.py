@@ -9,10 +9,13 @@ import msgspec
 
 from windlass.core.job import Held, State
 from windlass.core.machine import parked_for
+from windlass.core.unique import unique_of
 from windlass.ports.plan import NOW, Statement, Steps, plan
 from windlass.ports.store import CLAIM_WINDOW, Claimed, ClaimRequest
-from windlass.stores.sqlite.enqueue import as_json
 from windlass.stores.sqlite.flow import MARK, Flow, Kept
+from windlass.stores.sqlite.text import as_json
+from windlass.stores.sqlite.unique import MARK as UNIQUE
+from windlass.stores.sqlite.unique import Unique
 
 PROMOTE = 1_000
 
@@ -39,7 +42,7 @@ class Grants(NamedTuple):
     exclude: set[tuple[str, int]]
 
 
-class Claiming(Flow):
+class Claiming(Unique, Flow):
     """The operations `claim`, `claim_ids`, `recover` and `promote`."""
 
     @plan
@@ -90,6 +93,8 @@ class Claiming(Flow):
             yield from self._park(in_time, to.now)
         if MARK in window:
             yield from self._permit(take)
+        if UNIQUE in window:
+            yield Statement("held_owns", many=[(row.id,) for row in take if unique_of(row.meta)])
         passed = (yield from self._keep_back(kept)) if kept else False
         return take, passed or (full if len(take) < room else asked == room)
 
@@ -129,6 +134,7 @@ class Claiming(Flow):
         for row in take:
             yield from self._grant([row], now, worker, seq, 0, row.queue)
         yield from self._permit(take)
+        yield Statement("held_owns", many=[(row.id,) for row in take if unique_of(row.meta)])
         if kept:
             yield from self._keep_back(kept)
         return Claimed(list(take), _until(due, now))
@@ -186,6 +192,7 @@ class Claiming(Flow):
             yield Statement("blocked_remove", many=[(r[1],) for r in waiting])
             ended = [(r[1], State.EXPIRED.value, "expired", now, r[3]) for r in waiting]
             yield Statement("ended_insert_unrun", many=ended)
+            yield from self._give_up([r[1] for r in waiting], now)
         return len(rows)
 
 

@@ -9,7 +9,7 @@ from windlass.core import flow
 from windlass.core.flow import Limits
 from windlass.core.job import KeyLimit
 from windlass.ports.plan import Statement, Steps
-from windlass.stores.sqlite.enqueue import as_json
+from windlass.stores.sqlite.text import as_json
 
 MARK = r"\"limits\""
 """How the limits in a meta begin, inside the JSON text of a window: where this is not, no job of it has any."""

@@ -170,6 +170,94 @@ SELECT key FROM k WHERE key IS NOT NULL LIMIT ?2
 SELECT b.key, b.most, (SELECT count(*) FROM windlass_permits p WHERE p.key = b.key)
 FROM windlass_blocked b WHERE b.seq = ?
 
+-- --- unique ---------------------------------------------------------------------------------------------------
+
+-- JSON, as in keys_find.
+-- name: unique_find
+SELECT json_array(u.tenant, u.task, u.key, u.id, u.seq, u.live, u.successor, u.until,
+                  EXISTS (SELECT 1 FROM windlass_held h WHERE h.id = u.id), o.created, s.id, s.created)
+FROM json_each(?) v
+JOIN windlass_unique u ON u.tenant = v.value ->> 0 AND u.task = v.value ->> 1 AND u.key = v.value ->> 2
+LEFT JOIN windlass_jobs o ON o.seq = u.seq LEFT JOIN windlass_jobs s ON s.seq = u.successor
+
+-- name: merged_find
+SELECT json_array(m.id, j.id) FROM windlass_merged m JOIN windlass_jobs j ON j.seq = m.seq
+WHERE m.id IN (SELECT value FROM json_each(?))
+
+-- name: merged_put
+INSERT OR REPLACE INTO windlass_merged (id, seq) VALUES (?, ?)
+
+-- name: unique_put
+INSERT OR REPLACE INTO windlass_unique (tenant, task, key, until, id, seq, live)
+SELECT ?, ?, ?, ?, id, seq, 1 FROM windlass_jobs WHERE id = ?
+
+-- name: unique_retake
+INSERT INTO windlass_unique (id, tenant, task, key, seq, live)
+SELECT ?1, ?2, ?3, ?4, seq, 1 FROM windlass_jobs WHERE id = ?1
+ON CONFLICT (tenant, task, key) DO UPDATE SET id = excluded.id, seq = excluded.seq, live = 1, successor = NULL
+
+-- name: unique_live
+SELECT u.tenant, u.task, u.key FROM json_each(?) v
+JOIN windlass_unique u ON u.tenant = v.value ->> 0 AND u.task = v.value ->> 1 AND u.key = v.value ->> 2 WHERE u.live
+
+-- name: unique_succeed
+UPDATE windlass_unique SET successor = ?4 WHERE tenant = ?1 AND task = ?2 AND key = ?3
+
+-- name: unique_owner
+SELECT id FROM windlass_unique WHERE successor = ?
+
+-- name: unique_orphan
+UPDATE windlass_unique SET successor = NULL WHERE successor IN (SELECT value FROM json_each(?))
+
+-- name: unique_over
+SELECT json_group_array(json_array(u.seq, u.successor, u.until, j.due))
+FROM windlass_unique u LEFT JOIN windlass_jobs j ON j.seq = u.successor
+WHERE u.live AND u.seq IN (SELECT value FROM json_each(?))
+
+-- name: unique_inherit
+UPDATE windlass_unique SET id = (SELECT id FROM windlass_jobs j WHERE j.seq = successor), seq = successor,
+                           successor = NULL, until = NULL
+WHERE seq = ?
+
+-- name: unique_rest
+UPDATE windlass_unique SET live = 0 WHERE seq = ?
+
+-- name: unique_drop
+DELETE FROM windlass_unique WHERE seq = ?
+
+-- name: unique_outlive
+UPDATE windlass_unique SET seq = NULL WHERE seq = ? AND NOT live
+
+-- name: unique_prune
+DELETE FROM windlass_unique WHERE NOT live AND until <= ?
+
+-- name: held_owns
+UPDATE windlass_held SET owns = 1 WHERE id = ?
+
+-- name: blocked_insert_unique
+INSERT INTO windlass_blocked (key, lane, queue, rank, seq, most)
+SELECT '', lane, queue, rank, seq, 0 FROM windlass_jobs WHERE seq = ?
+
+-- name: unplace_ready
+DELETE FROM windlass_ready
+WHERE seq = ?1 AND lane = (SELECT lane FROM windlass_jobs WHERE seq = ?1)
+      AND queue = (SELECT queue FROM windlass_jobs WHERE seq = ?1)
+      AND rank = (SELECT rank FROM windlass_jobs WHERE seq = ?1)
+
+-- name: unplace_waiting
+DELETE FROM windlass_waiting WHERE seq = ?
+
+-- name: unplace_blocked
+DELETE FROM windlass_blocked WHERE seq = ?
+
+-- name: job_replace
+UPDATE windlass_jobs SET version = ?, queue = ?, priority = ?, head_start = ?, due = ?, rank = ?, expires = ?,
+                         payload = ?, meta = ?, attempt = 0, crashes = 0, losses = 0, lane = 0, error = NULL
+WHERE seq = ?
+
+-- name: drop_merged
+DELETE FROM windlass_merged WHERE seq = ?
+
 -- name: mark_text
 SELECT text FROM windlass_marks WHERE name = ?
 
@@ -179,7 +267,7 @@ INSERT OR REPLACE INTO windlass_marks (name, value, text) VALUES (?, 0, ?)
 -- --- settle ---------------------------------------------------------------------------------------------------
 
 -- name: held_by_id
-SELECT json_group_array(json_array(id, seq, worker, fence, attempt, started, cancelling, json(keys)))
+SELECT json_group_array(json_array(id, seq, worker, fence, attempt, started, cancelling, json(keys), owns))
 FROM windlass_held WHERE id IN (SELECT value FROM json_each(?))
 
 -- name: held_delete
@@ -282,7 +370,7 @@ CASE WHEN e.seq IS NOT NULL THEN e.state WHEN h.id IS NOT NULL THEN 'running'
      WHEN w.seq IS NOT NULL THEN w.state WHEN b.seq IS NOT NULL THEN 'blocked' ELSE 'queued' END
 
 -- fragment: reason
-coalesce(e.reason, w.reason, iif(b.seq IS NULL, NULL, 'limit'))
+coalesce(e.reason, w.reason, iif(b.seq IS NULL, NULL, iif(b.key = '', 'unique', 'limit')))
 
 -- fragment: job
 json_array(j.id, j.task, j.version, j.tenant, j.queue, {state}, {reason}, j.priority, j.created,
@@ -303,7 +391,7 @@ LEFT JOIN windlass_progress p ON p.seq = j.seq
 SELECT {job} FROM json_each(?) v CROSS JOIN {located} WHERE j.id = v.value
 
 -- name: places_by_id
-SELECT j.id, j.seq, {state}, j.fence, j.lane, j.queue, j.rank, j.meta
+SELECT j.id, j.seq, {state}, j.fence, j.lane, j.queue, j.rank, j.meta, j.tenant, j.task
 FROM json_each(?) v CROSS JOIN {located} WHERE j.id = v.value
 
 -- name: seq_of
@@ -511,6 +599,15 @@ UNION ALL SELECT 'permit of ' || key, id FROM windlass_permits p
           WHERE NOT EXISTS (SELECT 1 FROM windlass_held h, json_each(h.keys) k WHERE h.id = p.id AND k.value = p.key)
 UNION ALL SELECT 'no permit of ' || k.value, h.id FROM windlass_held h, json_each(h.keys) k
           WHERE NOT EXISTS (SELECT 1 FROM windlass_permits p WHERE p.key = k.value AND p.id = h.id)
+UNION ALL SELECT 'merged', seq FROM windlass_merged WHERE seq NOT IN (SELECT seq FROM windlass_jobs)
+UNION ALL SELECT 'unique key ' || key, id FROM windlass_unique u
+          WHERE live <> EXISTS (SELECT 1 FROM windlass_jobs j WHERE j.seq = u.seq AND j.id = u.id
+                                AND j.seq NOT IN (SELECT seq FROM windlass_ended))
+             OR (successor IS NOT NULL
+                 AND NOT EXISTS (SELECT 1 FROM windlass_blocked b WHERE b.seq = u.successor AND b.key = ''))
+UNION ALL SELECT 'no unique key', seq FROM windlass_jobs j
+          WHERE iif(json_valid(meta), json_type(meta, '$.unique'), NULL) = 'array' AND seq NOT IN (SELECT seq FROM windlass_ended)
+            AND NOT EXISTS (SELECT 1 FROM windlass_unique u WHERE u.seq = j.seq OR u.successor = j.seq)
 UNION ALL SELECT 'held', seq FROM windlass_held WHERE seq NOT IN (SELECT seq FROM windlass_jobs)
 UNION ALL SELECT 'ended', seq FROM windlass_ended WHERE seq NOT IN (SELECT seq FROM windlass_jobs)
 UNION ALL SELECT 'attempts', seq FROM windlass_attempts WHERE seq NOT IN (SELECT seq FROM windlass_jobs)

@@ -10,7 +10,7 @@ import msgspec
 from windlass.core.job import Attempt, Job, KeyLimit, LogLine, State
 from windlass.ports.plan import NOW, Statement, Steps, plan
 from windlass.ports.store import Filter, Page, QueueRules, QueueStats, Stats, Why, WorkerInfo
-from windlass.stores.sqlite.enqueue import as_json
+from windlass.stores.sqlite.text import as_json
 
 CAP = 10_000
 """Where the cheap counts stop."""
@@ -144,6 +144,7 @@ class Reading:
         rules = (yield from self._rules()).get(found.queue, NO_RULES)
         blocked = yield Statement("blocked_by", (place[1],))
         key, most, running = blocked[0] if blocked else ("", 0, 0)
+        owner = (yield Statement("unique_owner", (place[1],))) if blocked and not key else []
         busy = (yield Statement("queue_held", (found.queue, EVERY)))[0][0] if rules.limit else 0
         workers = _infos.decode((yield Statement("workers_list"))[0][0])
         attempts = yield from self._attempts(job)
@@ -154,7 +155,8 @@ class Reading:
             ahead=ahead,
             workers=tuple(workers),
             attempts=tuple(attempts),
-            limit=KeyLimit(key, most) if blocked else None,
+            limit=KeyLimit(key, most) if key else None,
+            owner=owner[0][0] if owner else None,
             running=running,
             queue_limit=rules.limit,
             queue_running=busy,

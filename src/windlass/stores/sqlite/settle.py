@@ -11,8 +11,9 @@ import msgspec
 from windlass.core.errors import LeaseLost
 from windlass.core.job import LogLine, Progress, Settled, State, Token, Transition
 from windlass.ports.plan import NOW, Statement, Steps, plan
-from windlass.stores.sqlite.enqueue import Enqueueing, as_json
+from windlass.stores.sqlite.enqueue import Enqueueing
 from windlass.stores.sqlite.flow import Flow
+from windlass.stores.sqlite.text import as_json
 
 LOG_LINES = 1_000
 """Log lines kept per job."""
@@ -30,6 +31,8 @@ class Grant(NamedTuple):
     cancelling: int
     keys: tuple[str, ...] | None = None
     """Of its limits; None for a job that has none."""
+    owns: int | None = None
+    """Whether it has a unique key."""
 
 
 _grants = msgspec.json.Decoder(list[Grant])
@@ -87,6 +90,9 @@ class Settling(Enqueueing, Flow):
         limited = [g for g, _ in moves if g.keys]
         if limited:
             yield from self._free(limited)
+        owners = [g.seq for g, t in ends if g.owns]
+        if owners:
+            yield from self._give_up(owners, now)
         children = [child for _, t in ends if t.state is State.COMPLETED for child in t.children]
         if children:
             yield from self._insert(children, now)

@@ -36,6 +36,7 @@ CHAPTERS = (
     "time",
     "reading",
     "queues",
+    "unique",
     "cluster",
     "schema",
     "shells",
@@ -62,6 +63,7 @@ from windlass.testing.conformance.schema import Schema  # noqa: E402
 from windlass.testing.conformance.settle import Settling  # noqa: E402
 from windlass.testing.conformance.shells import Shells  # noqa: E402
 from windlass.testing.conformance.time import Time  # noqa: E402
+from windlass.testing.conformance.unique import Unique  # noqa: E402
 from windlass.testing.conformance.world import World, open_world  # noqa: E402
 
 __all__ = ["Suite", "World", "open_world"]
@@ -75,6 +77,7 @@ class Suite(
     Limits,
     Operating,
     Time,
+    Unique,
     Reading,
     Queues,
     Cluster,

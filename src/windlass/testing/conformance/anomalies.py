@@ -27,6 +27,8 @@ T = TypeVar("T")
 CALM = '{"policy":{"backoff":{"jitter":0}}}'
 """The meta of jobs for which two stores must decide the same."""
 ONE = '{"policy":{"backoff":{"jitter":0}},"limits":[["one",1]]}'
+LAST = '{"policy":{"backoff":{"jitter":0}},"unique":["last","replace"]}'
+THROTTLED = '{"policy":{"backoff":{"jitter":0}},"unique":["throttled","throttle",null,3600000000]}'
 NARROW = ClaimRequest(3, (Quota("narrow", 3),))
 LINE = ClaimRequest(3, (Quota("line", 3),))
 ALL = ClaimRequest(50, (Quota("default", 50), Quota("line", 50)))
@@ -67,6 +69,7 @@ class Scene:
         world.beat("w2")
         self.waiting = [world.put(meta=CALM, queue="line", idempotency_key=f"key {n}") for n in range(4)]
         self.limited = [world.put(meta=ONE, queue="narrow") for _ in range(3)]
+        self.unique = world.running("w3", meta=LAST)
         self.delayed = world.put(meta=CALM, after=HOUR, expires_after=2 * HOUR)
         self.runs = [world.running(meta=CALM, expires_after=DAY) for _ in range(12)]
         self.dead = world.running(meta=CALM)
@@ -85,6 +88,10 @@ class Scene:
             "claim_ids": lambda: store.claim_ids("w2", self.world.next_seq("w2"), [self.waiting[3]]),
             "settle": self._settle,
             "settle and claim": lambda: chain(self._complete(), self._claim(LINE)),
+            "enqueue beside an owner": lambda: self._enqueue_unique(queue="line"),
+            "enqueue in another's place": lambda: self._enqueue_unique(queue="narrow", after=HOUR),
+            "let the successor in": lambda: store.settle("w3", [complete(self.unique.token, "1", DAY)]),
+            "revive an owner": lambda: store.revive(Selection((self.unique.id,))),
             "claim under a limit": lambda: self._claim(NARROW),
             "free a limit": self._free,
             "let the blocked in": lambda: self._claim(NARROW),
@@ -119,6 +126,12 @@ class Scene:
 
     def _claim(self, request: ClaimRequest) -> Plan[Any]:
         return self.world.store.claim("w2", self.world.next_seq("w2"), request)
+
+    def _enqueue_unique(self, **given: Any) -> Plan[Any]:
+        world = self.world
+        jobs = [world.job(meta=LAST, **given), *world.jobs(2, meta=THROTTLED, **given), world.job(**given)]
+        world.known |= dict.fromkeys(job.id for job in jobs)
+        return world.store.enqueue(jobs)
 
     def _free(self) -> Plan[Any]:
         [held] = [held for held in self.world.run(self.world.store.held("w2")) if held.id == self.limited[0]]

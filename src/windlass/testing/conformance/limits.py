@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
 from windlass.core.job import ErrorInfo as Error
-from windlass.core.job import Failed, Held, KeyLimit, Meta, Released, Snoozed, State, Succeeded
+from windlass.core.job import Failed, Held, KeyLimit, Meta, Released, Snoozed, State, Succeeded, Transition
 from windlass.core.machine import complete, release
 from windlass.ports.plan import chain
 from windlass.ports.store import CLAIM_WINDOW, Claimed, ClaimRequest, Death, Filter, QueueChange, Quota, Selection
@@ -53,8 +53,9 @@ class Limits:
         world.beat("w2")
         claimed = world.claim()
         assert (ids(claimed), claimed.more) == (jobs[:2], False)
+        jobs.append(world.put(meta=under(("k", 2))))
         assert world.claim("w2").jobs == []
-        assert self.states(world, *jobs[2:]) == [State.BLOCKED] * 3
+        assert self.states(world, *jobs[2:]) == [State.BLOCKED] * 4
         assert world.fetch(jobs[2]).reason == "limit"
         world.healthy()
 
@@ -334,7 +335,7 @@ class Limits:
             watch = Watch(dict(keys), carried)
             names: list[str] = []
             actors = [
-                self._claimer(world, f"l{seed}-{n}", random.Random(seed * 100 + n), watch, names)
+                self._limited_claimer(world, f"l{seed}-{n}", random.Random(seed * 100 + n), watch, names)
                 for n in range(CLAIMERS)
             ]
             world.together(*actors, self._sweeper(world, random.Random(seed), names))
@@ -344,7 +345,7 @@ class Limits:
             world.healthy()
         world.figures |= {"seeds": len(tried), "jobs": len(tried) * count, "claimers": CLAIMERS}
 
-    def _claimer(self, world: World, name: str, dice: random.Random, watch: Watch, names: list[str]) -> Script:
+    def _limited_claimer(self, world: World, name: str, dice: random.Random, watch: Watch, names: list[str]) -> Script:
         store, empty = world.store, 0
         for life in range(10**9):
             worker = f"{name}-{life}"
@@ -378,7 +379,7 @@ class Limits:
 class Watch:
     """Counts what runs at once, from what was read, not from what the store says of its limits."""
 
-    def __init__(self, most: dict[str, int], keys: dict[str, Sequence[str]]) -> None:
+    def __init__(self, most: Mapping[str, int], keys: Mapping[str, Sequence[str]]) -> None:
         self._most = most
         self._keys = keys
         self.broken: list[str] = []
@@ -389,5 +390,5 @@ class Watch:
         self.broken += [f"{count[key]} of {m} under {key!r}" for key, m in self._most.items() if count[key] > m]
 
 
-def _over(held: Held, done: bool) -> object:
+def _over(held: Held, done: bool) -> Transition:
     return complete(held.token, "1", DAY) if done else release(held.token, "race")

@@ -217,7 +217,7 @@ def comparable(answer: Any) -> Any:
         case Why():
             line = None if answer.job.state.terminal else answer.ahead
             workers = sorted(answer.workers, key=_id)
-            limits = (answer.limit, answer.running, answer.queue_limit, answer.queue_running)
+            limits = (answer.limit, answer.running, answer.owner, answer.queue_limit, answer.queue_running)
             return (readable(answer.job), answer.now, answer.paused, line, workers, answer.attempts, limits)
         case [Held(), *_]:
             return sorted((plain(held) for held in answer), key=_id)

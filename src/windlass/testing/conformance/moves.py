@@ -52,6 +52,12 @@ METAS = (
     '{"policy":{"backoff":{"jitter":0}},"limits":[["one",1]]}',
     '{"policy":{"backoff":{"jitter":0}},"limits":[["one",2],["two",2]]}',
     '{"policy":{"backoff":{"jitter":0},"max_attempts":1},"limits":[["two",1],["three",3]]}',
+    '{"policy":{"backoff":{"jitter":0}},"unique":["x"]}',
+    '{"policy":{"backoff":{"jitter":0}},"unique":["x","return-existing"],"limits":[["one",1]]}',
+    '{"policy":{"backoff":{"jitter":0},"max_attempts":2},"unique":["x","replace"]}',
+    '{"policy":{"backoff":{"jitter":0}},"unique":["x","keep-last"],"tags":["x"]}',
+    '{"policy":{"backoff":{"jitter":0}},"unique":["y","debounce",2000000],"limits":[["two",1]]}',
+    '{"policy":{"backoff":{"jitter":0}},"unique":["y","throttle",null,3000000]}',
 )
 """No jitter: where a store decides by itself, it must come to what the model comes to."""
 SPANS = (1, SECOND // 2, SECOND, 2 * SECOND, 10 * SECOND, HOLD, HOLD + 1, MINUTE, HOUR, 25 * HOUR)

@@ -28,3 +28,29 @@ ALTER TABLE windlass_queues ADD COLUMN most INTEGER;
 
 -- Where the sweep over `blocked` stopped.
 ALTER TABLE windlass_marks ADD COLUMN text TEXT;
+
+-- Who has a unique key. `seq` is NULL once its owner was pruned; `live` is 0 where only a throttle's window is left.
+CREATE TABLE windlass_unique (
+    tenant    TEXT    NOT NULL,
+    task      TEXT    NOT NULL,
+    key       TEXT    NOT NULL,
+    id        TEXT    NOT NULL,
+    seq       INTEGER,
+    live      INTEGER NOT NULL,
+    successor INTEGER,
+    until     INTEGER,
+    PRIMARY KEY (tenant, task, key)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX windlass_unique_seq ON windlass_unique (seq) WHERE seq IS NOT NULL;
+CREATE INDEX windlass_unique_successor ON windlass_unique (successor) WHERE successor IS NOT NULL;
+CREATE INDEX windlass_unique_until ON windlass_unique (until) WHERE NOT live;
+
+-- Jobs that took the place of another, so that one that is sent again does not take it twice.
+CREATE TABLE windlass_merged (
+    id  TEXT    PRIMARY KEY,
+    seq INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX windlass_merged_seq ON windlass_merged (seq);
+
+-- That a running job owns a unique key, as `keys` says what its limits are.
+ALTER TABLE windlass_held ADD COLUMN owns INTEGER;
