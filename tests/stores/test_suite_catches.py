@@ -15,6 +15,7 @@ from typing import TypeVar
 import msgspec
 import pytest
 
+from windlass.core.flow import Line
 from windlass.core.job import Held, KeyLimit, NewJob, Settled, State, Transition, UniqueKey
 from windlass.ports.plan import NOW, Plan, Steps, drive, plan
 from windlass.ports.store import BeatAnswer, Claimed, ClaimRequest, Death, Enqueued, Reaped, WorkerReport
@@ -120,9 +121,9 @@ class FreesKeysAtTheEnd(MemoryStore):
 class StoresDuplicates(MemoryStore):
     """A re-sent enqueue is another job."""
 
-    def _enqueue(self, job: NewJob, now: int) -> Enqueued:
+    def _enqueue(self, job: NewJob, now: int, line: Line | None = None) -> Enqueued:
         self.data.jobs.pop(job.id, None)
-        return super()._enqueue(job, now)
+        return super()._enqueue(job, now, line)
 
 
 class DropsChildren(MemoryStore):
@@ -212,11 +213,11 @@ class SpoilsBatches(MemoryStore):
 class LosesNumbers(MemoryStore):
     """Payloads are parsed and written again on the way."""
 
-    def _enqueue(self, job: NewJob, now: int) -> Enqueued:
+    def _enqueue(self, job: NewJob, now: int, line: Line | None = None) -> Enqueued:
         with contextlib.suppress(ValueError, RecursionError):
             text = msgspec.json.encode(msgspec.json.decode(job.payload)).decode()
             job = msgspec.structs.replace(job, payload=text)
-        return super()._enqueue(job, now)
+        return super()._enqueue(job, now, line)
 
 
 class ForgetsSomeOwners(MemoryStore):
@@ -360,6 +361,30 @@ class ForgetsWindows(MemoryStore):
         super()._pass_key(place, replace(entry, until=None), now)
 
 
+class IsNeverFull(MemoryStore):
+    """Bounds are written down and not looked at."""
+
+    def _line(self, jobs: Sequence[NewJob], now: int) -> Line:
+        return Line({})
+
+
+class CountsNoneOfTheBatch(MemoryStore):
+    """However many come at once, each is measured by what was there before."""
+
+    @plan
+    def enqueue(self, jobs: Sequence[NewJob]) -> Steps[list[Enqueued]]:
+        now = (yield NOW)[0][0]
+        before = [self._line(jobs, now) for _ in jobs]
+        return [self._enqueue(job, now, line) for job, line in zip(jobs, before, strict=True)]
+
+
+class RefusesChildren(MemoryStore):
+    """A completion fails for a full queue."""
+
+    def _enqueue(self, job: NewJob, now: int, line: Line | None = None) -> Enqueued:
+        return super()._enqueue(job, now, line or self._line([job], now))
+
+
 class RollsNothingBack(MemoryShell):
     """What a failed plan did before it failed stays done."""
 
@@ -423,6 +448,9 @@ STORES: dict[type[MemoryStore], tuple[str, ...]] = {
     LosesSuccessors: ("a_successor_waits_for_the_end",),
     RevivesBesideTheOwner: ("a_job_whose_key_is_taken_is_not_revived",),
     ForgetsWindows: ("a_throttle_outlives_its_owner", "a_window_outlives_the_pruned_owner"),
+    IsNeverFull: ("a_full_queue_takes_no_more", "of_many_at_once_as_many_as_there_are_places"),
+    CountsNoneOfTheBatch: ("a_full_queue_takes_no_more",),
+    RefusesChildren: ("children_are_never_refused",),
     LimitsNoQueue: ("a_queue_with_a_limit", "by_id_a_queue_limit_holds_too"),
 }
 SHELLS: dict[type[MemoryShell], tuple[str, ...]] = {

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import msgspec
 
 from windlass.core.errors import LeaseLost
-from windlass.core.flow import limits_of, passed_on
+from windlass.core.flow import Full, Line, limits_of, passed_on
 from windlass.core.job import (
     Attempt,
     Held,
@@ -55,9 +55,11 @@ class Life(Unique):
     def enqueue(self, jobs: Sequence[NewJob]) -> Steps[list[Enqueued]]:
         """See Store.enqueue."""
         now = (yield NOW)[0][0]
-        return [self._enqueue(job, now) for job in jobs]
+        line = self._line(jobs, now)
+        return [self._enqueue(job, now, line) for job in jobs]
 
-    def _enqueue(self, job: NewJob, now: int) -> Enqueued:
+    def _enqueue(self, job: NewJob, now: int, line: Line | None = None) -> Enqueued:
+        """`line` knows how full the bounded queues are; without it, none is."""
         place = None if job.idempotency_key is None else (job.tenant, job.task, job.idempotency_key)
         owned = self.data.keys.get(place) if place else None
         if owned and not self._live(owned, now):
@@ -69,11 +71,15 @@ class Life(Unique):
         if owned:
             return Enqueued(owned.owner, inserted=False, conflict=owned.digest != job.digest)
         unique = unique_of(job.meta)
-        if unique:
-            answer = self._arrive(job, unique, now)
-        else:
+        beside = self._beside(job, unique, now) if unique else None
+        full = line.take(job, now) if line and beside is None else None
+        if full:
+            return self._turn_away(job, full, now)
+        if beside is None:
             self._store(job, now)
-            answer = Enqueued(job.id, inserted=True)
+            if unique:
+                self._own(job, unique, now)
+        answer = beside or Enqueued(job.id, inserted=True)
         if place and answer.inserted:
             self.data.keys[place] = Key(job.id, job.digest)
         return answer
@@ -82,6 +88,13 @@ class Life(Unique):
         self.data.enqueued += 1
         row = self.data.jobs[job.id] = _new_row(job, self.data.enqueued, now)
         return row
+
+    def _turn_away(self, job: NewJob, full: Full, now: int) -> Enqueued:
+        if not self._rules(job.queue).bounds.shed:
+            return Enqueued(job.id, inserted=False, full=full)
+        row = self._store(job, now)
+        self.data.jobs[job.id] = replace(row, state=State.CANCELLED, reason="shed", finished_at=now)
+        return Enqueued(job.id, inserted=True, full=full)
 
     def _row(self, job: NewJob, now: int) -> Row:
         return _new_row(job, 0, now)

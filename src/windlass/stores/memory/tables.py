@@ -9,6 +9,7 @@ from typing import Any, Generic, TypeVar
 import msgspec
 
 from windlass.core.job import Attempt, Held, Job, KeyLimit, LogLine, NewJob, State
+from windlass.core.lead import Lead
 from windlass.ports.store import QueueRules, WorkerReport
 
 K = TypeVar("K")
@@ -100,14 +101,6 @@ class Worker(msgspec.Struct, frozen=True, kw_only=True):
     taken: bool = False
     closed: int = 0
     """Claims up to this seq grant nothing any more."""
-
-
-class Lead(msgspec.Struct, frozen=True):
-    """Who leads, in which term, until when."""
-
-    holder: str
-    term: int
-    until: int
 
 
 class Table(dict[K, V], Generic[K, V]):
@@ -215,7 +208,10 @@ class Tables:
         """Jobs that took the place of another, and whose place that was."""
         self.workers: Table[str, Worker] = Table(self._journal)
         self.rules: Table[str, QueueRules] = Table(self._journal)
-        self.leads: Table[str, Lead] = Table(self._journal)
+        self.leads: Table[str, tuple[Lead, ...]] = Table(self._journal)
+        """By name, one for each slot that was ever taken."""
+        self.terms: Table[str, int] = Table(self._journal)
+        """The greatest one that was forgotten, under one name."""
         self.enqueued = 0
 
     def commit(self) -> bool:

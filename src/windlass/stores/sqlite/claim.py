@@ -9,12 +9,10 @@ import msgspec
 
 from windlass.core.job import Held, State
 from windlass.core.machine import parked_for
-from windlass.core.unique import unique_of
 from windlass.ports.plan import NOW, Statement, Steps, plan
 from windlass.ports.store import CLAIM_WINDOW, Claimed, ClaimRequest
-from windlass.stores.sqlite.flow import MARK, Flow, Kept
+from windlass.stores.sqlite.flow import MARKS, Flow, Kept
 from windlass.stores.sqlite.text import as_json
-from windlass.stores.sqlite.unique import MARK as UNIQUE
 from windlass.stores.sqlite.unique import Unique
 
 PROMOTE = 1_000
@@ -82,7 +80,8 @@ class Claiming(Unique, Flow):
             in_time = [row for row in found if _in_time(row, to.now)]
             line = [row for row in in_time if (row.task, row.version) not in to.exclude] if to.exclude else in_time
             take, kept = line[:room], list[Kept]()
-            if MARK in window:
+            concerns = MARKS[0] in window or MARKS[1] in window
+            if concerns:
                 take, kept = yield from self._admit(line, room)
             if not (kept and full and len(take) < room) or look > room:
                 break
@@ -91,10 +90,8 @@ class Claiming(Unique, Flow):
             yield from self._grant(take, to.now, to.worker, to.seq, to.lane, queue)
         elif full and in_time and not line:
             yield from self._park(in_time, to.now)
-        if MARK in window:
-            yield from self._permit(take)
-        if UNIQUE in window:
-            yield Statement("held_owns", many=[(row.id,) for row in take if unique_of(row.meta)])
+        if concerns:
+            yield from self._note(take)
         passed = (yield from self._keep_back(kept)) if kept else False
         return take, passed or (full if len(take) < room else asked == room)
 
@@ -133,8 +130,7 @@ class Claiming(Unique, Flow):
         take, kept = yield from self._admit(line, len(line))
         for row in take:
             yield from self._grant([row], now, worker, seq, 0, row.queue)
-        yield from self._permit(take)
-        yield Statement("held_owns", many=[(row.id,) for row in take if unique_of(row.meta)])
+        yield from self._note(take)
         if kept:
             yield from self._keep_back(kept)
         return Claimed(list(take), _until(due, now))
