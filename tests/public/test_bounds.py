@@ -33,7 +33,7 @@ def test_a_full_queue_raises_and_says_when_to_come_back(app) -> None:
     assert (full.value.queue, full.value.depth, full.value.retry_after) == ("default", 2, 1.0)
     assert app.client.stats().states["queued"] == 1
     task.enqueue()
-    with pytest.raises(QueueFull, match="queue 'default' is full: 2 jobs wait or more"):
+    with pytest.raises(QueueFull, match="queue 'default' is full: 2 or more jobs wait"):
         app.enqueue("t")
     assert task.using(delay="1h").enqueue().state() is State.SCHEDULED
     assert app.client.bound("default") == QueueRules()

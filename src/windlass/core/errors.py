@@ -60,7 +60,7 @@ class QueueFull(WindlassError):
 
     def __init__(self, queue: str, depth: int, age: float, retry_after: float) -> None:
         super().__init__(
-            f"queue {queue!r} is full: {depth} jobs wait or more, the first for {age:.1f} s; "
+            f"queue {queue!r} is full: {depth} or more jobs wait, the first for {age:.1f} s; "
             f"try again in {retry_after:.0f} s"
         )
         self.queue = queue
