@@ -18,7 +18,7 @@ import pytest
 from windlass.core.flow import Line
 from windlass.core.job import Held, KeyLimit, NewJob, Settled, State, Transition, UniqueKey
 from windlass.ports.plan import NOW, Plan, Steps, drive, plan
-from windlass.ports.store import BeatAnswer, Claimed, ClaimRequest, Death, Enqueued, Reaped, WorkerReport
+from windlass.ports.store import BeatAnswer, Claimed, ClaimRequest, Death, Enqueued, Leadership, Reaped, WorkerReport
 from windlass.stores.memory import MemoryStore, OpenedMemory
 from windlass.stores.memory.jobs import Look
 from windlass.stores.memory.shell import AsyncMemoryShell, MemoryShell
@@ -385,6 +385,32 @@ class RefusesChildren(MemoryStore):
         return super()._enqueue(job, now, line or self._line([job], now))
 
 
+class LeadsWithEverybody(MemoryStore):
+    """A lock is had by whoever asks."""
+
+    @plan
+    def lead(self, name: str, holder: str, ttl: int, slots: int = 1) -> Steps[Leadership]:
+        return (yield from super().lead(name, holder, ttl, 10**6))
+
+
+class ForgetsTerms(MemoryStore):
+    """A name that was forgotten begins anew, below the fences that others have seen."""
+
+    def _prune_leads(self, before: int) -> None:
+        super()._prune_leads(before)
+        self.data.terms[""] = 0
+
+
+class CountsOnlyItsOwnSlots(MemoryStore):
+    """Those who took a slot beyond the number that is said now do not count."""
+
+    @plan
+    def lead(self, name: str, holder: str, ttl: int, slots: int = 1) -> Steps[Leadership]:
+        leads = self.data.leads.get(name, ())
+        self.data.leads[name] = tuple(lead for lead in leads if lead.slot < slots)
+        return (yield from super().lead(name, holder, ttl, slots))
+
+
 class RollsNothingBack(MemoryShell):
     """What a failed plan did before it failed stays done."""
 
@@ -451,6 +477,9 @@ STORES: dict[type[MemoryStore], tuple[str, ...]] = {
     IsNeverFull: ("a_full_queue_takes_no_more", "of_many_at_once_as_many_as_there_are_places"),
     CountsNoneOfTheBatch: ("a_full_queue_takes_no_more",),
     RefusesChildren: ("children_are_never_refused",),
+    LeadsWithEverybody: ("one_leads", "as_many_as_there_are_slots", "of_many_at_once_as_many_hold_it_as_may"),
+    ForgetsTerms: ("terms_grow_across_a_prune",),
+    CountsOnlyItsOwnSlots: ("those_who_hold_it_count_whatever_slots_they_said",),
     LimitsNoQueue: ("a_queue_with_a_limit", "by_id_a_queue_limit_holds_too"),
 }
 SHELLS: dict[type[MemoryShell], tuple[str, ...]] = {

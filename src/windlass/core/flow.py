@@ -34,6 +34,11 @@ def _limits(meta: str) -> Limits:
         return ()
 
 
+def concerns_flow(metas: Iterable[str]) -> bool:
+    """Whether any of these may say something about limits or unique keys."""
+    return any('"limits"' in meta or '"unique"' in meta for meta in metas)
+
+
 def keys_of(limits: Iterable[Limits]) -> list[str]:
     """Every key in them, once, in order."""
     return list(dict.fromkeys(limit.key for each in limits for limit in each))

@@ -82,6 +82,8 @@ class Claimed(msgspec.Struct, frozen=True):
     more: bool = False
     """False must mean that the same request, sent again at once, would get nothing (True is the safe answer:
     the limit or a quota was reached, or a window of jobs that this worker cannot run was passed over)."""
+    limited: bool = False
+    """A queue of the request is at its limit now: the end of a run in it makes it worth asking again."""
     alive: bool = True
     """False: this worker was taken over (or never beat); it gets nothing and must stop."""
     suspects: tuple[str, ...] = ()

@@ -40,6 +40,8 @@ class Look(NamedTuple):
     kept: list[tuple[Row, KeyLimit]]
     """Kept back, each by the limit beside it."""
     more: bool
+    limited: bool = False
+    """The queue is at its limit now."""
 
 
 class Life(Unique):
@@ -159,13 +161,14 @@ class Life(Unique):
             return refused
         self._come_due(now, PROMOTE)
         granted: list[Held] = []
-        more = False
+        more = limited = False
         for quota in request.quotas:
             room = min(quota.limit, request.limit - len(granted))
             look = self._look(quota.queue, room, request, now)
             granted += [self._grant(row, worker, seq, now) for row in look.found]
             more = self._keep_back(look.kept) or more or look.more
-        return Claimed(granted, self._next_due(now), more or 0 < request.limit <= len(granted))
+            limited = limited or look.limited
+        return Claimed(granted, self._next_due(now), more or 0 < request.limit <= len(granted), limited)
 
     @plan
     def claim_ids(self, worker: str, seq: int, ids: Sequence[str]) -> Steps[Claimed]:
@@ -205,7 +208,7 @@ class Life(Unique):
         within = self._queue_room(queue)
         asked, room = room, room if within is None else min(room, within)
         if room <= 0 or self._rules(queue).paused:
-            return Look([], [], more=False)
+            return Look([], [], more=False, limited=within == 0 and asked > 0 and not self._rules(queue).paused)
         window = self.data.jobs.line("ready", (request.suspects, queue), room + CLAIM_WINDOW)
         ready = [row for row in window if _claimable(row, now)]
         runnable = [row for row in ready if (row.new.task, row.new.version) not in request.exclude]
@@ -214,7 +217,8 @@ class Life(Unique):
         if full and not runnable:
             for row in ready:
                 self._park(row, now)
-        return Look(found, kept, more=full if len(found) < room else asked == room)
+        limited = within is not None and len(found) >= within
+        return Look(found, kept, full if len(found) < room else asked == room, limited)
 
     def _keep_back(self, kept: Sequence[tuple[Row, KeyLimit]]) -> bool:
         """Block what a limit keeps back; answers whether that gave others a turn."""

@@ -7,11 +7,12 @@ from typing import NamedTuple
 
 import msgspec
 
+from windlass.core.flow import concerns_flow
 from windlass.core.job import Held, State
 from windlass.core.machine import parked_for
 from windlass.ports.plan import NOW, Statement, Steps, plan
 from windlass.ports.store import CLAIM_WINDOW, Claimed, ClaimRequest
-from windlass.stores.sqlite.flow import MARKS, Flow, Kept
+from windlass.stores.sqlite.flow import Flow, Kept
 from windlass.stores.sqlite.text import as_json
 from windlass.stores.sqlite.unique import Unique
 
@@ -57,7 +58,7 @@ class Claiming(Unique, Flow):
         paused, limits = _read(rules)
         to = Grants(worker, seq, now, int(request.suspects), set(request.exclude))
         granted: list[HeldRow] = []
-        more = False
+        more = limited = False
         for quota in request.quotas:
             room = min(quota.limit, request.limit - len(granted))
             if room > 0 and quota.queue not in paused:
@@ -65,7 +66,8 @@ class Claiming(Unique, Flow):
                 found, cut = yield from self._claim_queue(to, quota.queue, room, within)
                 granted += found
                 more = more or cut
-        return Claimed(list(granted), _until(due, now), more or 0 < request.limit <= len(granted))
+                limited = limited or (within is not None and len(found) >= within)
+        return Claimed(list(granted), _until(due, now), more or 0 < request.limit <= len(granted), limited)
 
     def _claim_queue(self, to: Grants, queue: str, asked: int, within: int | None) -> Steps[tuple[list[HeldRow], bool]]:
         """Grant from one queue, of which `within` may still start; answer also whether there may be more."""
@@ -74,13 +76,13 @@ class Claiming(Unique, Flow):
             return [], False
         look = room + CLAIM_WINDOW if to.exclude else room
         while True:
-            window = (yield Statement("ready_window", (to.now, to.lane, queue, look)))[0][0]
+            window, meta = (yield Statement("ready_window", (to.now, to.lane, queue, look)))[0]
             found = held_rows.decode(window)
             full = len(found) == look
             in_time = [row for row in found if _in_time(row, to.now)]
             line = [row for row in in_time if (row.task, row.version) not in to.exclude] if to.exclude else in_time
             take, kept = line[:room], list[Kept]()
-            concerns = MARKS[0] in window or MARKS[1] in window
+            concerns = meta and concerns_flow({row.meta for row in line})
             if concerns:
                 take, kept = yield from self._admit(line, room)
             if not (kept and full and len(take) < room) or look > room:

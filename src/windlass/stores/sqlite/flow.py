@@ -14,9 +14,6 @@ from windlass.core.unique import unique_of
 from windlass.ports.plan import Statement, Steps
 from windlass.stores.sqlite.text import as_json
 
-MARKS = (r"\"limits\"", r"\"unique\"")
-"""How these begin in a meta, inside the JSON text of a window: where they are not, no job of it is any concern here."""
-
 
 class Placed(Protocol):
     """A job in `ready`, as much as moving it takes."""

@@ -91,9 +91,11 @@ WHERE x.expires <= ? ORDER BY x.expires, x.seq LIMIT ?
 -- name: expiring_delete
 DELETE FROM windlass_expiring WHERE expires <= ? AND seq = ?
 
+-- The second column: some job has a meta.
 -- name: ready_window
 SELECT json_group_array(json_array(id, fence, task, version, queue, tenant, payload, meta, attempt, crashes, losses,
-                                   json(iif(lane, 'true', 'false')), priority, created, due, ?1, expires, seq, rank))
+                                   json(iif(lane, 'true', 'false')), priority, created, due, ?1, expires, seq, rank)),
+       max(meta <> '{}')
 FROM (SELECT j.id, max(j.fence + 1, ?1) AS fence, j.task, j.version, j.queue, j.tenant, j.payload, j.meta,
              j.attempt + 1 AS attempt, j.crashes, j.losses, j.lane, j.priority, j.created, j.due, j.expires, j.seq,
              r.rank
