@@ -87,10 +87,10 @@ def test_a_store_in_trouble_buries_nobody(tmp_path: Any, monkeypatch: pytest.Mon
     with World(tmp_path, task("a", echo)) as world:
         real = type(world.store)._apply
 
-        def trouble(self: Any, moves: Any, now: int) -> Any:
+        def trouble(self: Any, *move: Any) -> Any:
             if troubles:
                 raise troubles.pop()
-            return real(self, moves, now)
+            return real(self, *move)
 
         monkeypatch.setattr(type(world.store), "_apply", trouble)
         job = world.enqueue("a", "paid")

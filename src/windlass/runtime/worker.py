@@ -23,8 +23,8 @@ from windlass.core.job import (
     Expired,
     Held,
     LogLine,
+    Meta,
     Outcome,
-    Policy,
     Progress,
     Released,
     Token,
@@ -101,6 +101,8 @@ class Worker:
         self._seq = 0
         self._recover_from: int | None = None
         self._dry = False
+        self._limited = False
+        """A queue was at its limit at the last claim."""
         self._hints = 0
         self._stopping = ""
         self._lost = False
@@ -193,10 +195,18 @@ class Worker:
         if isinstance(outcome, Released) and not self._stopping:
             outcome = Released(outcome.reason, delay=1.0)
         self._settler.add(decide(run.held, run.meta.policy, outcome, random.random()))
+        self._made_way(run.meta)
         self._ended()
+
+    def _made_way(self, meta: Meta) -> None:
+        """The end of this run may let another job in, which no hint will tell: ask, in the turn that settles it."""
+        if self._limited or meta.limits or meta.unique is not None:
+            self._hints += 1
+            self._dry = False
 
     def _committed(self, run: Run) -> None:
         self._holdings.drop([run.held])
+        self._made_way(run.meta)
         self._ended()
 
     def _ended(self) -> None:
@@ -213,7 +223,9 @@ class Worker:
         self._stirred.set()
 
     def _settle(self, held: Held, outcome: Outcome) -> None:
-        self._settler.add(decide(held, _policy(held), outcome, random.random()))
+        meta = _meta(held)
+        self._settler.add(decide(held, meta.policy, outcome, random.random()))
+        self._made_way(meta)
         self._stirred.set()
 
     def _hand_back(self, reason: str) -> None:
@@ -378,6 +390,7 @@ class Worker:
                 self._expiries[held.id] = asked + (held.expires_at - held.started_at) / 1e6
         # A hint that came while the claim was under way may be of a job that it did not see.
         self._dry = not claimed.more and hints == self._hints
+        self._limited = claimed.limited
         if self._dry and claimed.next_due is not None:
             self._wake_in(claimed.next_due)
 
@@ -490,8 +503,8 @@ class Worker:
         self._ticking = self._loop.call_later(POLL, self._tick)
 
 
-def _policy(held: Held) -> Policy:
-    return _decode_meta(held.meta).policy if _readable(held) else Policy()
+def _meta(held: Held) -> Meta:
+    return _decode_meta(held.meta) if _readable(held) else Meta()
 
 
 def _readable(held: Held) -> bool:
