@@ -218,6 +218,12 @@ class Transaction:
             self.shell.hint()
 
 
+def in_transaction() -> bool:
+    """Whether this is inside an `app.transaction(conn)` block, of whichever application."""
+    transaction = _transaction.get()
+    return transaction is not None and transaction.open
+
+
 def storing(store: Store, jobs: Sequence[NewJob]) -> Plan[list[Enqueued]]:
     """Enqueue all or none: a conflict over an idempotency key undoes the others."""
 
