@@ -59,6 +59,15 @@ def test_a_poisonous_job_ends(shop: Shop, jobs: Jobs) -> None:
     assert jobs.only("charge").reason == "crashed"
 
 
+@pytest.mark.parametrize("task", ["charge", "mail"])
+def test_a_handler_that_would_have_failed_dies_too(shop: Shop, jobs: Jobs, task: str) -> None:
+    shop.app.enqueue(task, ["ada"])
+    jobs.crash(task)
+    with jobs.fake(task, raises=LookupError, times=1):
+        jobs.drain().assert_completed()
+    assert outcomes(jobs, task) == ["crashed", "succeeded"]
+
+
 def test_an_async_handler_dies_at_its_first_wait(shop: Shop, jobs: Jobs) -> None:
     import asyncio
 

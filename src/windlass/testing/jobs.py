@@ -304,7 +304,7 @@ class Jobs:
         """Kill the worker, as `kill -9` would, the next `times` times that it has a job of `task` in its hands.
 
         `at` is "before" the handler begins; "during": at the first `await` of an `async def` that really waits, and
-        otherwise as the handler returns (for an exact place, see `kill`); or "after": the handler has returned and
+        otherwise as the handler ends (for an exact place, see `kill`); or "after": the handler has returned and
         nothing of that is stored. Recovery is the real one: jobs that had not begun are handed back, a crash that is
         certainly a job's own counts against its crash_budget, it runs alone next.
 

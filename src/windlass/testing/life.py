@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator, Iterator
 from typing import Any
 
 import msgspec
@@ -198,11 +198,10 @@ class Life(EmbeddedLink):
     async def _on_loop(self, task: TaskDef, is_async: bool, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         active = self._begun()
         try:
-            value = self._call(task, args, kwargs)
-            if asyncio.iscoroutine(value):
-                value = await (_Cut(value) if is_async and self._faults.crashes(task.name, "during") else value)
-            if self._faults.crashes(task.name, "during"):  # it never waited, or cannot
-                raise WorkerKilled
+            with self._ends(task):
+                value = self._call(task, args, kwargs)
+                if asyncio.iscoroutine(value):
+                    value = await (_Cut(value) if is_async and self._faults.crashes(task.name, "during") else value)
             return value
         except WorkerKilled:
             self._abandon()
@@ -214,10 +213,8 @@ class Life(EmbeddedLink):
     def _in_thread(self, task: TaskDef, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         active = self._begun()
         try:
-            value = self._call(task, args, kwargs)
-            if self._faults.crashes(task.name, "during"):
-                raise WorkerKilled
-            return value
+            with self._ends(task):
+                return self._call(task, args, kwargs)
         except WorkerKilled:
             self._abandon()
             self._die()
@@ -228,6 +225,18 @@ class Life(EmbeddedLink):
     def _die(self) -> None:
         """`kill`, from any thread. What this thread says of its end comes to the loop behind it."""
         self._loop.call_soon_threadsafe(self.kill)
+
+    @contextlib.contextmanager
+    def _ends(self, task: TaskDef) -> Iterator[None]:
+        """A handler's whole body: if its worker was to die during it and has not, it dies of its end, whichever."""
+        try:
+            yield
+        except Exception:
+            if self._faults.crashes(task.name, "during"):
+                raise WorkerKilled from None
+            raise
+        if self._faults.crashes(task.name, "during"):
+            raise WorkerKilled
 
     def _begun(self) -> object:
         active = object()
@@ -256,7 +265,7 @@ class _Cut:
     def __await__(self) -> Generator[Any, Any, Any]:
         try:
             self._coroutine.send(None)
-        except StopIteration as end:
+        except Exception as end:  # it never waited
             raise WorkerKilled from end
         with contextlib.suppress(RuntimeError):  # it waits again while it unwinds, which a dead process would not
             self._coroutine.close()
