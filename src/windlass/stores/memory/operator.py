@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from itertools import islice
+from itertools import count, islice
 
 from windlass.core.job import State
 from windlass.ports.plan import NOW, Steps, plan
@@ -35,11 +35,14 @@ class Operator(Reading):
     def revive(self, selection: Selection) -> Steps[Selected]:
         """See Store.revive."""
         now = (yield NOW)[0][0]
+        places = count()
 
         def change(row: Row) -> None:
-            queued = replace(row, state=State.QUEUED, reason=None, due_at=now, rank=now - row.new.head_start)
-            queued = replace(queued, parked_until=None)
-            self.data.jobs[row.new.id] = _afresh(queued, self._fence(row, now)) if row.state.terminal else queued
+            due = now + selection.delay + next(places) * selection.every
+            state, reason = (State.SCHEDULED, "redriven") if due > now else (State.QUEUED, None)
+            waiting = replace(row, state=state, reason=reason, due_at=due, rank=due - row.new.head_start)
+            waiting = replace(waiting, parked_until=None)
+            self.data.jobs[row.new.id] = _afresh(waiting, self._fence(row, now)) if row.state.terminal else waiting
 
         return self._act(selection, _revivable, change)
 
@@ -82,7 +85,7 @@ class Operator(Reading):
             return list(dict.fromkeys(selection.ids))
         # A running job that was asked already would be asked for ever by whoever repeats until done.
         fits: Verdict = lambda row: UNTOUCHED if row.cancelling else verdict(row)
-        rows = self._matching(selection.filter, None, lambda row: fits(row) != UNTOUCHED)
+        rows = self._matching(selection.filter, selection.after, lambda row: fits(row) != UNTOUCHED)
         return [row.new.id for row in islice(rows, selection.limit)]
 
     def _remove(self, row: Row) -> None:

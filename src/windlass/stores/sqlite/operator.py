@@ -55,18 +55,22 @@ class Operator(Reading):
         """See Store.revive."""
         now = (yield NOW)[0][0]
         places, missing = yield from self._places(selection, TERMINAL | EARLY)
-        ended = [p for p in places if p.state.terminal]
-        early = [p for p in places if p.state in EARLY]
+        changed = [p for p in places if p.state.terminal or p.state in EARLY]
+        due = {p.seq: now + selection.delay + n * selection.every for n, p in enumerate(changed)}
+        early = [p for p in changed if not p.state.terminal]
         if not selection.dry_run:
-            for p in ended:
-                fence = (yield Statement("ended_fence", (p.seq,)))[0][0]
-                yield Statement("attempt_from_ended", (p.seq,))
-                yield Statement("ended_remove", (p.seq,))
-                yield Statement("job_revive", (max(fence + 1, p.fence + 1, now), now, p.seq))
+            for p in changed:
+                if p.state.terminal:
+                    fence = (yield Statement("ended_fence", (p.seq,)))[0][0]
+                    yield Statement("attempt_from_ended", (p.seq,))
+                    yield Statement("ended_remove", (p.seq,))
+                    yield Statement("job_revive", (max(fence + 1, p.fence + 1, now), due[p.seq], p.seq))
             yield Statement("waiting_remove", many=[(p.seq,) for p in early])
-            yield Statement("job_due_now", many=[(now, p.seq) for p in early])
-            yield Statement("ready_insert", many=[(p.seq,) for p in [*ended, *early]])
-        return _selected(places, [*ended, *early], missing)
+            yield Statement("job_due_at", many=[(due[p.seq], p.seq) for p in early])
+            later = [(seq, at, State.SCHEDULED.value, "redriven") for seq, at in due.items() if at > now]
+            yield Statement("waiting_insert", many=later)
+            yield Statement("ready_insert", many=[(seq,) for seq, at in due.items() if at <= now])
+        return _selected(places, changed, missing)
 
     @plan
     def edit(self, job: str, payload: str) -> Steps[Selected]:
@@ -94,20 +98,22 @@ class Operator(Reading):
         can change: else a thousand that it cannot would hide the rest for ever."""
         ids: Sequence[str] = selection.ids
         if selection.filter is not None:
-            ids = yield from self._found(selection.filter, states, selection.limit)
+            ids = yield from self._found(selection.filter, states, selection.limit, selection.after)
         rows = yield Statement("places_by_id", (as_json(list(dict.fromkeys(ids))),))
         places = [Place(r[0], r[1], State(r[2]), *r[3:]) for r in rows]
         known = {p.id for p in places}
         return places, tuple(i for i in ids if i not in known)
 
-    def _found(self, filter: Filter, states: frozenset[State], limit: int) -> Steps[list[str]]:
+    def _found(
+        self, filter: Filter, states: frozenset[State], limit: int, after: str | None
+    ) -> Steps[list[str]]:
         wanted = states & set(filter.states) if filter.states else states
         ids: list[str] = []
         # Those that run are few; of them, those that were asked to cancel before are not asked again.
         for part, most in ((wanted & {State.RUNNING}, EVERY), (wanted - {State.RUNNING}, limit)):
             if part:
                 narrow = msgspec.structs.replace(filter, states=tuple(sorted(part)))
-                found = yield from self._search(narrow, most, None)
+                found = yield from self._search(narrow, most, after)
                 ids += [job.id for job in found if not job.cancelling]
         return ids[:limit]
 

@@ -34,6 +34,7 @@ CHAPTERS = (
     "operator",
     "time",
     "reading",
+    "survey",
     "queues",
     "cluster",
     "schema",
@@ -59,6 +60,7 @@ from windlass.testing.conformance.reading import Reading  # noqa: E402
 from windlass.testing.conformance.schema import Schema  # noqa: E402
 from windlass.testing.conformance.settle import Settling  # noqa: E402
 from windlass.testing.conformance.shells import Shells  # noqa: E402
+from windlass.testing.conformance.survey import Survey  # noqa: E402
 from windlass.testing.conformance.time import Time  # noqa: E402
 from windlass.testing.conformance.world import World, open_world  # noqa: E402
 
@@ -73,6 +75,7 @@ class Suite(
     Operating,
     Time,
     Reading,
+    Survey,
     Queues,
     Cluster,
     Schema,
