@@ -54,6 +54,20 @@ def test_the_fixture(tmp_path: Path) -> None:
     assert done.returncode == 0 and "3 passed" in done.stdout, done.stdout
 
 
+def test_under_an_async_plugin(tmp_path: Path) -> None:
+    """The fixture is a plain one; the loop is whoever's runs the test."""
+    tests = (
+        "import pytest\nfrom tasks import double\n"
+        "@pytest.fixture\ndef anyio_backend():\n    return 'asyncio'\n"
+        "@pytest.mark.anyio\nasync def test_it(windlass_jobs):\n"
+        "    job = await double.aenqueue(4)\n"
+        "    (await windlass_jobs.adrain()).assert_completed()\n"
+        "    assert await job.aresult(timeout=0) == 8\n"
+    )
+    done = run(tmp_path, tests, 'windlass_app = "tasks:app"\naddopts = "-p anyio.pytest_plugin"')
+    assert done.returncode == 0 and "1 passed" in done.stdout, done.stdout
+
+
 def test_who_forgets_it_is_told(tmp_path: Path) -> None:
     done = run(tmp_path, "from tasks import double\ndef test_it():\n    double.enqueue(4)\n")
     assert done.returncode == 1

@@ -477,9 +477,22 @@ CROSS JOIN windlass_jobs j ON j.seq = h.seq
 iif(json_valid(error), coalesce(error ->> '$.fingerprint', ''), '')
 
 -- name: dead_groups
-SELECT {fingerprint}, count(*), min(finished), max(finished)
-FROM windlass_ended INDEXED BY windlass_ended_dead WHERE state = 'dead'
-GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT ?
+-- By leaps through the index: GROUP BY would fetch the rows, and with them their errors (half a million dead letters:
+-- 2.5 s, not 50 ms).
+WITH RECURSIVE g (f) AS (
+    SELECT min({fingerprint}) FROM windlass_ended INDEXED BY windlass_ended_dead WHERE state = 'dead'
+    UNION ALL
+    SELECT (SELECT min({fingerprint}) FROM windlass_ended INDEXED BY windlass_ended_dead
+            WHERE state = 'dead' AND {fingerprint} > g.f)
+    FROM g WHERE g.f IS NOT NULL)
+SELECT f,
+       (SELECT count(*) FROM windlass_ended INDEXED BY windlass_ended_dead
+        WHERE state = 'dead' AND {fingerprint} = f) AS jobs,
+       (SELECT min(finished) FROM windlass_ended INDEXED BY windlass_ended_dead
+        WHERE state = 'dead' AND {fingerprint} = f),
+       (SELECT max(finished) FROM windlass_ended INDEXED BY windlass_ended_dead
+        WHERE state = 'dead' AND {fingerprint} = f)
+FROM g WHERE f IS NOT NULL ORDER BY jobs DESC, f LIMIT ?
 
 -- name: dead_latest
 SELECT {job} FROM (
