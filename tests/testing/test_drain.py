@@ -276,7 +276,7 @@ def test_the_applications_own_engine_comes_back(shop: Shop) -> None:
         shop.app.close()
         assert len(jobs.all()) == 1
     assert shop.app.engine is before
-    with pytest.raises(ConfigError, match="nowhere does not exist"):
+    with pytest.raises(ConfigError, match="nowhere"):
         shop.charge.enqueue("4242")
 
 

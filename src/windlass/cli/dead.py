@@ -48,7 +48,7 @@ def groups(place: Place, limit: int) -> None:
     with place.app() as app:
         found = app.client.dead_groups(limit=limit)
     if place.as_json:
-        place.document({"groups": [document.group(each) for each in found]})
+        place.document({"groups": [_document(each) for each in found]})
         return
     rows = [(each.fingerprint or None, each.count, each.latest.task, *_cause(each), *_seen(each)) for each in found]
     place.table(("group", "jobs", "task", "error", "place", "first died", "last died"), rows, "no dead letters")
@@ -78,7 +78,7 @@ def show(place: Place, id: str) -> None:
         attempts = app.client.attempts(job.id)
     letter = {**document.full(job), "attempts": [document.attempt(each) for each in attempts]}
     if place.as_json:
-        place.document(letter if group is None else {**document.group(group), "ids": ids, "letter": letter})
+        place.document(letter if group is None else {**_document(group), "ids": ids, "letter": letter})
         return
     if group is not None:
         first, last = _seen(group)
@@ -234,6 +234,19 @@ def _group(app: Windlass, fingerprint: str) -> tuple[DeadGroup, list[str]]:
     if group is None:
         raise Refused(f"no dead letters are of group {fingerprint}", NOT_FOUND)
     return group, ids
+
+
+def _document(of: DeadGroup) -> document.Document:
+    """The dead letters of one cause."""
+    return {
+        "group": of.fingerprint,
+        "count": of.count,
+        "task": of.latest.task,
+        "error": document.error(of.latest.error),
+        "first_died_at": instant(of.first),
+        "last_died_at": instant(of.last),
+        "latest": of.latest.id,
+    }
 
 
 def _cause(group: DeadGroup) -> tuple[str | None, str | None]:

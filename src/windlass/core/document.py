@@ -6,16 +6,13 @@ ask; what does not apply is null.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
 from windlass.core.job import Attempt, ErrorInfo, Job, LogLine, Meta, Progress
 from windlass.core.latency import Spread, TaskLatency
 from windlass.core.words import instant
-
-if TYPE_CHECKING:
-    from windlass.ports.store import DeadGroup
 
 Document = dict[str, Any]
 
@@ -105,19 +102,6 @@ def error(text: str | None, *, trace: bool = True) -> Document | None:
         return None
     more = {"place": found.place or None, "fingerprint": found.fingerprint or None, "trace": found.trace}
     return {"kind": found.kind, "message": found.message, **(more if trace else {})}
-
-
-def group(of: DeadGroup) -> Document:
-    """The dead letters of one cause."""
-    return {
-        "group": of.fingerprint,
-        "count": of.count,
-        "task": of.latest.task,
-        "error": error(of.latest.error),
-        "first_died_at": instant(of.first),
-        "last_died_at": instant(of.last),
-        "latest": of.latest.id,
-    }
 
 
 def latency(of: TaskLatency) -> Document:

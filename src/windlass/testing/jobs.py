@@ -370,8 +370,9 @@ def engine(
     The worker is the product's own, in this process. It runs `concurrency` jobs at a time; one makes the order of
     events certain. `async def` handlers run on the event loop of the drain, `def` ones in threads, or with
     `threads=False` on the loop too, for code that must stay in the test's thread (a database transaction that the test
-    rolls back). Tasks with executor="process" run in this process as well. Start hooks run at the beginning of each
-    drain and end with it; `resources` maps types to values that are injected instead of what the hooks return.
+    rolls back); `ctx.transaction()` is not for those. Tasks with executor="process" run in this process as well. Start
+    hooks run at the beginning of each drain and end with it; `resources` maps types to values that are injected
+    instead of what the hooks return.
 
     `inline` runs each job as soon as it is enqueued, before `enqueue` returns, so that `job.result()` answers at once.
 
