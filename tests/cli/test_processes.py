@@ -240,7 +240,7 @@ def test_init_writes_what_runs(world: World) -> None:
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", "shop", "shop"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
-    assert "4 passed" in done.stdout
+    assert "5 passed" in done.stdout
     Path("shop/tasks.py").write_text("mine\n")
     ran = world.run("init", "shop")
     assert (ran.code, ran.out) == (1, "")

@@ -35,6 +35,7 @@ CHAPTERS = (
     "operator",
     "time",
     "reading",
+    "survey",
     "queues",
     "unique",
     "bounds",
@@ -64,6 +65,7 @@ from windlass.testing.conformance.reading import Reading  # noqa: E402
 from windlass.testing.conformance.schema import Schema  # noqa: E402
 from windlass.testing.conformance.settle import Settling  # noqa: E402
 from windlass.testing.conformance.shells import Shells  # noqa: E402
+from windlass.testing.conformance.survey import Survey  # noqa: E402
 from windlass.testing.conformance.time import Time  # noqa: E402
 from windlass.testing.conformance.unique import Unique  # noqa: E402
 from windlass.testing.conformance.world import World, open_world  # noqa: E402
@@ -82,6 +84,7 @@ class Suite(
     Unique,
     Bounded,
     Reading,
+    Survey,
     Queues,
     Cluster,
     Schema,
