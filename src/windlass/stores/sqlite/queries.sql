@@ -183,7 +183,8 @@ FROM windlass_blocked b WHERE b.seq = ?
 -- JSON, as in keys_find.
 -- name: unique_find
 SELECT json_array(u.tenant, u.task, u.key, u.id, u.seq, u.live, u.successor, u.until,
-                  EXISTS (SELECT 1 FROM windlass_held h WHERE h.id = u.id), o.created, s.id, s.created)
+                  EXISTS (SELECT 1 FROM windlass_held h WHERE h.id = u.id), o.created, s.id, s.created,
+                  EXISTS (SELECT 1 FROM windlass_ended e WHERE e.seq = u.seq))
 FROM json_each(?) v
 JOIN windlass_unique u ON u.tenant = v.value ->> 0 AND u.task = v.value ->> 1 AND u.key = v.value ->> 2
 LEFT JOIN windlass_jobs o ON o.seq = u.seq LEFT JOIN windlass_jobs s ON s.seq = u.successor
