@@ -100,6 +100,8 @@ class Checker:
         match deed.what:
             case "worker process ended":
                 self._dead.add(deed.facts[0])
+            case "commits lost":
+                self._broken("I1", deed, f"{deed.facts[0]} acknowledged commits were lost with the power")
             case "handler begins":
                 job, fence = deed.facts[:2]
                 worker = deed.facts[2]

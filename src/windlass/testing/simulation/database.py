@@ -34,10 +34,6 @@ class Connection(Protocol):
         """Undo it."""
         ...
 
-    def close(self) -> None:
-        """Its process is gone."""
-        ...
-
 
 class Database(Protocol):
     """What outlives the processes."""
@@ -48,7 +44,7 @@ class Database(Protocol):
     """Whether a reader must wait for a writer."""
 
     def connect(self, process: Process) -> Connection:
-        """The connection of a process; the same one until it was closed."""
+        """A connection without a transaction; at the end of its transaction it may serve another process."""
         ...
 
     def close(self) -> None:
@@ -90,6 +86,3 @@ class _MemoryConnection:
 
     def rollback(self) -> None:
         self._data.roll_back()
-
-    def close(self) -> None:
-        pass

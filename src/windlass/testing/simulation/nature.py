@@ -13,7 +13,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
 
-from windlass.runtime import context, executor, limits, lockfile, member, poller, process, service, settler, slots, worker
+from windlass.runtime import (
+    context,
+    executor,
+    limits,
+    lockfile,
+    member,
+    poller,
+    process,
+    service,
+    settler,
+    slots,
+    supervisor,
+    worker,
+)
 from windlass.stores.memory import workers as memory_workers
 from windlass.stores.sqlite import workers as sqlite_workers
 from windlass.testing.simulation.locks import Locks
@@ -85,6 +98,7 @@ def replaced(world: World, *, listening: bool) -> Iterator[None]:
         *((module, "time", clock) for module in (service, context, member)),
         *((module, "random", chance) for module in (worker, memory_workers, sqlite_workers)),
         (member, "secrets", chance),
+        (supervisor, "hostname", lambda: "simulated"),
         (process, "kill", lambda pid, number=9: world.kill(pid, number)),
         (process, "exits", world.exits),
         (process, "orphans", lambda _: []),

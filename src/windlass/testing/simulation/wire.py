@@ -332,8 +332,6 @@ class Wire:
                 transaction.connection.rollback()
                 transaction.steps.close()
             self._forget(transaction)
-        if self.powered:
-            self.database.connect(process).close()
 
     def power_off(self) -> None:
         """Every transaction is gone, and every process is about to be."""

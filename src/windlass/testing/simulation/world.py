@@ -6,7 +6,7 @@ import logging
 import random
 from collections import Counter
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -121,25 +121,6 @@ class Dump(msgspec.Struct, frozen=True):
     attempts: dict[str, list[Attempt]]
     audit: list[str]
     now: int
-
-
-class Disk(Protocol):
-    """A database on a disk that can lose its power; see simulation.sqlite."""
-
-    survived: bool
-    """Whether the doubtful commit was there after the last power cut."""
-
-    def connect(self, process: Process) -> Any:
-        """See Database."""
-        ...
-
-    def lose_power(self) -> None:
-        """Forget what was not flushed, and open what is left."""
-        ...
-
-    def lose_power_soon(self, requests: int) -> None:
-        """Lose it at the n-th request from now on."""
-        ...
 
 
 class World:
@@ -264,6 +245,10 @@ class World:
 
     def _start_client(self, jobs: int) -> None:
         self.clients.append(ClientProcess(self, f"client-{len(self.clients) + 1}", jobs))
+
+    def lost_commits(self, count: int) -> None:
+        """Commits that had been acknowledged are not there after a power cut."""
+        self.ledger.did(self.scheduler.now, "machine", "commits lost", count)
 
     # --- life --------------------------------------------------------------------------------------------------------
 
