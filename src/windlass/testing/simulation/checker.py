@@ -24,11 +24,13 @@ ENOUGH = 20
 class Known:
     """A job as the ledger tells it."""
 
-    def __init__(self, new: NewJob, at: int) -> None:
+    def __init__(self, new: NewJob, at: int, when: float) -> None:
         self.new = new
         self.policy: Policy = msgspec.json.decode(new.meta, type=Meta).policy
         self.not_before = at + new.after
         self.why = "its delay"
+        self.since = when
+        """Since when it waits, in virtual seconds."""
         self.expires_at = None if new.expires_after is None else at + new.expires_after
         self.holder: tuple[str, int, int] | None = None
         """Worker, fence and attempt of the run under way."""
@@ -47,9 +49,9 @@ class Known:
         self.failures = self.crashes = self.losses = 0
         self.suspect = self.asked = False
 
-    def wait(self, until: int, why: str) -> None:
-        """Must not start before an instant of the store's clock."""
-        self.not_before, self.why = until, why
+    def wait(self, line: Commit, microseconds: int, why: str) -> None:
+        """Must not start until the store's clock has once shown this much more."""
+        self.not_before, self.why, self.since = line.at + microseconds, why, line.when
 
 
 class Lease:
@@ -75,6 +77,9 @@ class Checker:
         self._dead: set[str] = set()
         self._granted: dict[tuple[str, int], str] = {}
         self._started: set[tuple[str, int]] = set()
+        self._begun: set[str] = set()
+        self._peaks: list[tuple[float, int]] = []
+        """What the store's clock showed before it was set back: what was due by it then is due."""
 
     def check(self) -> list[str]:
         """Every violation found, in the order of the ledger; empty is health."""
@@ -98,8 +103,12 @@ class Checker:
 
     def _deed(self, deed: Deed) -> None:
         match deed.what:
+            case "worker begins":
+                self._begun.add(deed.facts[0])
             case "worker process ended":
                 self._dead.add(deed.facts[0])
+            case "FAULT clock stepped":
+                self._peaks.append((deed.when, deed.facts[1]))
             case "commits lost":
                 self._broken("I1", deed, f"{deed.facts[0]} acknowledged commits were lost with the power")
             case "handler begins":
@@ -128,7 +137,7 @@ class Checker:
             if owner is not None and owner != job.id:
                 self._broken("I10b", line, f"{job.id} was inserted although its key belongs to {owner}")
             if job.id not in self._jobs:
-                self._jobs[job.id] = Known(job, line.at)
+                self._jobs[job.id] = Known(job, line.at, line.when)
                 if key:
                     self._keys[key] = job.id
         elif answer.id != owner:
@@ -156,8 +165,9 @@ class Checker:
             self._broken("I13" if job.ended is State.CANCELLED else "I2", line, f"{held.id} runs after {job.ended}")
         if job.asked:
             self._broken("I13", line, f"{held.id} was asked to cancel and runs again")
-        if line.at < job.not_before:
-            early = job.not_before - line.at
+        shown = max([line.at, *(peak for when, peak in self._peaks if when >= job.since)])
+        if shown < job.not_before:
+            early = job.not_before - shown
             self._broken("I12/I14", line, f"{held.id} starts {early} us before {job.why} is over")
         if job.expires_at is not None and line.at >= job.expires_at:
             self._broken("I14", line, f"{held.id} starts after its expiry")
@@ -211,14 +221,14 @@ class Checker:
             self._end(line, job, state)
             job.result = t.result if state is State.COMPLETED else None
             for child in t.children if state is State.COMPLETED else ():
-                self._jobs.setdefault(child.id, Known(child, line.at))
+                self._jobs.setdefault(child.id, Known(child, line.at, line.when))
         elif state is State.RETRYING:
             least = _curve(job.policy, attempt) if "Retry" not in (t.error or "") else t.after
-            job.wait(line.at + least, "its backoff")
+            job.wait(line, least, "its backoff")
             if attempt >= job.policy.max_attempts:
                 self._broken("I6", line, f"{t.id} tries again after attempt {attempt} of {job.policy.max_attempts}")
         elif state is State.SCHEDULED:
-            job.wait(line.at + t.after, "its snooze")
+            job.wait(line, t.after, "its snooze")
 
     def _end(self, line: Commit, job: Known, state: State) -> None:
         if job.ended is not None:
@@ -272,7 +282,7 @@ class Checker:
     def _may_take(self, line: Commit, death: Death) -> None:
         lease = self._leases.get(death.worker)
         if death.observed:
-            if death.worker not in self._dead:
+            if death.worker in self._begun - self._dead:
                 self._broken("I8", line, f"{death.worker} lives and was taken over as dead: {death.detail}")
         elif lease is None or line.at <= lease.until:
             self._broken("I8", line, f"{death.worker} beats and was taken over for its lease")
@@ -292,7 +302,7 @@ class Checker:
         if id in dict(death.guilty):
             job.failures += 1
             job.suspect = False
-            job.wait(line.at + _curve(job.policy, attempt), "its backoff")
+            job.wait(line, _curve(job.policy, attempt), "its backoff")
             ends = State.DEAD if attempt >= job.policy.max_attempts else None
         elif not death.explained and (death.executing is None or id in death.executing):
             guilty = job.suspect or (death.alone and death.executing is not None)
@@ -329,7 +339,7 @@ class Checker:
             expired = job.expires_at is not None and line.at >= job.expires_at
             if job.ended is not None or expired:
                 job.begin_again()
-            job.wait(0, "nothing")
+            job.wait(line, 0, "nothing")
 
     # --- the end -----------------------------------------------------------------------------------------------------
 

@@ -153,9 +153,9 @@ class Faults:
         """The store's clock jumps, by up to an hour."""
         world = self._world
         step = round((self._dice.random() * 2 - 1) * self._dice.choice((SECOND, 30 * SECOND, HOUR)))
-        world.furthest = max(world.furthest, world.offset)
+        self._note("clock stepped", None, step, world.clock())
         world.offset += step
-        self._note("clock stepped", None, step)
+        world.furthest = max(world.furthest, world.offset)
 
     def cut_power(self) -> None:
         """Now, or in the middle of one of the next commits."""

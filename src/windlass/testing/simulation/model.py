@@ -252,6 +252,7 @@ class Model:
     def _start(self, node: Node, at: int, _: Seat, step: Step) -> None:
         node.made += 1
         seat = Seat(id=f"w{at}.{node.made}")
+        node.checker._begun = node.checker._begun | {seat.id}
         node.do("beat", [_report(seat)])
         node.sit(at, seat)
 
@@ -290,7 +291,7 @@ class Model:
         node.sit(at, _with(seat, outcome=step.other) if step.lost else gone)
 
     def _crash(self, node: Node, at: int, seat: Seat, step: Step) -> None:
-        node.checker._dead.add(seat.id)
+        node.checker._dead = node.checker._dead | {seat.id}
         node.sit(at, _with(seat, dead=True))
 
     def _bury(self, node: Node, at: int, seat: Seat, step: Step) -> None:
@@ -341,7 +342,7 @@ def _copied(checker: Checker) -> Checker:
     made.violations = []
     made._jobs = {id: _twin(job) for id, job in checker._jobs.items()}
     made._leases = {id: _same(lease) for id, lease in checker._leases.items()}
-    made._taken, made._dead = set(checker._taken), set(checker._dead)
+    made._taken = set(checker._taken)
     made._granted = dict(checker._granted)
     return made
 

@@ -60,7 +60,12 @@ class SupervisorProcess(Process):
 
     def look(self) -> None:
         """After whatever it did: is it done?"""
-        if self.alive and self.supervisor.done and not self.ending:
+        if not self.alive or self.ending or not self.supervisor.done:
+            return
+        if self.inside:
+            # A thread of it that is inside a call lies below this one on the real stack, so it cannot be waited for.
+            self.after(0.001, self.look)
+        else:
             self.ending = True
             self.supervisor.end()
             self.world.ledger.did(self.scheduler.now, self.name, "supervisor ended")
