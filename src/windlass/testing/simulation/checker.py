@@ -77,6 +77,8 @@ class Checker:
         self._dead: set[str] = set()
         self._granted: dict[tuple[str, int], str] = {}
         self._started: set[tuple[str, int]] = set()
+        self._running: dict[str, set[tuple[str, int]]] = {}
+        """Worker -> what its handlers say that they are at."""
         self._begun: set[str] = set()
         self._peaks: list[tuple[float, int]] = []
         """What the store's clock showed before it was set back: what was due by it then is due."""
@@ -119,6 +121,9 @@ class Checker:
                 if (job, fence) in self._started:
                     self._broken("I6", deed, f"{job} is run twice under fence {fence}")
                 self._started.add((job, fence))
+                self._running.setdefault(worker, set()).add((job, fence))
+            case "handler returned" | "handler raised":
+                self._running.get(deed.facts[2], set()).discard(deed.facts[:2])
             case "handler runs without end":
                 self._broken("I6", deed, f"{deed.facts[0]} runs again and again: {deed.facts[1]} times")
 
@@ -202,6 +207,8 @@ class Checker:
                 self._broken("I4", line, f"{t.id}: a write under fence {t.fence} was applied, the holder is {job.holder}")
             case "already" if t.fence not in job.applied:
                 self._broken("I4", line, f"{t.id}: fence {t.fence} was never settled, and the answer is `already`")
+            case "stale" if t.fence in job.applied:
+                self._broken("I4", line, f"{t.id}: fence {t.fence} was settled, and sent again it is `stale`")
             case "stale" | "gone" if current:
                 self._broken("I2", line, f"{t.id}: the holder's own outcome is {answer}")
         if answer == "applied":
@@ -295,9 +302,11 @@ class Checker:
     def _lost(self, line: Commit, job: Known, death: Death) -> None:
         """What must become of a job whose worker is gone."""
         assert job.holder is not None
-        attempt = job.holder[2]
+        worker, fence, attempt = job.holder
         job.holder = None
         id = job.new.id
+        if death.executing is not None and id not in death.executing and (id, fence) in self._running.get(worker, ()):
+            self._broken("I6", line, f"{id} had begun when {worker} died, and is said not to have")
         ends: State | None = None
         if id in dict(death.guilty):
             job.failures += 1

@@ -32,7 +32,7 @@ ACTS: tuple[tuple[str, float, float, int], ...] = (
     ("discard", 0.0, 0.0, 2),
     ("crash", 0.0, 0.3, 4),
     ("deaf", 0.0, 0.0, 1),
-    ("parent", 1.0, 3.0, 5),
+    ("parent", 1.0, 3.0, 8),
     ("once", 0.0, 0.4, 3),
     ("report", 0.0, 0.6, 3),
 )
@@ -95,7 +95,7 @@ class ClientProcess(Process):
             self._opened.shell.hint()
 
     async def _cancel(self) -> None:
-        job = self._dice.choice(self._ids)
+        job = self._dice.choice(self._ids if self._dice.random() < 0.5 else self._ids[-3:])
         answer = await self._insist(lambda: self._opened.store.cancel(Selection((job,))))
         self._did("client cancelled", job, answer)
 
@@ -142,7 +142,12 @@ class ClientProcess(Process):
 
     def _script(self) -> list[Act]:
         chosen = self._dice.choices(_WORDS, _WEIGHTS, k=self._dice.choice((1, 1, 1, 2, 3, 4)))
-        return [[word, round(least + (most - least) * self._dice.random(), 3)] for word, least, most in chosen]
+        numbers = [least + (most - least) * self._dice.random() for _, least, most in chosen]
+        length = self.world.settings.length
+        return [
+            [word, round(number * (1.0 if word == "parent" else length), 3)]
+            for (word, *_), number in zip(chosen, numbers, strict=True)
+        ]
 
     def _policy(self) -> Policy:
         dice = self._dice
@@ -150,7 +155,7 @@ class ClientProcess(Process):
             max_attempts=dice.randint(1, 4),
             backoff=Backoff(base=round(dice.random() * 2, 3), factor=dice.choice((1.0, 2.0)), max=6.0,
                             jitter=dice.choice((0.0, 0.5, 1.0))),
-            timeout=dice.choice((1.0, 2.0, 5.0)),
+            timeout=dice.choice((1.0, 5.0, 20.0)),
             grace=dice.choice((0.5, 1.0)),
             crash_budget=dice.randint(1, 3),
             loss_budget=dice.choice((2, 4, 10)),

@@ -7,14 +7,16 @@ without any at its end, in which everything must come to rest.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
-from windlass.testing.simulation.scheduler import SECOND
+from windlass.testing.simulation.scheduler import SECOND, Process
 from windlass.testing.simulation.supervisor import SupervisorProcess
 from windlass.testing.simulation.worker import WorkerProcess
 
 if TYPE_CHECKING:
     from windlass.testing.simulation.world import World
+
+P = TypeVar("P")
 
 HOUR = 3_600 * SECOND
 
@@ -48,9 +50,12 @@ class Faults:
         if dice.random() < 0.5:
             rates.lose_answer = dice.choice((0.01, 0.05, 0.2))
             rates.lose_request = dice.choice((0.0, 0.01, 0.1))
-            rates.run_late = dice.choice((0.0, 0.02, 0.1))
+            rates.run_late = dice.choice((0.0, 0.05, 0.15))
+        if dice.random() < 0.25:
+            rates.die_inside = dice.choice((0.01, 0.05))
+            world.wire.murder = self.murder
         if self._kinds:
-            for _ in range(dice.choice((1, 1, 2, 3, 5))):
+            for _ in range(dice.choice((1, 1, 2, 3, 5, 8))):
                 world.scheduler.at(dice.random() * until, self._strike)
         world.scheduler.at(until, self.heal)
 
@@ -69,7 +74,13 @@ class Faults:
         world.ledger.did(world.scheduler.now, "world", "faults are over")
 
     def _strike(self) -> None:
-        if not self.over:
+        world = self._world
+        if self.over:
+            return
+        if not any(worker.alive and worker.table.busy for worker in world.workers.values()) and self._dice.random() < 0.9:
+            # A fault that strikes while nothing happens shows nothing.
+            world.scheduler.at(world.scheduler.now + 0.05 + self._dice.random() * 0.3, self._strike)
+        else:
             self._dice.choice(self._kinds)()
 
     # --- kinds -------------------------------------------------------------------------------------------------------
@@ -88,6 +99,14 @@ class Faults:
             self._note("supervisor killed", supervisor)
             supervisor.kill()
             self._world.scheduler.at(self._world.scheduler.now + self._dice.random() * 6, self._world.start_missing)
+
+    def murder(self, process: Process) -> None:
+        """SIGKILL to whoever is in the middle of a transaction."""
+        if self.over or not process.alive:
+            process.kill()  # it was picked before, and is stuck in the middle
+        elif process.kill():
+            self._world.ledger.fault(self._world.scheduler.now, process.name, "killed inside a transaction")
+        self._world.scheduler.at(self._world.scheduler.now + self._dice.random() * 6, self._world.start_missing)
 
     def stop_supervisor(self) -> None:
         """SIGTERM, as with every deploy; another one starts a while later."""
@@ -108,29 +127,38 @@ class Faults:
         tree = [supervisor, *(w for w in supervisor.children.values() if w.alive)]
         for process in tree:
             process.stop()
-        seconds = self._dice.random() * 4 * self._world.settings.hold
+        seconds = (0.3 + self._dice.random() * 3) * self._world.settings.hold
         self._note("tree stopped", supervisor, round(seconds, 3))
 
-        def go_on() -> None:
-            for process in tree:
-                if process.paused:
-                    process.go_on()
+        for process in tree:
+            self._world.scheduler.at(self._staggered(seconds), self._go_on, process)
 
-        self._world.scheduler.at(self._world.scheduler.now + seconds, go_on)
+    def _go_on(self, process: Process) -> None:
+        if process.paused:
+            process.go_on()
+
+    def _staggered(self, seconds: float) -> float:
+        """When a process is back, for not all are back at once: who is first to speak decides who is a ghost."""
+        return self._world.scheduler.now + seconds + self._dice.random() ** 2 * self._dice.choice((0.01, 2.0))
 
     def cut_off_tree(self) -> None:
         """A machine that cannot reach the store for a while."""
         supervisor = self._some_supervisor()
         if supervisor is None or self._world.on_one_machine:
             return
-        seconds = self._dice.random() * 4 * self._world.settings.hold
+        seconds = (0.3 + self._dice.random() * 3) * self._world.settings.hold
         self._note("machine cut off", supervisor, round(seconds, 3))
-        self._cut(supervisor, off=True)
-        self._world.scheduler.at(self._world.scheduler.now + seconds, lambda: self._cut(supervisor, off=False))
+        tree: list[Process] = [supervisor, *(w for w in supervisor.children.values() if w.alive)]
+        for process in tree:
+            process.cut_off = True
+            self._world.scheduler.at(self._staggered(seconds), self._reconnect, process, tree)
 
-    def _cut(self, supervisor: SupervisorProcess, *, off: bool) -> None:
-        for process in (supervisor, *supervisor.children.values()):
-            process.cut_off = off and not self.over
+    def _reconnect(self, process: Process, tree: list[Process]) -> None:
+        process.cut_off = False
+        if isinstance(process, SupervisorProcess):
+            for child in process.children.values():
+                if child not in tree:  # it was started meanwhile
+                    child.cut_off = False
 
     def freeze_store(self) -> None:
         """The store answers nobody for a while."""
@@ -168,10 +196,16 @@ class Faults:
 
     def _some_worker(self) -> WorkerProcess | None:
         alive = [worker for worker in self._world.workers.values() if worker.alive and worker.id]
-        return self._dice.choice(alive) if alive else None
+        return self._one(alive, [worker for worker in alive if worker.table.busy])
 
     def _some_supervisor(self) -> SupervisorProcess | None:
         alive = [supervisor for supervisor in self._world.supervisors if supervisor.alive]
+        return self._one(alive, [s for s in alive if any(w.alive and w.table.busy for w in s.children.values())])
+
+    def _one(self, alive: list[P], busy: list[P]) -> P | None:
+        """Rather one that has something to lose."""
+        if busy and self._dice.random() < 0.8:
+            return self._dice.choice(busy)
         return self._dice.choice(alive) if alive else None
 
     def _note(self, what: str, victim: SupervisorProcess | WorkerProcess | None, *facts: object) -> None:

@@ -104,6 +104,7 @@ class Handler:
         """Enqueue children with its completion."""
         for number in range(int(count)):
             run.add_child(child_of(run.held.id, run.held.fence, number))
+        await asyncio.sleep(count * self._world.settings.length / 4)
         return "parent"
 
     async def once(self, run: Run, seconds: float) -> Any:

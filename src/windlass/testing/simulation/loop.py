@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import random
 from asyncio import events
 from collections import deque
@@ -120,6 +121,9 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
         self._ready.clear()
         for task in asyncio.all_tasks(self):
             task._log_destroy_pending = False  # type: ignore[attr-defined]
+            coroutine = task.get_coro()
+            if inspect.iscoroutine(coroutine) and inspect.getcoroutinestate(coroutine) == inspect.CORO_CREATED:
+                coroutine.close()  # or Python would ask why it was never awaited
 
 
 class SupervisorLoop(Loop):

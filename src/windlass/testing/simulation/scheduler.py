@@ -141,6 +141,9 @@ class Scheduler:
         before, self.acting = self.acting, process
         try:
             event.call(*event.args)
+        except Killed:
+            if process is None or (process.alive and not self.ended):
+                raise
         finally:
             self.acting = before
 

@@ -24,14 +24,14 @@ STOP_TIMEOUT = 3.0
 class SupervisorProcess(Process):
     """One supervisor, from its start to its end."""
 
-    __slots__ = ("children", "ending", "exits", "host", "leaving", "supervisor", "world")
+    __slots__ = ("children", "ending", "exits", "host", "leaving", "looking", "supervisor", "world")
 
     def __init__(self, world: World, name: str, machine: int, processes: int) -> None:
         super().__init__(world.scheduler, name, machine)
         self.world = world
         self.children: dict[int, WorkerProcess] = {}
         self.exits: list[tuple[int, int]] = []
-        self.ending = False
+        self.ending = self.looking = False
         self.leaving = False
         """It was told to stop."""
         self.host = SimulatedHost(self)
@@ -64,12 +64,18 @@ class SupervisorProcess(Process):
             return
         if self.inside:
             # A thread of it that is inside a call lies below this one on the real stack, so it cannot be waited for.
-            self.after(0.001, self.look)
+            if not self.looking:
+                self.looking = True
+                self.after(0.02, self._look_again)
         else:
             self.ending = True
             self.supervisor.end()
             self.world.ledger.did(self.scheduler.now, self.name, "supervisor ended")
             self.kill()
+
+    def _look_again(self) -> None:
+        self.looking = False
+        self.look()
 
     def _children_die(self) -> None:
         # The parent-death signal: no worker outlives its supervisor.

@@ -28,7 +28,7 @@ STEPWISE = 0.3
 class Rates:
     """How likely each transaction is to meet a fault, and how slow the store is."""
 
-    __slots__ = ("latency", "lose_answer", "lose_request", "run_late", "spread")
+    __slots__ = ("die_inside", "latency", "lose_answer", "lose_request", "run_late", "spread")
 
     def __init__(self) -> None:
         self.heal()
@@ -39,6 +39,8 @@ class Rates:
         self.lose_answer = 0.0
         self.run_late = 0.0
         """Its caller gives up, and then it is done all the same."""
+        self.die_inside = 0.0
+        """A process is killed at one of the statements of its transaction, or between its commit and its answer."""
         self.latency = 0.0005
         self.spread = 0.002
 
@@ -47,7 +49,7 @@ class Transaction:
     """One plan on its way."""
 
     __slots__ = (
-        "answer", "at", "connection", "deadline", "done", "error", "notes", "plan", "process", "steps", "stepwise",
+        "answer", "at", "connection", "deadline", "dies", "done", "error", "notes", "plan", "process", "steps", "stepwise",
         "tell", "told", "wanted",
     )  # fmt: skip
 
@@ -68,6 +70,7 @@ class Transaction:
         self.steps: Any = None
         self.wanted: Any = None
         self.stepwise = False
+        self.dies = False
 
 
 class Wire:
@@ -81,6 +84,9 @@ class Wire:
         self._holder: Transaction | None = None
         self._waiting: list[Transaction] = []
         self._open: dict[Process, list[Transaction]] = {}
+        self._network = Process(scheduler, "network", -1)
+        self.remote = True
+        """The store is a server, which does not notice at once that a client has died."""
         self.database: Database
         self.rates = Rates()
         self.frozen_until = 0.0
@@ -89,6 +95,8 @@ class Wire:
         self.commits = 0
         self.listeners: list[Listener] = []
         self.powered = True
+        self.murder: Callable[[Process], object] = Process.kill
+        """Ends a process."""
         self.cut_power: Callable[[], object] = lambda: None
         """Called when the power goes in the middle of a commit, of which nobody knows whether it will be there."""
         self.doubtful: Transaction | None = None
@@ -112,10 +120,11 @@ class Wire:
         if process.cut_off:
             self._ledger.delivered["calls of a process that was cut off"] += 1
             error = StoreTimeout if self._dice.random() < 0.5 else StoreUnavailable
-            self._fail(transaction, error("cut off"), self._dice.random() * wait)
+            self._fail(transaction, error("cut off"), self._dice.random() * wait * self._dice.choice((0.01, 0.2, 1.0)))
             return transaction
         self._open[process].append(transaction)
         transaction.stepwise = self._dice.random() < STEPWISE
+        transaction.dies = self._dice.random() < self.rates.die_inside
         delay = self.rates.latency + self._dice.random() * self.rates.spread
         chance = self._dice.random()
         rates = self.rates
@@ -126,11 +135,22 @@ class Wire:
         elif chance < rates.lose_request + rates.run_late:
             self._ledger.fault(self._scheduler.now, process.name, "answer late", plan.name)
             self._fail(transaction, self._vague_error(), self._dice.random() * wait)
-            process.after(wait * (0.5 + self._dice.random() * 2), self._arrive, transaction)
+            self._send_late(transaction, wait * self._dice.choice((0.2, 1.0, 2.5)) * self._dice.random())
         else:
             process.after(delay, self._arrive, transaction)
             self._scheduler.at(transaction.deadline, self._give_up, transaction, process=process)
         return transaction
+
+    def _send_late(self, transaction: Transaction, delay: float) -> None:
+        """Its caller gives up; it is done all the same, later. What is on its way to a server is done even after the
+        death of who sent it, and may be a ghost's then."""
+        process = transaction.process
+        if self.remote:
+            self._open[process].remove(transaction)
+            process = self._network
+            transaction = Transaction(process, transaction.plan, transaction.deadline, lambda _: None)
+            transaction.told = True
+        self._scheduler.at(self._scheduler.now + delay, self._arrive, transaction, process=process)
 
     def run(self, process: Process, plan: Plan[T], timeout: float | None) -> T:
         """Run a plan for a blocking caller. Raises Killed if the process is no more when it would return."""
@@ -150,7 +170,7 @@ class Wire:
             return False
         rates = self.rates
         return self.frozen_until <= self._scheduler.now and not (
-            rates.lose_request or rates.lose_answer or rates.run_late or rates.spread > 0.01
+            rates.lose_request or rates.lose_answer or rates.run_late or rates.die_inside or rates.spread > 0.01
         )
 
     # --- the way of a transaction ------------------------------------------------------------------------------------
@@ -162,7 +182,7 @@ class Wire:
                 delay = self.frozen_until - now + self._dice.random() * 0.01
                 transaction.process.after(delay, self._arrive, transaction)
             return
-        if transaction.told and transaction.plan.write and self._dice.random() < 0.3:
+        if transaction.told and transaction.process is not self._network and self._dice.random() < 0.3:
             self._forget(transaction)  # its caller had given up, and so had the library
             return
         if self._holder is not None and (transaction.plan.write or self.database.readers_wait):
@@ -192,6 +212,9 @@ class Wire:
             assert connection is not None
             while True:
                 wanted = transaction.steps.send(rows)
+                if transaction.dies and self._dice.random() < 0.3:
+                    self._scheduler.at(self._scheduler.now, self.murder, transaction.process)
+                    return
                 if transaction.stepwise:
                     delay = self.rates.latency * self._dice.random() + self._dice.random() * self.rates.spread
                     transaction.process.after(delay, self._statement, transaction, wanted)
@@ -249,6 +272,9 @@ class Wire:
 
     def _end(self, transaction: Transaction, error: BaseException | None) -> None:
         transaction.done = True
+        if transaction.dies and error is None:
+            self._ledger.delivered["death between commit and answer"] += 1
+            self._scheduler.at(self._scheduler.now, self.murder, transaction.process)
         if error is not None and transaction.connection is not None:
             transaction.connection.rollback()
         if transaction.steps is not None:

@@ -59,6 +59,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     strict: bool
     pace: float
     """Longest pause of a client."""
+    length: float
+    """What durations of work are multiplied by."""
     cancels: float
     revives: float
     trouble: float
@@ -70,15 +72,16 @@ def draw_settings(dice: random.Random) -> Settings:
     """Small lives: what goes wrong between two jobs goes wrong between five."""
     two = dice.random() < 0.3
     return Settings(
-        jobs=dice.choice((1, 2, 3, 5, 8, 12)),
+        jobs=dice.choice((2, 4, 6, 8, 10, 14)),
         clients=dice.choice((1, 1, 2)),
-        supervisors=dice.choice((1, 1, 2, 2, 3)),
+        supervisors=dice.choice((1, 2, 2, 2, 3)),
         workers=dice.choice((1, 1, 2)),
         concurrency=dice.choice((1, 2, 4)),
         hold=dice.choice((2.0, 3.0, 6.0)),
         queues=(("default", None), ("other", 2.0)) if two else (("default", None),),
         strict=dice.random() < 0.3,
         pace=dice.choice((0.2, 1.0, 3.0)),
+        length=dice.choice((0.3, 2.0, 6.0)),
         cancels=dice.choice((0.0, 0.1, 0.3)),
         revives=dice.choice((0.0, 0.1)),
         trouble=dice.choice((3.0, 10.0, 20.0)),
@@ -152,8 +155,9 @@ class World:
             self.wire.database = self.disk = make(self)
         self.wire.cut_power = self.cut_power
         self.can_lose_power = make is not None
-        self.on_one_machine = self.can_lose_power or self.dice.random() < 0.3
+        self.on_one_machine = self.can_lose_power or self.dice.random() < 0.25
         """Then the kernel judges who is alive; otherwise leases do."""
+        self.wire.remote = not self.on_one_machine
         self.faults = Faults(self)
         self._started = 0
         self._up = True
