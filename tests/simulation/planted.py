@@ -134,7 +134,7 @@ class RunsTheExpired(MemoryStore):
 
 
 class GrantsWhileItSleeps(MemoryStore):
-    """A claim that was given up as lost still grants when it arrives."""
+    """Who claims is not asked whether it was taken over, nor whether it has given that claim up."""
 
     def _refuse(self, worker: str, seq: int) -> Claimed | None:
         return None
@@ -240,6 +240,7 @@ STORES: Sequence[type[MemoryStore]] = (
     ForgetsReceipts,
     ChildrenOfGhosts,
     RunsTheExpired,
+    GrantsWhileItSleeps,
 )
 WORKERS: Sequence[type[Worker]] = (RunsAgain, NeverRecovers, RetriesAtOnce, ForgetsOutcomes)
 SUPERVISORS: Sequence[type[Supervisor]] = (BuriesTheLiving, AccusesNobody)

@@ -135,7 +135,7 @@ class Worker:
         for held in [h for h in self._buffer if h.id in asked]:
             self._buffer.remove(held)
             self._settle(held, Cancelled())
-        for job in asked:
+        for job in ids:
             self._executor.cancel(job)
         self._stirred.set()
 
@@ -380,7 +380,7 @@ class Worker:
         self._reconcile = False
         theirs = {t.id: t for t in await self._shell.run(self._store.held(self._link.worker_id))}
         ours = self._holdings.jobs()
-        for job in ours - theirs.keys():
+        for job in sorted(ours - theirs.keys()):
             log.warning("no longer ours", extra={"job": job})
             self._buffer = deque(h for h in self._buffer if h.id != job)
             self._executor.lose(job)

@@ -1,15 +1,15 @@
-"""Simulation: the product's own supervisors, workers, plans and transition functions in virtual time, under faults drawn
-from a seed, with a ledger and a checker beside them.
+"""Simulation: the product's own supervisors, workers, plans and transition functions in virtual time, under faults
+drawn from a seed, with a ledger and a checker beside them.
 
     python -m windlass.testing.simulation --seed 7          # replay one life, with its trace
     python -m windlass.testing.simulation --seeds 0..1999   # live many, and say which broke what
 
-One thread, one heap of events, one source of chance: the same seed is the same life, in any process. What is real: every
-line of `core`, the stores' plans, `runtime.worker` with its executor and settler, `runtime.supervisor` with its crew,
-beat, keeper, judge, maintainer, poller and limits. What is not: processes (`worker.py`, `supervisor.py` stand for fork,
-exec, exits and signals), sockets (`channel.py`), lock files (`locks.py`), threads (`supervisor.SimulatedTicker`), the
-shells (`wire.py` drives the plans, one statement at a time) and, under SQLite, the disk (`disk.py`, which loses what was
-not flushed when the power goes).
+One thread, one heap of events, one source of chance: the same seed is the same life, in any process. What is real:
+every line of `core`, the stores' plans, `runtime.worker` with its executor and settler, `runtime.supervisor` with its
+crew, beat, keeper, judge, maintainer, poller and limits. What is not: processes (`worker.py`, `supervisor.py` stand for
+fork, exec, exits and signals), sockets (`channel.py`), lock files (`locks.py`), threads (`supervisor.SimulatedTicker`),
+the shells (`wire.py` drives the plans, one statement at a time) and, under SQLite, the disk (`disk.py`, which loses
+what was not flushed when the power goes).
 """
 
 from __future__ import annotations

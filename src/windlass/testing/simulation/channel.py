@@ -39,8 +39,7 @@ class End:
             return
         if fd >= 0:
             self._locks.share(fd, peer.process)
-        peer._inbox.append(message)
-        peer._stir()
+        peer.arrive(message)
 
     def flush(self) -> None:
         """See Channel: nothing ever waits."""
@@ -59,8 +58,17 @@ class End:
         self._inbox.clear()
         peer, self._peer = self._peer, None
         if peer is not None:
-            peer._peer = None
-            peer._stir()
+            peer.hear_the_end()
+
+    def arrive(self, message: Any) -> None:
+        """The other end has sent this."""
+        self._inbox.append(message)
+        self._stir()
+
+    def hear_the_end(self) -> None:
+        """The other end was closed."""
+        self._peer = None
+        self._stir()
 
     def _stir(self) -> None:
         if self._readable is not None and self.process.alive:

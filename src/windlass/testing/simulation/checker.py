@@ -42,6 +42,13 @@ class Known:
         self.failures = self.crashes = self.losses = 0
         self.suspect = False
 
+    def copy(self) -> Known:
+        """One that can change by itself."""
+        made = Known.__new__(Known)
+        made.__dict__.update(self.__dict__)
+        made.applied = dict(self.applied)
+        return made
+
     def begin_again(self) -> None:
         """Revived after its end."""
         self.ended = None
@@ -62,6 +69,12 @@ class Lease:
         self.until = at + hold
         self.hold = hold
 
+    def copy(self) -> Lease:
+        """One that can change by itself."""
+        made = Lease.__new__(Lease)
+        made.__dict__.update(self.__dict__)
+        return made
+
 
 class Checker:
     """Goes through one life."""
@@ -70,16 +83,17 @@ class Checker:
         self._ledger = ledger
         self._dump = dump
         self.violations: list[str] = []
-        self._jobs: dict[str, Known] = {}
+        self.jobs: dict[str, Known] = {}
+        """What is known of each job so far, and below of each worker."""
         self._keys: dict[tuple[str, str], str] = {}
-        self._leases: dict[str, Lease] = {}
-        self._taken: set[str] = set()
-        self._dead: set[str] = set()
-        self._granted: dict[tuple[str, int], str] = {}
+        self.leases: dict[str, Lease] = {}
+        self.taken: set[str] = set()
+        self.dead: set[str] = set()
+        self.granted: dict[tuple[str, int], str] = {}
         self._started: set[tuple[str, int]] = set()
         self._running: dict[str, set[tuple[str, int]]] = {}
         """Worker -> what its handlers say that they are at."""
-        self._begun: set[str] = set()
+        self.begun: set[str] = set()
         self._peaks: list[tuple[float, int]] = []
         """What the store's clock showed before it was set back: what was due by it then is due."""
 
@@ -87,15 +101,30 @@ class Checker:
         """Every violation found, in the order of the ledger; empty is health."""
         for line in self._ledger.lines:
             if isinstance(line, Commit):
-                handle = getattr(self, f"_on_{line.operation}", None)
-                if handle is not None:
-                    handle(line, *line.given, line.answer)
+                self.judge(line)
             else:
                 self._deed(line)
             if len(self.violations) >= ENOUGH:
                 return self.violations
         self._final()
         return self.violations
+
+    def judge(self, line: Commit) -> None:
+        """Judge one answer of the store by all that went before."""
+        handle = getattr(self, f"_on_{line.operation}", None)
+        if handle is not None:
+            handle(line, *line.given, line.answer)
+
+    def copy(self) -> Checker:
+        """One that knows the same of jobs and workers, and can go on from here by itself."""
+        made = Checker.__new__(Checker)
+        made.__dict__.update(self.__dict__)
+        made.violations = []
+        made.jobs = {id: job.copy() for id, job in self.jobs.items()}
+        made.leases = {id: lease.copy() for id, lease in self.leases.items()}
+        made.taken, made.dead, made.begun = set(self.taken), set(self.dead), set(self.begun)
+        made.granted = dict(self.granted)
+        return made
 
     def _broken(self, invariant: str, where: Commit | Deed | None, text: str) -> None:
         at = "" if where is None else f" at {where.when:.4f} ({where.who})"
@@ -106,9 +135,9 @@ class Checker:
     def _deed(self, deed: Deed) -> None:
         match deed.what:
             case "worker begins":
-                self._begun.add(deed.facts[0])
+                self.begun.add(deed.facts[0])
             case "worker process ended":
-                self._dead.add(deed.facts[0])
+                self.dead.add(deed.facts[0])
             case "FAULT clock stepped":
                 self._peaks.append((deed.when, deed.facts[1]))
             case "commits lost":
@@ -116,7 +145,7 @@ class Checker:
             case "handler begins":
                 job, fence = deed.facts[:2]
                 worker = deed.facts[2]
-                if self._granted.get((job, fence)) != worker:
+                if self.granted.get((job, fence)) != worker:
                     self._broken("I5", deed, f"{job} runs under fence {fence}, which {worker} was never given")
                 if (job, fence) in self._started:
                     self._broken("I6", deed, f"{job} is run twice under fence {fence}")
@@ -141,30 +170,30 @@ class Checker:
                 self._broken("I1", line, f"{job.id} is said to be inserted as {answer.id}")
             if owner is not None and owner != job.id:
                 self._broken("I10b", line, f"{job.id} was inserted although its key belongs to {owner}")
-            if job.id not in self._jobs:
-                self._jobs[job.id] = Known(job, line.at, line.when)
+            if job.id not in self.jobs:
+                self.jobs[job.id] = Known(job, line.at, line.when)
                 if key:
                     self._keys[key] = job.id
         elif answer.id != owner:
             self._broken("I10b", line, f"{job.id} is said to duplicate {answer.id}, its key belongs to {owner}")
-        elif answer.conflict != (self._jobs[owner].new.digest != job.digest):
+        elif answer.conflict != (self.jobs[owner].new.digest != job.digest):
             self._broken("I10b", line, f"{job.id} and {owner}: conflict={answer.conflict}")
 
     def _on_claim(self, line: Commit, worker: str, _seq: int, _request: Any, claimed: Claimed) -> None:
-        if claimed.jobs and (worker in self._taken or worker not in self._leases):
+        if claimed.jobs and (worker in self.taken or worker not in self.leases):
             self._broken("I4", line, f"{worker} was taken over, or never beat, and was given jobs")
         for held in claimed.jobs:
             self._grant(line, worker, held)
 
     def _grant(self, line: Commit, worker: str, held: Held) -> None:
-        job = self._jobs.get(held.id)
+        job = self.jobs.get(held.id)
         if job is None:
             self._broken("I3", line, f"{held.id} was granted and never enqueued")
             return
         token = (held.id, held.fence)
         if job.holder is not None:
             self._broken("I5", line, f"{held.id} is granted to {worker} while {job.holder[0]} holds it")
-        if held.fence <= job.fence or token in self._granted:
+        if held.fence <= job.fence or token in self.granted:
             self._broken("I5", line, f"{held.id}: fence {held.fence} after {job.fence}")
         if job.ended is not None:
             self._broken("I13" if job.ended is State.CANCELLED else "I2", line, f"{held.id} runs after {job.ended}")
@@ -178,25 +207,23 @@ class Checker:
             self._broken("I14", line, f"{held.id} starts after its expiry")
         if held.attempt != job.failures + 1:
             self._broken("I6", line, f"{held.id} begins attempt {held.attempt} after {job.failures} charged failures")
-        self._granted[token] = worker
+        self.granted[token] = worker
         job.fence = max(job.fence, held.fence)
         job.holder = (worker, held.fence, held.attempt)
 
     def _on_recover(self, line: Commit, worker: str, _seq: int, granted: Sequence[Held]) -> None:
         for held in granted:
-            if self._granted.get((held.id, held.fence)) != worker:
+            if self.granted.get((held.id, held.fence)) != worker:
                 self._broken("I5", line, f"{held.id} is said to have been granted to {worker}")
 
     # --- settles -----------------------------------------------------------------------------------------------------
 
-    def _on_settle(
-        self, line: Commit, _worker: str, transitions: Sequence[Transition], answers: Sequence[str]
-    ) -> None:
+    def _on_settle(self, line: Commit, _worker: str, transitions: Sequence[Transition], answers: Sequence[str]) -> None:
         for transition, answer in zip(transitions, answers, strict=True):
             self._settled(line, transition, answer)
 
     def _settled(self, line: Commit, t: Transition, answer: str) -> None:
-        job = self._jobs.get(t.id)
+        job = self.jobs.get(t.id)
         if job is None:
             if answer != "gone":
                 self._broken("I3", line, f"settle of {t.id}, which was never enqueued, is {answer}")
@@ -204,7 +231,7 @@ class Checker:
         current = job.holder is not None and job.holder[1] == t.fence
         match answer:
             case "applied" if not current:
-                self._broken("I4", line, f"{t.id}: a write under fence {t.fence} was applied, the holder is {job.holder}")
+                self._broken("I4", line, f"{t.id}: fence {t.fence} was applied, the holder is {job.holder}")
             case "already" if t.fence not in job.applied:
                 self._broken("I4", line, f"{t.id}: fence {t.fence} was never settled, and the answer is `already`")
             case "stale" if t.fence in job.applied:
@@ -228,7 +255,7 @@ class Checker:
             self._end(line, job, state)
             job.result = t.result if state is State.COMPLETED else None
             for child in t.children if state is State.COMPLETED else ():
-                self._jobs.setdefault(child.id, Known(child, line.at, line.when))
+                self.jobs.setdefault(child.id, Known(child, line.at, line.when))
         elif state is State.RETRYING:
             least = _curve(job.policy, attempt) if "Retry" not in (t.error or "") else t.after
             job.wait(line, least, "its backoff")
@@ -251,7 +278,7 @@ class Checker:
         self._wrote(line, token, accepted=True)
 
     def _wrote(self, line: Commit, token: Token, *, accepted: bool) -> None:
-        job = self._jobs.get(token.id)
+        job = self.jobs.get(token.id)
         current = job is not None and job.holder is not None and job.holder[1] == token.fence
         if accepted != current:
             word = "accepted" if accepted else "refused"
@@ -261,42 +288,42 @@ class Checker:
 
     def _on_beat(self, line: Commit, reports: Sequence[WorkerReport], answers: Sequence[BeatAnswer]) -> None:
         for report, answer in zip(reports, answers, strict=True):
-            if answer.taken != (report.id in self._taken):
+            if answer.taken != (report.id in self.taken):
                 self._broken("I4", line, f"{report.id} beats and is told taken={answer.taken}")
             if answer.taken:
                 continue
-            lease = self._leases.get(report.id)
+            lease = self.leases.get(report.id)
             if lease is None or line.at > lease.until:
-                self._leases[report.id] = Lease(line.at, report.hold)
+                self.leases[report.id] = Lease(line.at, report.hold)
             else:
                 lease.until = line.at + report.hold
-            asked = {id for id, job in self._jobs.items() if job.asked and job.holder and job.holder[0] == report.id}
+            asked = {id for id, job in self.jobs.items() if job.asked and job.holder and job.holder[0] == report.id}
             if set(answer.cancel) != asked:
                 self._broken("I13", line, f"{report.id} is told to cancel {answer.cancel}, asked are {sorted(asked)}")
 
     def _on_reap(self, line: Commit, deaths: Sequence[Death], answers: Sequence[Reaped]) -> None:
         for death, answer in zip(deaths, answers, strict=True):
-            if not answer.taken or death.worker in self._taken:
+            if not answer.taken or death.worker in self.taken:
                 continue
             self._may_take(line, death)
-            self._taken.add(death.worker)
-            orphans = [job for job in self._jobs.values() if job.holder and job.holder[0] == death.worker]
+            self.taken.add(death.worker)
+            orphans = [job for job in self.jobs.values() if job.holder and job.holder[0] == death.worker]
             if len(orphans) != answer.jobs:
                 self._broken("I3", line, f"{death.worker} held {len(orphans)} jobs, {answer.jobs} were taken over")
             for job in orphans:
                 self._lost(line, job, death)
 
     def _may_take(self, line: Commit, death: Death) -> None:
-        lease = self._leases.get(death.worker)
+        lease = self.leases.get(death.worker)
         if death.observed:
-            if death.worker in self._begun - self._dead:
+            if death.worker in self.begun - self.dead:
                 self._broken("I8", line, f"{death.worker} lives and was taken over as dead: {death.detail}")
         elif lease is None or line.at <= lease.until:
             self._broken("I8", line, f"{death.worker} beats and was taken over for its lease")
         else:
-            judge = self._leases.get(death.reaper)
+            judge = self.leases.get(death.reaper)
             fit = judge is not None and judge.since + judge.hold <= line.at <= judge.until
-            if not fit or death.reaper in self._taken:
+            if not fit or death.reaper in self.taken:
                 self._broken("I8", line, f"{death.reaper} took {death.worker} over and had not beaten for a hold")
 
     def _lost(self, line: Commit, job: Known, death: Death) -> None:
@@ -330,19 +357,19 @@ class Checker:
 
     def _on_cancel(self, line: Commit, _selection: Any, answer: Selected) -> None:
         for id in answer.changed:
-            job = self._jobs[id]
+            job = self.jobs[id]
             if job.holder is not None:
                 self._broken("I13", line, f"{id} is said to be cancelled while {job.holder[0]} runs it")
             self._end(line, job, State.CANCELLED)
         for id in answer.asked:
-            job = self._jobs[id]
+            job = self.jobs[id]
             if job.holder is None:
                 self._broken("I13", line, f"{id} is said to be asked and does not run")
             job.asked = True
 
     def _on_revive(self, line: Commit, _selection: Any, answer: Selected) -> None:
         for id in answer.changed:
-            job = self._jobs[id]
+            job = self.jobs[id]
             if job.holder is not None:
                 self._broken("I2", line, f"{id} is revived while {job.holder[0]} runs it")
             expired = job.expires_at is not None and line.at >= job.expires_at
@@ -358,12 +385,12 @@ class Checker:
         for id in self._ledger.acked:
             if id not in self._dump.jobs:
                 self._broken("I1", None, f"{id} was acknowledged and is gone")
-        for id, job in self._jobs.items():
+        for id, job in self.jobs.items():
             if id not in self._dump.jobs:
                 self._broken("I1", None, f"{id} was committed and is gone")
             else:
                 self._compare(job)
-        for id in self._dump.jobs.keys() - self._jobs.keys():
+        for id in self._dump.jobs.keys() - self.jobs.keys():
             self._broken("I7", None, f"{id} is there, and nobody's completion brought it")
 
     def _compare(self, job: Known) -> None:

@@ -50,7 +50,7 @@ class ClientProcess(Process):
         self.world = world
         self.finished = False
         self._dice: random.Random = world.dice
-        self._loop = SimulatedLoop(self)
+        self._loop = SimulatedLoop.of(self)
         self._opened = world.open(self)
         self._ids: list[str] = []
         world.loops.append(self._loop)

@@ -11,7 +11,7 @@ from windlass.stores.memory import MemoryStore
 from windlass.testing.simulation.scheduler import Process
 
 
-class PowerCut(Exception):  # noqa: N818 - it is an event
+class PowerCut(Exception):
     """The machine lost its power in the middle of this."""
 
 

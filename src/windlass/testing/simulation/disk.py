@@ -1,7 +1,7 @@
 """A disk that forgets at a power cut what was not flushed: a VFS for apsw.
 
-Every write goes to a file, from which SQLite reads as always; beside that the disk remembers what each file held when it
-was last flushed, and what was written since. At a power cut any part of what was written since may have reached the
+Every write goes to a file, from which SQLite reads as always; beside that the disk remembers what each file held when
+it was last flushed, and what was written since. At a power cut any part of what was written since may have reached the
 platter, in any order, the last piece by half.
 """
 
@@ -14,6 +14,7 @@ from typing import Any
 
 import apsw
 
+from windlass.stores.sqlite.driver_apsw import ApswDriver
 from windlass.testing.simulation.database import PowerCut
 
 _numbers = itertools.count(1)
@@ -73,7 +74,7 @@ def _apply(file: bytearray, write: Write) -> None:
 
 
 class Disk:
-    """The files of one database, by name; `vfs` is what a connection is opened with."""
+    """The files of one database, by name."""
 
     def __init__(self, dice: random.Random) -> None:
         self._dice = dice
@@ -84,7 +85,6 @@ class Disk:
         self.requests = 0
         self.unsafe = 0
         """Writes that a power cut undid, so far."""
-        self.vfs = f"windlass-simulated-{next(_numbers)}"
         self._vfs = _Vfs(self)
 
     def put(self, path: str, content: bytes) -> None:
@@ -119,9 +119,21 @@ class Disk:
         found = {path: platter.after_cut(self._dice) for path, platter in self._platters.items()}
         return {path: content for path, content in found.items() if content is not None}
 
+    def open(self, path: str) -> ApswDriver:
+        """A connection to a database that lies here."""
+        return _Driver(path, self._vfs.name)
+
     def close(self) -> None:
         """Give the VFS back."""
         self._vfs.unregister()
+
+
+class _Driver(ApswDriver):
+    """A connection through a VFS of ours."""
+
+    def __init__(self, path: str, vfs: str) -> None:
+        self.raw = apsw.Connection(path, vfs=vfs, statementcachesize=200)
+        self._execute = self.raw.execute
 
 
 class _File(apsw.VFSFile):
@@ -151,7 +163,8 @@ class _File(apsw.VFSFile):
 class _Vfs(apsw.VFS):
     def __init__(self, disk: Disk) -> None:
         self._disk = disk
-        super().__init__(disk.vfs, "unix")
+        self.name = f"windlass-simulated-{next(_numbers)}"
+        super().__init__(self.name, "unix")
 
     def xOpen(self, name: Any, flags: list[int]) -> apsw.VFSFile:  # noqa: N802
         if not flags[0] & (WAL | DATABASE):
@@ -159,7 +172,7 @@ class _Vfs(apsw.VFS):
         path = name.filename() if isinstance(name, apsw.URIFilename) else str(name)
         return _File(self._disk, self._disk.platter(path), name, flags)
 
-    def xDelete(self, filename: str, syncdir: bool) -> None:  # noqa: FBT001, N802
+    def xDelete(self, filename: str, syncdir: bool) -> None:  # noqa: N802
         if self._disk.on:
             self._disk.forget(filename)
             super().xDelete(filename, syncdir)

@@ -77,7 +77,8 @@ class Faults:
         world = self._world
         if self.over:
             return
-        if not any(worker.alive and worker.table.busy for worker in world.workers.values()) and self._dice.random() < 0.9:
+        busy = any(worker.alive and worker.table.busy for worker in world.workers.values())
+        if not busy and self._dice.random() < 0.9:
             # A fault that strikes while nothing happens shows nothing.
             world.scheduler.at(world.scheduler.now + 0.05 + self._dice.random() * 0.3, self._strike)
         else:

@@ -23,7 +23,7 @@ Act = list[Any]
 """A word, and perhaps a number: see the methods of Handler."""
 
 
-class Fatal(Exception):  # noqa: N818
+class Fatal(Exception):
     """An exception that trying again cannot cure."""
 
 
@@ -41,7 +41,8 @@ class Handler:
         number = world.ledger.runs[held.id]
         world.ledger.runs[held.id] += 1
         self._note("handler begins", held, held.attempt)
-        word, *arguments = script[number] if number < len(script) else ["work", 0.01]
+        act: Act = script[number] if number < len(script) else ["work", 0.01]
+        word, *arguments = act
         if number >= world.settings.runs_most:
             world.ledger.did(world.scheduler.now, self._process.name, "handler runs without end", held.id, number)
             return None

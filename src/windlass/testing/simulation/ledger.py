@@ -62,7 +62,8 @@ class Ledger:
     def commit(self, line: Commit) -> None:
         """The store has committed."""
         self.lines.append(line)
-        self._note(f"{line.when:10.4f} {line.who:<14} store: {line.operation} {_short(line.given)} -> {_short(line.answer)}")
+        said = f"{line.operation} {_short(line.given)} -> {_short(line.answer)}"
+        self._note(f"{line.when:10.4f} {line.who:<14} store: {said}")
 
     def did(self, when: float, who: str, what: str, *facts: Any) -> None:
         """Somebody did or saw something."""

@@ -9,7 +9,7 @@ from asyncio import events
 from collections import deque
 from collections.abc import Callable, Coroutine
 from contextvars import Context
-from typing import Any
+from typing import Any, Self
 
 from windlass.runtime.loop import Loop, Timer
 from windlass.testing.simulation.scheduler import Event, Process, Scheduler
@@ -18,6 +18,11 @@ from windlass.testing.simulation.scheduler import Event, Process, Scheduler
 class SimulatedLoop(asyncio.AbstractEventLoop):
     """An asyncio loop that owns no selector: callbacks of one process in their order, those of different processes in
     an order drawn from the seed. The loop of a dead process does nothing at all."""
+
+    @classmethod
+    def of(cls, process: Process) -> Self:
+        """The loop of a process. What needs a descriptor or a child is not there."""
+        return cls(process)
 
     def __init__(self, process: Process) -> None:
         self._process = process
@@ -106,21 +111,21 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
         self._run(batch)
 
     def _run(self, batch: list[Any]) -> None:
-        before = events._get_running_loop()
-        events._set_running_loop(self)
+        before = events._get_running_loop()  # noqa: SLF001 - this is an event loop
+        events._set_running_loop(self)  # noqa: SLF001
         try:
             for handle in batch:
                 if not self._process.alive:
                     break
                 if not handle.cancelled():
-                    handle._run()
+                    handle._run()  # noqa: SLF001
         finally:
-            events._set_running_loop(before)
+            events._set_running_loop(before)  # noqa: SLF001
 
     def _die(self) -> None:
         self._ready.clear()
         for task in asyncio.all_tasks(self):
-            task._log_destroy_pending = False  # type: ignore[attr-defined]
+            task._log_destroy_pending = False  # type: ignore[attr-defined]  # noqa: SLF001
             coroutine = task.get_coro()
             if inspect.iscoroutine(coroutine) and inspect.getcoroutinestate(coroutine) == inspect.CORO_CREATED:
                 coroutine.close()  # or Python would ask why it was never awaited

@@ -1,11 +1,11 @@
-"""The exhaustive small-scope model: every state that two workers and two jobs can get into, and every step between them.
+"""The exhaustive small-scope model: every state that two workers and two jobs can get into, and every step between.
 
 The steps are the memory store's own plans, with `core.machine` in them, and what a worker may do between two of them:
-claim, beat, settle, recover, crash, come back; each also with its answer lost. Time is in ticks and counts from now, ids
-of workers by the slot they sit in, fences by their order: so the state space is finite although nothing in it has a bound
-of its own, and the search ends when no step leads to a state that is not known (it is *closed*). Each step is judged by
-the checker of simulated lives; in each state the store's own audit must be silent; and from each state there must be a
-way to one in which every job has ended.
+claim, beat, settle, recover, crash, come back; each also with its answer lost. Time is in ticks and counts from now,
+workers go by the seat they sit in, fences by whether they are the one: so the state space is finite although nothing
+in it has a bound of its own, and the search ends when no step leads to a state that is not known (it is *closed*).
+Each step is judged by the checker of simulated lives; in each state the store's own audit must be silent; and from
+each state there must be a way to one in which every job has ended.
 
 A step that breaks something is shown with the shortest way to it, since the search goes breadth first.
 """
@@ -25,7 +25,7 @@ from windlass.core.machine import decide
 from windlass.ports.plan import Plan, drive
 from windlass.ports.store import ClaimRequest, Death, Quota, Selection, WorkerReport, token_hash
 from windlass.stores.memory import MemoryStore
-from windlass.testing.simulation.checker import Checker, Known, Lease
+from windlass.testing.simulation.checker import Checker
 from windlass.testing.simulation.ledger import Commit, Ledger
 from windlass.testing.simulation.world import Dump
 
@@ -119,7 +119,7 @@ class Node:
     def tried(self) -> Iterator[None]:
         """Whatever is done to it meanwhile is undone."""
         before = (self.seats, self.checker, self.now, self.made)
-        self.checker = _copied(self.checker)
+        self.checker = self.checker.copy()
         yield
         self.store.data.roll_back()
         self.seats, self.checker, self.now, self.made = before
@@ -128,9 +128,7 @@ class Node:
         """Run one plan, and have its answer judged."""
         plan: Plan[Any] = getattr(self.store, operation)(*given)
         answer = drive(iter(plan), lambda _: [(self.now,)])
-        judge = getattr(self.checker, f"_on_{operation}", None)
-        if judge is not None:
-            judge(Commit(self.now, self.now / TICK, "model", operation, given, answer), *given, answer)
+        self.checker.judge(Commit(self.now, self.now / TICK, "model", operation, given, answer))
         return answer
 
     def sit(self, at: int, seat: Seat) -> None:
@@ -233,8 +231,8 @@ class Model:
             elif seat.held is None:
                 yield Step("claim", at, None, lost)
             else:
-                words = [seat.outcome] if seat.outcome else ["success", "failure", *(["cancelled"] if seat.told else [])]
-                for word in words:
+                words = ["success", "failure", "cancelled"] if seat.told else ["success", "failure"]
+                for word in [seat.outcome] if seat.outcome else words:
                     yield Step("settle", at, word, lost)
 
     # --- what it does ------------------------------------------------------------------------------------------------
@@ -252,7 +250,7 @@ class Model:
     def _start(self, node: Node, at: int, _: Seat, step: Step) -> None:
         node.made += 1
         seat = Seat(id=f"w{at}.{node.made}")
-        node.checker._begun = node.checker._begun | {seat.id}
+        node.checker.begun.add(seat.id)
         node.do("beat", [_report(seat)])
         node.sit(at, seat)
 
@@ -291,7 +289,7 @@ class Model:
         node.sit(at, _with(seat, outcome=step.other) if step.lost else gone)
 
     def _crash(self, node: Node, at: int, seat: Seat, step: Step) -> None:
-        node.checker._dead = node.checker._dead | {seat.id}
+        node.checker.dead.add(seat.id)
         node.sit(at, _with(seat, dead=True))
 
     def _bury(self, node: Node, at: int, seat: Seat, step: Step) -> None:
@@ -317,7 +315,7 @@ OUTCOMES: dict[str, Outcome] = {
 
 
 def _policy(node: Node, held: Held) -> Policy:
-    return node.checker._jobs[held.id].policy
+    return node.checker.jobs[held.id].policy
 
 
 def _with(seat: Seat, **changes: Any) -> Seat:
@@ -335,37 +333,13 @@ def _report(seat: Seat) -> WorkerReport:
 # --- states ----------------------------------------------------------------------------------------------------------
 
 
-def _copied(checker: Checker) -> Checker:
-    """The judge, with all that it knows so far."""
-    made = Checker.__new__(Checker)
-    made.__dict__.update(checker.__dict__)
-    made.violations = []
-    made._jobs = {id: _twin(job) for id, job in checker._jobs.items()}
-    made._leases = {id: _same(lease) for id, lease in checker._leases.items()}
-    made._taken = set(checker._taken)
-    made._granted = dict(checker._granted)
-    return made
-
-
-def _same(lease: Lease) -> Lease:
-    made = Lease.__new__(Lease)
-    made.__dict__.update(lease.__dict__)
-    return made
-
-
-def _twin(job: Known) -> Known:
-    made = Known.__new__(Known)
-    made.__dict__.update(job.__dict__)
-    made.applied = dict(job.applied)
-    return made
-
-
 def key(node: Node) -> Any:
     """What of a state can matter for anything to come: instants count from now, ids by the seat, fences by whether they
     are the one; what has ended has ended, however it came there."""
     seats = [_seat_key(node, seat) for seat in node.seats]
     rows = node.store.data.jobs
-    line = tuple(sorted((id for id in rows if not rows[id].state.terminal), key=lambda id: (rows[id].rank, rows[id].seq)))
+    going = [id for id in rows if not rows[id].state.terminal]
+    line = tuple(sorted(going, key=lambda id: (rows[id].rank, rows[id].seq)))
     # Which worker sits where is of no account: of two states that differ in nothing else one stands for both.
     found = []
     for order in ((0, 1), (1, 0)) if len(seats) == 2 else ((0,),):
@@ -378,22 +352,22 @@ def _seat_key(node: Node, seat: Seat) -> Any:
     if not seat.id:
         return None
     now, checker, held = node.now, node.checker, seat.held
-    token = None
+    token: tuple[Any, ...] | None = None
     if held is not None:
         row = node.store.data.jobs[held.id]
         if row.fence == held.fence:
             token = (held.id, row.state is State.RUNNING, seat.outcome, seat.told)
         else:  # a ghost's: whether its fence has a receipt decides what it will be answered
             receipt = any(attempt.fence == held.fence for attempt in node.store.data.attempts.get(held.id, ()))
-            token = (held.id, receipt, held.fence in checker._jobs[held.id].applied, seat.outcome)
+            token = (held.id, receipt, held.fence in checker.jobs[held.id].applied, seat.outcome)
     worker = node.store.data.workers.get(seat.id)
-    lease = checker._leases.get(seat.id)
+    lease = checker.leases.get(seat.id)
     if worker is None or lease is None:
         return "unknown", worker is None, lease is None, token
-    if worker.taken and seat.id in checker._taken:
+    if worker.taken and seat.id in checker.taken:
         return "taken", seat.dead, token  # whatever it asks, it is told to go
     side = (worker.taken, *_lease_key(worker.lease_until, worker.since, now))
-    told = (seat.id in checker._taken, *_lease_key(lease.until, lease.since, now))
+    told = (seat.id in checker.taken, *_lease_key(lease.until, lease.since, now))
     if seat.dead:  # it will judge nobody any more, so how long it beat is of no account
         begun = held is not None and not seat.outcome
         return "dead", token[:2] if token and begun else None, side[:2], told[:2]
@@ -405,7 +379,7 @@ def _lease_key(until: int, since: int, now: int) -> tuple[int, int]:
 
 
 def _job_key(node: Node, id: str, seat_of: dict[str, int]) -> Any:
-    row, job, now = node.store.data.jobs[id], node.checker._jobs[id], node.now
+    row, job, now = node.store.data.jobs[id], node.checker.jobs[id], node.now
     if row.state.terminal:
         return row.state, job.ended, job.holder is not None
     holder = None if job.holder is None else (seat_of.get(job.holder[0], -1), job.holder[2])
@@ -427,7 +401,7 @@ def _last_claim(node: Node, row: Any) -> bool:
 def _state_problems(node: Node) -> list[str]:
     """What is wrong with a state, however it came about."""
     problems = [f"I3: {text}" for text in drive(iter(node.store.audit()), lambda _: [(node.now,)])]
-    for id, job in node.checker._jobs.items():
+    for id, job in node.checker.jobs.items():
         row = node.store.data.jobs.get(id)
         if row is None:
             problems.append(f"I1: {id} is gone")

@@ -1,7 +1,7 @@
 """Virtual time: one heap of what is to come, one seeded source of chance, and the processes to which events belong.
 
-Nothing else decides: whatever happens at one instant happens in an order drawn from the seed, and time goes on only from
-event to event.
+Nothing else decides: whatever happens at one instant happens in an order drawn from the seed, and time goes on only
+from event to event.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ Call = Callable[..., Any]
 SECOND = 1_000_000
 
 
-class Killed(BaseException):  # noqa: N818 - no error: the process that was inside a blocking call is no more
+class Killed(BaseException):
     """Unwinds a call of a process that died meanwhile; nothing that belongs to a dead process may go on."""
 
 

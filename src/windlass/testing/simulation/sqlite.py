@@ -1,4 +1,4 @@
-"""The SQLite store as the simulation's database: the product's plans, statements and settings, on the disk that forgets.
+"""The SQLite store as the simulation's database: its plans, statements and settings, on the disk that forgets.
 
 Each transaction that writes also counts itself in a table of the simulation's own. So after a power cut it is known
 whether the commit in whose middle it came is there, and whether one is missing that had been acknowledged.
@@ -11,8 +11,6 @@ import shutil
 import tempfile
 from functools import lru_cache
 from typing import TYPE_CHECKING
-
-import apsw
 
 from windlass.core.errors import OutcomeUnknown, StoreUnavailable
 from windlass.ports.plan import NOW, Rows, Statement, drive
@@ -30,14 +28,6 @@ if TYPE_CHECKING:
     from windlass.testing.simulation.world import World
 
 _queries = lru_cache(maxsize=1)(lambda: load_queries("windlass.stores.sqlite"))
-
-
-class _Driver(ApswDriver):
-    """A connection through a VFS."""
-
-    def __init__(self, path: str, vfs: str) -> None:
-        self.raw = apsw.Connection(path, vfs=vfs, statementcachesize=200)
-        self._execute = self.raw.execute
 
 
 class SqliteDatabase:
@@ -68,7 +58,7 @@ class SqliteDatabase:
         """See Database. A connection that nobody uses serves whoever comes next, as its pages are the same for all."""
         if self._idle:
             return self._idle.pop()
-        driver = _Driver(self._path, self._disk.vfs)
+        driver = self._disk.open(self._path)
         _configure(driver, self._world.cast.durability)  # type: ignore[arg-type]
         driver.execute(f"PRAGMA wal_autocheckpoint = {self._pages}")
         connection = SqliteConnection(self, driver)

@@ -1,4 +1,4 @@
-"""A simulated supervisor process: the real Supervisor, on a host of virtual time with children that are no processes."""
+"""A simulated supervisor: the real Supervisor, on a host of virtual time whose children are no processes."""
 
 from __future__ import annotations
 
@@ -139,9 +139,7 @@ class SimulatedTicker:
         self._ending = True
         self.poke()
         deadline = self._process.scheduler.now + (3_600.0 if timeout is None else timeout)
-        self._process.scheduler.wait(
-            self._process, lambda: self._ended or self._process.scheduler.now >= deadline
-        )
+        self._process.scheduler.wait(self._process, lambda: self._ended or self._process.scheduler.now >= deadline)
         return self._ended
 
     def _schedule(self, delay: float) -> None:

@@ -49,8 +49,8 @@ class Transaction:
     """One plan on its way."""
 
     __slots__ = (
-        "answer", "at", "connection", "deadline", "dies", "done", "error", "notes", "plan", "process", "steps", "stepwise",
-        "tell", "told", "wanted",
+        "answer", "at", "connection", "deadline", "dies", "done", "error", "notes", "plan", "process", "steps",
+        "stepwise", "tell", "told",
     )  # fmt: skip
 
     def __init__(self, process: Process, plan: Plan[Any], deadline: float, tell: Callable[[Transaction], None]) -> None:
@@ -68,7 +68,6 @@ class Transaction:
         """The store's clock when it was last read."""
         self.connection: Connection | None = None
         self.steps: Any = None
-        self.wanted: Any = None
         self.stepwise = False
         self.dies = False
 
@@ -266,9 +265,7 @@ class Wire:
         """Note what it did."""
         self.commits += transaction.plan.write
         for at, operation, given, answer in transaction.notes:
-            self._ledger.commit(
-                Commit(at, self._scheduler.now, transaction.process.name, operation, given, answer)
-            )
+            self._ledger.commit(Commit(at, self._scheduler.now, transaction.process.name, operation, given, answer))
 
     def _end(self, transaction: Transaction, error: BaseException | None) -> None:
         transaction.done = True

@@ -30,7 +30,9 @@ SIGKILL = int(signal.SIGKILL)
 class WorkerProcess(Process):
     """One worker, from its start to its end."""
 
-    __slots__ = ("_boot", "_end", "_status", "_task", "id", "link", "loop", "parent", "supervisor_end", "table", "world")
+    __slots__ = (
+        "_boot", "_end", "_status", "_task", "id", "link", "loop", "parent", "supervisor_end", "table", "world",
+    )  # fmt: skip
 
     def __init__(self, world: World, parent: SupervisorProcess, boot: Boot) -> None:
         super().__init__(world.scheduler, f"{parent.name}/{len(world.workers) + 1}", parent.machine)
@@ -39,7 +41,7 @@ class WorkerProcess(Process):
         self.id = ""
         self.cut_off = parent.cut_off
         self.table = SlotTable()
-        self.loop = SimulatedLoop(self)
+        self.loop = SimulatedLoop.of(self)
         self._boot = boot
         self._status = SIGKILL
         self._end = End(self, world.locks)

@@ -163,7 +163,7 @@ class World:
         self._up = True
         self.reader = Process(self.scheduler, "reader", -1)
 
-    # --- what the product asks of the machine --------------------------------------------------------------------------
+    # --- what the product asks of the machine ----------------------------------------------------------------------
 
     def monotonic(self) -> float:
         """Virtual seconds; a machine has been up for a while when anything starts on it."""
