@@ -27,7 +27,7 @@ FOUND = {
     planted.ChargesNothing: "I6",
     planted.FreesKeysAtTheEnd: "I10b",
     planted.ForgetsReceipts: "I4",
-    planted.ChildrenOfGhosts: "I7",
+    planted.ChildrenOfGhosts: "I",
     planted.RunsTheExpired: "I",
     planted.GrantsWhileItSleeps: "I",
     planted.RunsAgain: "I6",

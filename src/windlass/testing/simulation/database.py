@@ -26,8 +26,8 @@ class Connection(Protocol):
         """One statement."""
         ...
 
-    def commit(self) -> None:
-        """Make it last; `PowerCut` may strike inside."""
+    def commit(self) -> bool:
+        """Make it last, and answer whether it changed anything; `PowerCut` may strike inside."""
         ...
 
     def rollback(self) -> None:
@@ -81,8 +81,8 @@ class _MemoryConnection:
         assert statement.name == "now", statement
         return [(self._clock(),)]
 
-    def commit(self) -> None:
-        self._data.commit()
+    def commit(self) -> bool:
+        return self._data.commit()
 
     def rollback(self) -> None:
         self._data.roll_back()

@@ -53,7 +53,7 @@ class Faults:
             rates.run_late = dice.choice((0.0, 0.05, 0.15))
         if dice.random() < 0.25:
             rates.die_inside = dice.choice((0.01, 0.05))
-            world.wire.murder = self.murder
+        world.wire.murder = self.murder
         if self._kinds:
             for _ in range(dice.choice((1, 1, 2, 3, 5, 8))):
                 world.scheduler.at(dice.random() * until, self._strike)

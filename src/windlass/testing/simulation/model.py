@@ -169,7 +169,8 @@ class Model:
                     wrong = node.checker.violations or (_state_problems(node) if new else [])
                     if wrong:
                         return Found(len(known), steps, tuple(wrong), (*_path(known, here), str(step)))
-                    back.setdefault(there, []).append(here)
+                    if step.name != "cancel":  # a job must be able to end without anybody's mercy
+                        back.setdefault(there, []).append(here)
                     if new:
                         known[there] = (here, step)
                         queue.append(node.copy(self._make))

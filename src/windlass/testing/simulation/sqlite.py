@@ -120,10 +120,12 @@ class SqliteConnection:
         self._database = database
         self.driver = driver
         self._writes = False
+        self._changes = 0
 
     def begin(self, *, write: bool) -> None:
         """See Connection."""
         self._writes = write
+        self._changes = self.driver.raw.total_changes()
         self.driver.execute("BEGIN IMMEDIATE" if write else "BEGIN")
 
     def execute(self, statement: Statement) -> Rows:
@@ -138,13 +140,15 @@ class SqliteConnection:
             self.driver.many(sql, many)
         return []
 
-    def commit(self) -> None:
+    def commit(self) -> bool:
         """See Connection."""
+        changed = bool(self.driver.raw.total_changes() != self._changes)
         if self._writes:
             self.driver.execute("UPDATE simulation SET commits = ?", (self._database.committed + 1,))
         commit(self.driver)
         self._database.committed += self._writes
         self._database.idle(self)
+        return changed
 
     def rollback(self) -> None:
         """See Connection."""

@@ -92,6 +92,8 @@ class Wire:
         """The store answers nobody before."""
         self.running: Transaction | None = None
         self.commits = 0
+        self.changes = 0
+        """Commits that changed something, which is what a poller sees."""
         self.listeners: list[Listener] = []
         self.powered = True
         self.murder: Callable[[Process], object] = Process.kill
@@ -144,6 +146,8 @@ class Wire:
         """Its caller gives up; it is done all the same, later. What is on its way to a server is done even after the
         death of who sent it, and may be a ghost's then."""
         process = transaction.process
+        if self.remote and "settle" in transaction.plan.name and self._dice.random() < 0.4:
+            process.after(self._dice.random(), self.murder, process)
         if self.remote:
             self._open[process].remove(transaction)
             process = self._network
@@ -250,7 +254,7 @@ class Wire:
     def _commit(self, transaction: Transaction) -> None:
         assert transaction.connection is not None
         try:
-            transaction.connection.commit()
+            self.changes += transaction.connection.commit()
         except PowerCut:
             self.doubtful = transaction
             self.cut_power()
@@ -433,7 +437,7 @@ class BlockingShell:
         """See Shell."""
         if self._process.cut_off:
             raise StoreUnavailable("cut off")
-        return self._wire.commits
+        return self._wire.changes
 
     def hint(self) -> None:
         """See Shell."""
