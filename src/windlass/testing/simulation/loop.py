@@ -83,7 +83,9 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
         """See asyncio."""
         return asyncio.Future(loop=self)
 
-    def create_task(self, coro: Coroutine[Any, Any, Any], **options: Any) -> asyncio.Task[Any]:  # type: ignore[override]
+    def create_task(  # type: ignore[override]
+        self, coro: Coroutine[Any, Any, Any], **options: Any
+    ) -> asyncio.Task[Any]:
         """See asyncio."""
         return asyncio.Task(coro, loop=self, **options)
 
@@ -123,12 +125,12 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
             events._set_running_loop(before)  # noqa: SLF001
 
     def _die(self) -> None:
-        self._ready.clear()
         for task in asyncio.all_tasks(self):
             task._log_destroy_pending = False  # type: ignore[attr-defined]  # noqa: SLF001
             coroutine = task.get_coro()
             if inspect.iscoroutine(coroutine) and inspect.getcoroutinestate(coroutine) == inspect.CORO_CREATED:
                 coroutine.close()  # or Python would ask why it was never awaited
+        self._ready.clear()  # not before: it may hold the last reference to a task
 
 
 class SupervisorLoop(Loop):
