@@ -168,4 +168,4 @@ def test_a_broken_twin_is_caught(twin: type[MemoryStore]) -> None:
     print(told(found))  # the counterexample, for whoever asks with -s
     assert found.violations, f"nobody minds: {twin.__doc__}"
     assert found.violations[0].startswith(TWINS[twin]), found.violations
-    assert found.path
+    assert found.path or twin is NeverPromotes  # there the very first state is one without a way out
