@@ -2,7 +2,7 @@
 invariant was broken where. It shares no code with what it checks: what a death, a failure or a cancellation does to a
 job is written here a second time, as the promises say it.
 
-Whoever adds an operation to the seam adds `_on_<operation>` here, and its name to `wire.NOTED`.
+Whoever adds an operation to the seam adds `_on_<operation>` here, and its name to `shells.NOTED`.
 """
 
 from __future__ import annotations

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import random
-from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -23,8 +22,9 @@ from windlass.testing.simulation.ledger import Commit, Ledger
 from windlass.testing.simulation.locks import Locks
 from windlass.testing.simulation.nature import replaced
 from windlass.testing.simulation.scheduler import Process, Scheduler
+from windlass.testing.simulation.shells import Opened
 from windlass.testing.simulation.supervisor import SupervisorProcess
-from windlass.testing.simulation.wire import Opened, Wire
+from windlass.testing.simulation.wire import Wire
 
 if TYPE_CHECKING:
     from windlass.testing.simulation.worker import WorkerProcess
@@ -313,7 +313,3 @@ class World:
         """What nobody caught in any event loop."""
         loops = [*(worker.loop for worker in self.workers.values()), *self.loops]
         return [repr(each.get("exception") or each) for loop in loops for each in loop.failures]
-
-    def counts(self) -> Counter[str]:
-        """Faults that were delivered."""
-        return self.ledger.delivered
