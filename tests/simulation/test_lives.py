@@ -18,8 +18,8 @@ from windlass.testing.simulation.__main__ import main, told
 
 SHARES = 8
 """Tests into which the seeds of a run are cut, so that two processes can share them."""
-SQLITE_SHARE = 10
-"""One life in so many is lived on SQLite, which takes four times as long."""
+SQLITE_SHARE = 20
+"""One life in so many is lived on SQLite, which takes three times as long."""
 
 
 def live(chosen: Iterable[int], record: Callable[[str, object], None]) -> None:

@@ -11,7 +11,7 @@ from tests.simulation import planted
 from windlass.runtime import liaison
 from windlass.testing.simulation import Cast, Life, simulate
 
-MOST = 400
+MOST = 1_000
 """Seeds in which a violation must be found."""
 
 FOUND = {

@@ -80,11 +80,11 @@ def draw_settings(dice: random.Random) -> Settings:
         hold=dice.choice((2.0, 3.0, 6.0)),
         queues=(("default", None), ("other", 2.0)) if two else (("default", None),),
         strict=dice.random() < 0.3,
-        pace=dice.choice((0.2, 1.0, 3.0)),
-        length=dice.choice((0.3, 2.0, 6.0)),
+        pace=dice.choice((0.2, 0.7, 2.0)),
+        length=dice.choice((0.3, 1.5, 5.0)),
         cancels=dice.choice((0.0, 0.1, 0.3)),
         revives=dice.choice((0.0, 0.1)),
-        trouble=dice.choice((3.0, 10.0, 20.0)),
+        trouble=dice.choice((3.0, 8.0, 15.0)),
     )
 
 
