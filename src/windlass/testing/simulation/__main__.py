@@ -54,7 +54,7 @@ def _many(seeds: range, store: str) -> int:
         sums.update(life.figures())
         if life.violations:
             broken += 1
-            print(told(life))  # noqa: T201
+            print(told(life), flush=True)  # noqa: T201
     took = time.monotonic() - began
     figures = ", ".join(f"{name} {count:,}" for name, count in sums.items())
     print(f"{len(seeds):,} lives on {store} in {took:.1f} s, {broken} broken: {figures}")  # noqa: T201
