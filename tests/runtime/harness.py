@@ -34,6 +34,12 @@ def eventually(what: Callable[[], Any], patience: float = PATIENCE) -> Any:
     return answer
 
 
+def descendants(pid: int) -> list[int]:
+    """The living children of another process."""
+    with open(f"/proc/{pid}/task/{pid}/children") as file:
+        return [int(child) for child in file.read().split()]
+
+
 class WithDirectory:
     """The memory store, with a directory for locks: as if the kernel judged."""
 

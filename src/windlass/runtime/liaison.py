@@ -10,6 +10,7 @@ from windlass.runtime import lockfile
 from windlass.runtime.beat import Beat, Round
 from windlass.runtime.judge import Judge
 from windlass.runtime.keeper import Keeper
+from windlass.runtime.lockfile import WorkerLock
 from windlass.runtime.logs import Log
 from windlass.runtime.loop import Loop
 from windlass.runtime.maintainer import Maintainer
@@ -56,6 +57,7 @@ class Liaison:
         self._beat: Beat | None = None
         self._listener: Listener | None = None
         self._listening = False
+        self._locks: dict[str, WorkerLock] = {}
         self.url = ""
         self.error: Exception | None = None
         """Why the last beat failed, if it did."""
@@ -98,26 +100,29 @@ class Liaison:
     # --- workers -----------------------------------------------------------------------------------------------------
 
     def register(self, member: Member) -> None:
-        """Make a ready worker known under a lock and a lease of its own; `beaten` hears when it is."""
+        """Make a ready worker known under a lock and a lease of its own; `beaten` hears when it is. Both are kept until
+        `gone`: nobody else may conclude less from its silence than we know."""
         assert self._beat is not None
         if self._directory is not None:
-            member.lock = lockfile.create(self._directory, member.id)
+            member.lock = self._locks[member.id] = lockfile.create(self._directory, member.id)
         self._beat.add(member.id, lambda: member.report(self._identity))
 
-    def exited(self, member: Member) -> None:
-        """Beat no more for it."""
+    def gone(self, member: Member) -> None:
+        """Beat no more for it, and let go of its lock."""
         if self._beat is not None:
             self._beat.remove(member.id)
+        lock = self._locks.pop(member.id, None)
+        if lock is not None:
+            lock.close()
 
     def bury(self, member: Member, death: Death, then: Callable[[Reaped], None]) -> None:
         """Hand a dead worker's jobs back, however long the store takes to hear of it."""
         opened, keeper = self._opened, self._keeper
         assert opened is not None
         assert keeper is not None
-        # Nobody else may conclude less from its silence than we know.
-        lock = lockfile.obtain(self._directory, member.id) if self._directory is not None else None
 
         def taken(answers: list[Reaped]) -> None:
+            lock = self._locks.pop(member.id, None)
             if lock is not None:
                 lock.remove()
             if answers[0].jobs:
@@ -158,6 +163,8 @@ class Liaison:
             self._beat.stop()
         if self._keeper is not None:
             self._keeper.stop(LAST_WORDS)
+        for lock in self._locks.values():
+            lock.close()
         if self._listener is not None:
             self._listener.close()
         if self._opened is not None:

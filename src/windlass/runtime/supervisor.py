@@ -237,8 +237,6 @@ class Supervisor:
     def _go(self, member: Member) -> None:
         member.phase = Phase.RUNNING
         member.channel.send(Go(member.id, lock=member.lock is not None), member.lock.fd if member.lock else -1)
-        if member.lock is not None:
-            member.lock.close()  # from here on the worker and its process slots hold it, and nobody else
         log.info("worker runs", worker=member.id, pid=member.pid, quarantine=member.quarantine)
 
     # --- what the store says -----------------------------------------------------------------------------------------
@@ -325,7 +323,6 @@ class Supervisor:
             pass  # what it said before it died may still be in the socket
         self._loop.forget(member.channel)
         member.exited(status)
-        self._store.exited(member)
         self._pool.kill_of(member)
         self._tell_exit(member)
         if member.broken and not member.id and self._sources is not None and not member.explained:
@@ -372,15 +369,15 @@ class Supervisor:
             self._crew.suspected()
 
     def _gone(self, member: Member) -> None:
-        if member.lock is not None:
-            member.lock.close()
+        self._store.gone(member)
         self._crew.gone(member)
         self._listen()
 
     def _give_up(self, member: Member) -> None:
         if self._crew.by_pid(member.pid) is member:
             log.error("the store does not take its jobs back; the next supervisor will", worker=member.id)
-            self._gone(member)
+            # Its lock stays ours as long as the store may still hear of it from us.
+            self._crew.gone(member)
 
     # --- reloading ---------------------------------------------------------------------------------------------------
 
