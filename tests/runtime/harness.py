@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from windlass import stores
+from windlass.core.errors import StoreUnavailable
 from windlass.core.job import Held, NewJob
 from windlass.core.placement import job_id
 from windlass.ports.store import ClaimRequest, Opened, Quota
@@ -38,6 +39,24 @@ def descendants(pid: int) -> list[int]:
     """The living children of another process."""
     with open(f"/proc/{pid}/task/{pid}/children") as file:
         return [int(child) for child in file.read().split()]
+
+
+class Away:
+    """A shell whose store comes and goes."""
+
+    def __init__(self, shell: Any) -> None:
+        self._shell = shell
+        self.away = False
+        self.asked = 0
+
+    def run(self, plan: Any, timeout: float | None = None) -> Any:
+        self.asked += 1
+        if self.away:
+            raise StoreUnavailable("gone fishing")
+        return self._shell.run(plan, timeout)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._shell, name)
 
 
 class WithDirectory:

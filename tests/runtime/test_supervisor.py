@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.runtime.harness import Session, descendants, eventually, new_job
+from tests.runtime.harness import Away, Session, descendants, eventually, new_job
 from windlass.core.job import State
 from windlass.runtime import lockfile
 from windlass.runtime.judge import Judge
+from windlass.runtime.liaison import LAST_WORDS
 from windlass.runtime.slots import now_ns
 from windlass.runtime.supervisor import SAME_SIGNAL
 
@@ -129,6 +130,24 @@ def test_a_second_signal_ends_patience() -> None:
     began = time.monotonic()
     assert Session(processes=1, stop_timeout=60.0, stubborn=True).run(driver) == 1
     assert time.monotonic() - began < 5
+
+
+def test_a_stop_does_not_wait_for_a_store_that_was_away_before_it() -> None:
+    """I26: a worker whose jobs the store has not taken back yet is left to the next supervisor."""
+
+    def driver(s: Session) -> None:
+        [member] = s.running(1)
+        away = s.opened.shell = Away(s.opened.shell)
+        away.away = True
+        os.kill(member.pid, signal.SIGKILL)
+        eventually(lambda: member.burying)
+        s.stop()
+        try:
+            eventually(lambda: not s.members, LAST_WORDS * 2)
+        finally:
+            away.away = False
+
+    assert Session(processes=1).run(driver) == 0
 
 
 def test_an_application_that_cannot_be_loaded_ends_the_supervisor(capfd: object) -> None:

@@ -75,6 +75,8 @@ class Member:
         self.status = 0
         self.executing: list[Entry] = []
         """What ran at its end."""
+        self.burying = False
+        """Nothing of it lives, and the store is asked to take its jobs back."""
         self._wants = False
         self._missed = True
 

@@ -147,6 +147,9 @@ class Supervisor:
         self._crew.closed = True
         self._pool.close()
         self._ask_all_to_leave(deadline, reason)
+        for member in self._crew:
+            if member.burying:
+                self._loop.later(LAST_WORDS, lambda member=member: self._give_up(member))  # type: ignore[misc]
 
     def _told(self, number: int) -> None:
         # One Ctrl-C may come twice: from the terminal, and passed on by whatever wrapper started us (make, timeout).
@@ -356,6 +359,7 @@ class Supervisor:
             self._gone(member)
             return
         death = member.death()
+        member.burying = True
         self._store.bury(member, death, lambda reaped: self._taken_over(member, death, reaped))
         if self._stopping:
             self._loop.later(LAST_WORDS, lambda: self._give_up(member))
