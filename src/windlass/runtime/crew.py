@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 from collections.abc import Callable, Iterator, Sequence
@@ -10,7 +11,7 @@ import msgspec
 
 from windlass.runtime import process, slots
 from windlass.runtime.logs import Log
-from windlass.runtime.loop import Loop
+from windlass.runtime.loop import Loop, Timer
 from windlass.runtime.member import Member, Phase
 from windlass.runtime.messages import Boot, Channel, Quarantine, SlotReady, ToSupervisor, pair
 from windlass.runtime.slot_pool import SlotProcess
@@ -40,6 +41,7 @@ class Crew:
         self._members: dict[int, Member] = {}
         self._failures = 0
         self._not_before = 0.0
+        self._retry: Timer | None = None
         self._suspects_seen = 0.0
         self.closed = False
         """Starts nobody any more."""
@@ -77,36 +79,52 @@ class Crew:
         missing = self._size - sum(m.phase in ACTIVE and not m.quarantine for m in self)
         wait = self._not_before - self._loop.clock()
         if missing > 0 and wait > 0:
-            self._loop.later(wait, self.balance)
+            if self._retry is not None:
+                self._retry.cancel()
+            self._retry = self._loop.later(wait, self.balance)
             return
         for _ in range(missing):
-            self._start(quarantine=False)
+            if not self._start(quarantine=False):
+                self.balance()  # later
+                return
 
-    def _start(self, *, quarantine: bool) -> None:
-        ours, theirs = pair()
-        table_fd = slots.create()
-        mark = secrets.token_hex(8)
+    def _start(self, *, quarantine: bool) -> bool:
         try:
+            member = self._started(quarantine)
+        except OSError as problem:  # no process, memory or descriptor left: those that run must not end for it
+            self._failed(f"cannot start a process: {problem}")
+            return False
+        self._members[member.pid] = member
+        self._loop.watch(member.channel, lambda: self._heard(member))
+        log.info("worker starts", pid=member.pid, quarantine=quarantine)
+        return True
+
+    def _started(self, quarantine: bool) -> Member:
+        mark = secrets.token_hex(8)
+        with contextlib.ExitStack() as passed, contextlib.ExitStack() as undo:
+            ours, theirs = pair()
+            undo.callback(ours.close)
+            passed.callback(theirs.close)
+            table_fd = slots.create()
+            passed.callback(os.close, table_fd)
+            table = SlotTable(table_fd)
             fds = (theirs.fileno(), table_fd)
             pid = self._spawn(mark, fds, channel=fds[0], table=fds[1], quarantine=quarantine)
-            table = SlotTable(table_fd)
-        finally:
-            theirs.close()
-            os.close(table_fd)
+            undo.pop_all()
         ours.setblocking(False)
-        channel: Channel[ToSupervisor] = Channel(ours, ToSupervisor)
-        member = Member(pid, mark, channel, table, self._loop.clock())
+        member = Member(pid, mark, Channel(ours, ToSupervisor), table, self._loop.clock())
         member.quarantine = quarantine
-        self._members[pid] = member
-        self._loop.watch(channel, lambda: self._heard(member))
-        log.info("worker starts", pid=pid, quarantine=quarantine)
+        return member
 
     def start_slot(self) -> SlotProcess:
-        """Start a process slot."""
+        """Start a process slot. Raises OSError if the system has no process or descriptor left."""
         ours, theirs = pair()
         mark = secrets.token_hex(8)
         try:
             pid = self._spawn(mark, (theirs.fileno(),), role="slot", channel=theirs.fileno())
+        except OSError:
+            ours.close()
+            raise
         finally:
             theirs.close()
         ours.setblocking(False)
@@ -124,11 +142,13 @@ class Crew:
         if member.clean or member.executing or (member.id and lived > SETTLED_IN):
             self._failures = 0
             return
+        self._failed(member.broken or member.explained or process.describe_exit(member.status))
+
+    def _failed(self, reason: str) -> None:
         self._failures += 1
         delay = min(BACKOFF_MOST, BACKOFF_FIRST * 2 ** (self._failures - 1))
         self._not_before = self._loop.clock() + delay
         if not self.closed:
-            reason = member.broken or member.explained or process.describe_exit(member.status)
             log.warning("workers die as they start; waiting", delay=delay, reason=reason)
 
     def forgive(self) -> None:
