@@ -103,14 +103,16 @@ class Engine:
         """`submit` for an event loop."""
         if (answers := self._joined(jobs)) is not None:
             return answers
+        from windlass.gathering import answered
+
         deadline = _Deadline(self.settings.enqueue_timeout)
-        opened = await self.aopened(deadline.left())
+        opened = await answered(self.aopened(deadline.left()), deadline.left())
         if len(jobs) == 1:
             return [await self._gatherer(opened).enqueue(jobs[0], deadline.left())]
         plan = storing(opened.store, jobs)
         while True:
             try:
-                return await opened.async_shell().run(plan, deadline.left())
+                return await answered(opened.async_shell().run(plan, deadline.left()), deadline.left())
             except OutcomeUnknown:
                 deadline.check()
 

@@ -10,17 +10,30 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
+from typing import TypeVar
 
 from windlass.core.errors import IdempotencyConflict, OutcomeUnknown, StoreError, StoreTimeout, StoreUnavailable
 from windlass.core.job import NewJob
 from windlass.ports.store import Enqueued, Opened
+
+T = TypeVar("T")
 
 JOBS_MOST = 250
 BYTES_MOST = 1 << 20
 """One transaction's bounds: workers wait for the lock that it holds."""
 LATE = 0.05
 """Seconds past its deadline after which a caller no longer waits for the store to say so itself (I1b)."""
+
+
+async def answered(asked: Awaitable[T], timeout: float) -> T:
+    """What `asked` answers. Raises StoreTimeout once it is late, wherever it stands: the store bounds a plan that has
+    begun, but in an event loop it begins behind others, which have deadlines of their own."""
+    try:
+        async with asyncio.timeout(timeout + LATE):
+            return await asked
+    except TimeoutError:
+        raise StoreTimeout("enqueue: the store did not answer before the deadline; the job may still come") from None
 
 
 class _Ask:
@@ -47,13 +60,7 @@ class Gatherer:
         self._asks.append(ask)
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._work())
-        try:
-            async with asyncio.timeout(timeout + LATE):
-                return await ask.future
-        except TimeoutError:
-            raise StoreTimeout(
-                "enqueue: the store did not answer before the deadline; the job may still come"
-            ) from None
+        return await answered(ask.future, timeout)
 
     async def _work(self) -> None:
         while self._asks:

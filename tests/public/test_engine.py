@@ -17,6 +17,7 @@ import pytest
 from tests.public.conftest import URLS, Make
 from windlass import ConfigError, StoreUnavailable, Task, Windlass
 from windlass.core.errors import OutcomeUnknown, SchemaError, StoreTimeout
+from windlass.ports.store import QueueChange
 from windlass.stores import SCHEMES
 from windlass.stores import open as open_store
 
@@ -152,6 +153,37 @@ def test_enqueue_is_bounded_whatever_the_store_does(make: Make, tmp_path: Path, 
         frozen.execute("ROLLBACK")
         frozen.close()
     colours(task)[way]()  # and it goes on when the store does
+
+
+@pytest.mark.parametrize("warm", [True, False])
+@pytest.mark.parametrize("way", [1, 2])
+def test_aenqueue_is_bounded_behind_plans_that_wait_longer(make: Make, tmp_path: Path, way: int, warm: bool) -> None:
+    """I1b: writers of one event loop stand in one line, and those in front have deadlines of their own."""
+    app = make(URLS["sqlite"], enqueue_timeout="300ms")
+    task = declared(app)
+    task.enqueue(0)
+    if not warm:
+        app.close()
+    asked = [lambda: task.aenqueue(1), lambda: task.aenqueue_many([(1,), (2,)])][way - 1]
+
+    async def main() -> float:
+        frozen = _apsw(tmp_path / "jobs.db")
+        frozen.execute("BEGIN IMMEDIATE")
+        try:
+            opened = app.engine.bare()
+            in_front = asyncio.ensure_future(opened.async_shell().run(opened.store.queues([QueueChange("q", paused=True)])))
+            await asyncio.sleep(0)  # it stands in line now
+            began = time.monotonic()
+            with pytest.raises(StoreTimeout):
+                await asked()
+            took = time.monotonic() - began
+        finally:
+            frozen.execute("ROLLBACK")
+            frozen.close()
+        await in_front
+        return took
+
+    assert 0.2 < asyncio.run(main()) < 0.3 * 1.1 + 0.25
 
 
 def _apsw(path: Path) -> Any:
