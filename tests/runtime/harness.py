@@ -79,8 +79,18 @@ class WithDirectory:
 class Session:
     """`Session(...).run(driver)`: the supervisor on this (main) thread, `driver(session)` on another, then a stop."""
 
-    def __init__(self, directory: str | None = None, *, processes: int = 2, stop_timeout: float = 2.0, **target: Any) -> None:
+    def __init__(
+        self,
+        directory: str | None = None,
+        *,
+        processes: int = 2,
+        stop_timeout: float = 2.0,
+        shared: bool = True,
+        **target: Any,
+    ) -> None:
         self.opened: Opened = WithDirectory(stores.open("memory://"), directory)  # type: ignore[assignment]
+        if shared:  # the supervisor and the hands of its fake workers are all in this process
+            self.opened.store.capabilities |= {"durable"}
         self.supervisor = Supervisor(
             json.dumps(target),
             lambda _: self.opened,

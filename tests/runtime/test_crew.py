@@ -11,10 +11,12 @@ import pytest
 
 from tests.runtime.harness import Session
 from windlass.runtime import process
-from windlass.runtime.crew import BACKOFF_FIRST, Crew
+from windlass.runtime.crew import BACKOFF_FIRST, SETTLED_IN, Crew
 from windlass.runtime.loop import Loop
-from windlass.runtime.messages import Boot
+from windlass.runtime.member import Member
+from windlass.runtime.messages import Boot, Channel, ToSupervisor, pair
 from windlass.runtime.slot_pool import BOOT_RETRY, SlotPool
+from windlass.runtime.slots import SlotTable
 
 
 class Scarce:
@@ -70,6 +72,27 @@ def test_it_waits_longer_each_time_and_leaves_no_descriptor(loop: Loop, monkeypa
     loop.run(lambda: scarce.asked == 3)
     assert len(os.listdir("/proc/self/fd")) == before
     assert starting._not_before - loop.clock() > BACKOFF_FIRST * 2
+
+
+@pytest.mark.parametrize(
+    ("lived", "dismissed", "failures"), [(1.0, False, 3), (1.0, True, 2), (SETTLED_IN + 1.0, False, 0)]
+)
+def test_a_clean_end_is_a_failure_too_if_it_came_at_once(lived: float, dismissed: bool, failures: int) -> None:
+    """A worker that is taken over as soon as it runs leaves in order, and so would its successors without end."""
+    now = 100.0
+    loop = Loop(lambda: now)
+    starting = crew(loop)
+    starting._failures = 2
+    ours, theirs = pair()
+    theirs.close()
+    member = Member(1, "mark", Channel(ours, ToSupervisor), SlotTable(), now)
+    member.id, member.stopped, member.dismissed = "w-1", True, dismissed
+    member.exited(0)
+    now += lived
+    starting.note_exit(member)
+    loop.close()
+    assert member.clean
+    assert starting._failures == failures
 
 
 def test_process_slots_wait_for_one_too(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -154,6 +154,12 @@ def test_an_application_that_cannot_be_loaded_ends_the_supervisor(capfd: object)
     assert Session(broken="there is no module `shop`").run(lambda s: eventually(lambda: s.supervisor._stopping)) == 2
 
 
+def test_a_store_that_each_process_has_for_itself_ends_the_supervisor() -> None:
+    s = Session(shared=False)
+    assert s.run(lambda s: eventually(lambda: s.supervisor._stopping)) == 2
+    assert s.do(s.opened.store.workers()) == []
+
+
 def test_a_worker_that_dies_as_it_starts_is_tried_again_later(tmp_path: Path) -> None:
     def driver(s: Session) -> None:
         s.running(1)

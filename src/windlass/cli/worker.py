@@ -130,6 +130,8 @@ def _embedded(
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: os.write(told, b"!"))
     with load(target) as app:
+        if "durable" not in app.engine.bare().store.capabilities:
+            logs.Log("worker").warning("no other process can enqueue in this store", url=app.settings.url)
         embedded = app.run_embedded(concurrency=concurrency, queues=queues)
         os.read(heard, 1)
         clean: list[bool] = []

@@ -19,7 +19,7 @@ from windlass.runtime.slots import SlotTable
 
 BACKOFF_FIRST, BACKOFF_MOST = 0.1, 5.0
 SETTLED_IN = 2.0
-"""Seconds after which a worker's death is no longer taken for a failure to start."""
+"""Seconds after which a worker's end, however it ended, is no longer taken for a failure to start."""
 QUARANTINE_WARM = 60.0
 ACTIVE = (Phase.BOOTING, Phase.REGISTERING, Phase.RUNNING)
 
@@ -139,8 +139,10 @@ class Crew:
     def note_exit(self, member: Member) -> None:
         """Learn from an exit how long to wait with the next start."""
         lived = self._loop.clock() - member.started
-        if member.clean or member.executing or (member.id and lived > SETTLED_IN):
+        if member.executing or (member.id and lived > SETTLED_IN):
             self._failures = 0
+            return
+        if member.dismissed:
             return
         self._failed(member.broken or member.explained or process.describe_exit(member.status))
 

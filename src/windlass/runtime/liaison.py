@@ -17,6 +17,7 @@ from windlass.runtime.maintainer import Maintainer
 from windlass.runtime.member import Identity, Member
 from windlass.runtime.messages import Ready
 from windlass.runtime.poller import Poller
+from windlass.runtime.shared import must_be_shared
 
 LAST_WORDS = 2.0
 """Seconds that a stopping supervisor gives the store to take its workers' jobs back, and then to finish what it is at.
@@ -72,7 +73,12 @@ class Liaison:
 
         def work() -> Opened:
             opened = self._open_store(ready.url, **ready.options)
-            opened.shell.run(opened.store.migrate())
+            try:
+                must_be_shared(opened)
+                opened.shell.run(opened.store.migrate())
+            except BaseException:
+                opened.close()
+                raise
             return opened
 
         self.url = ready.url

@@ -63,6 +63,8 @@ class Member:
         """It said that it drained."""
         self.leave_by = 0.0
         """When it is killed if it has not left."""
+        self.dismissed = False
+        """It was asked to leave, for no fault of its own."""
         self.explained = ""
         """Why it was ended, if that is no fault of its jobs."""
         self.guilty: tuple[tuple[str, str], ...] = ()

@@ -282,11 +282,13 @@ class Supervisor:
     def _ask_all_to_leave(self, deadline: float, reason: str) -> None:
         for member in self._crew:
             if member.phase is Phase.BOOTING:
+                member.dismissed = True
                 self._end(member, reason)
             elif member.alive:
                 self._ask_to_leave(member, deadline, reason)
 
     def _ask_to_leave(self, member: Member, deadline: float, reason: str) -> None:
+        member.dismissed = True
         member.channel.send(Stop(deadline, reason))
         self._leaving(member, deadline + KILL_AFTER)
 
