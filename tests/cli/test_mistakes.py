@@ -51,6 +51,8 @@ MISTAKES = [
     (["worker", "nowhere:app"], 2, "app: there is no module 'nowhere' in"),
     (["worker", "no/such.py"], 2, "app: there is no file 'no/such.py'"),
     (["worker", "tasks.py", "--processes", "300"], 2, "processes: 300 must be within 1..256"),
+    (["worker", "tasks.py", "--queues", "mail:2.5"], 2, "queues: 'mail:2.5': a weight must be a whole number, 1..1000"),
+    (["worker", "tasks.py", "--processes", "0", "--concurrency", "0"], 2, "concurrency: 0 must be a whole number, 1..10000"),
     (["worker", "tasks.py", "--stop-timeout", "x"], 2, "--stop-timeout: 'x' is no duration"),
     (["serve", "nowhere:app"], 2, "app: there is no module 'nowhere' in"),
     (["serve", "tasks.py", "--host", "0.0.0.0"], 2, "--host: '0.0.0.0' can be reached from other machines"),

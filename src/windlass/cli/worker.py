@@ -70,6 +70,8 @@ def supervise(
     stop = settings.stop_timeout if stop_timeout is None else _duration(stop_timeout, "--stop-timeout")
     level = log_level or settings.log_level
     as_json = {"json": True, "text": False}.get(settings.log_format) if log_json is None else log_json
+    if queues is not None:
+        config.checked("queues", queues, "--queues")
     if processes is None:
         processes = _cores() if settings.processes is None else settings.processes
     if processes == 0:

@@ -16,8 +16,9 @@ import msgspec
 
 from windlass.core.errors import ConfigError
 from windlass.ports.store import BeatAnswer, Death, Opened, Reaped
-from windlass.runtime import logs, process, slots
+from windlass.runtime import logs, process
 from windlass.runtime.beat import Round
+from windlass.runtime.bounds import CONCURRENCY_MOST, PROCESSES_MOST
 from windlass.runtime.crew import Crew
 from windlass.runtime.liaison import LAST_WORDS, Liaison
 from windlass.runtime.limits import EVERY, EVERY_IDLE, Limits
@@ -79,10 +80,10 @@ class Supervisor:
         `stop_timeout` seconds. `reload` restarts the workers when a source file changes. `command` starts a child.
         Raises ConfigError.
         """
-        if not 1 <= processes <= 256:
-            raise ConfigError(f"processes: {processes!r} must be within 1..256")
-        if concurrency is not None and not 1 <= concurrency <= slots.CAPACITY:
-            raise ConfigError(f"concurrency: {concurrency!r} must be within 1..{slots.CAPACITY}")
+        if not 1 <= processes <= PROCESSES_MOST:
+            raise ConfigError(f"processes: {processes!r} must be within 1..{PROCESSES_MOST}")
+        if concurrency is not None and not 1 <= concurrency <= CONCURRENCY_MOST:
+            raise ConfigError(f"concurrency: {concurrency!r} must be within 1..{CONCURRENCY_MOST}")
         boot = Boot(
             role="worker",
             target=target,
