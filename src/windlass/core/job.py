@@ -62,6 +62,7 @@ class Meta(msgspec.Struct, frozen=True, omit_defaults=True):
     """Shared by a job and all its descendants; empty means the job's own id."""
     parent_id: str = ""
     codec: int = 1
+    """The format of payload and result; see core/codec.py."""
     encryption_key_id: str = ""
     claim_check: str = ""
     partition_key: str = ""
