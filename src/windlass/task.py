@@ -132,7 +132,8 @@ class Task(Generic[P, R]):
         """Store one job and return a handle to it. When this returns, the job is committed.
 
         Raises PayloadInvalid or PayloadTooLarge for arguments that do not fit; IdempotencyConflict; and within
-        `enqueue_timeout` (5 s) StoreTimeout, or at once StoreUnavailable or StoreFull.
+        `enqueue_timeout` (5 s) StoreTimeout, or at once StoreUnavailable or StoreFull: nothing was stored.
+        OutcomeUnknown says that it may have been.
         """
         job = self.new_job(args, kwargs, current_run.get())
         (answer,) = self._app.engine.submit((job,))
