@@ -264,7 +264,7 @@ class Lost(msgspec.Struct, frozen=True):
     alone: bool = False
     """The only job that ran in a process that died unexplained: the crash is certainly its own."""
     explained: bool = False
-    """Somebody ended the owner for a reason that is not this job (a stop, a neighbour's hard limit)."""
+    """Somebody ended the owner for a reason that is not this job (a neighbour's hard limit): a loss, but no crash."""
     detail: str = ""
     """What is known of the death, for the history: "killed by signal 9"."""
 

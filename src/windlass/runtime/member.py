@@ -162,7 +162,9 @@ class Member:
     def death(self) -> Death:
         """What its supervisor saw of its end."""
         explained = bool(self.explained or self.guilty) or self.clean
-        executing = tuple(entry.job_id for entry in self.executing)
+        stopped = self.clean or (self.dismissed and bool(self.explained) and not self.guilty)
+        # What a stop cuts off is handed back, not lost: however many deploys a long job meets, it dies of none.
+        executing = () if stopped else tuple(entry.job_id for entry in self.executing)
         detail = process.describe_exit(self.status) + (f": {self.explained}" if self.explained else "")
         return Death(
             worker=self.id,
