@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar, Unpack
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack
+
+import msgspec
 
 from windlass.core import job as records
-from windlass.core.errors import JobNotFound
+from windlass.core import latency
+from windlass.core.duration import Duration, micros
+from windlass.core.errors import InvalidJob, JobNotFound
+from windlass.core.flow import Bounds
 from windlass.core.job import Attempt, LogLine
+from windlass.core.latency import TaskLatency
 from windlass.declaration import Call, as_call
 from windlass.handle import Job
-from windlass.options import JobOptions
+from windlass.options import JobOptions, valid_queue
 from windlass.ports.plan import Plan, Steps
 from windlass.ports.store import (
+    DeadGroup,
+    Ending,
     Filter,
     Page,
     Pruned,
     PruneRules,
     QueueChange,
+    QueueRules,
     Selected,
     Selection,
     Stats,
@@ -34,7 +43,13 @@ T = TypeVar("T")
 Arguments = Call | Mapping[str, Any] | Sequence[Any] | None
 """Arguments of a task that is named by text: a dict of named ones, a list or tuple of positional ones, or a Call."""
 
+WhenFull = Literal["reject", "shed"]
+
 PRUNE_ROWS = 1_000
+DEPTH_MOST = 100_000
+"""Every enqueue into a bounded queue counts as far as its bound."""
+SAMPLE = 10_000
+"""Ended jobs from which latencies are told: read in tens of milliseconds, however many there are."""
 
 
 class Client:
@@ -73,16 +88,33 @@ class Client:
         return self._app.engine.run(self._plans.store.cancel(Selection(ids, filter, limit, dry_run)))
 
     def revive(
-        self, *ids: str, filter: Filter | None = None, limit: int = 1_000, dry_run: bool = False
+        self,
+        *ids: str,
+        filter: Filter | None = None,
+        limit: int = 1_000,
+        dry_run: bool = False,
+        delay: Duration = 0,
+        every: Duration = 0,
     ) -> Selected:
-        """Queue ended jobs again, with fresh attempts; make waiting ones due now."""
-        return self._app.engine.run(self._plans.store.revive(Selection(ids, filter, limit, dry_run)))
+        """Queue ended jobs again, with fresh attempts; make waiting ones due now.
+
+        With `every` ("20ms", a timedelta, seconds) they come due one by one, that far apart, in the order answered, and
+        the first after `delay`: a rate that holds whatever becomes of this program. Raises ValueError for a duration
+        that is none.
+        """
+        return self._app.engine.run(self._plans.revive(Selection(ids, filter, limit, dry_run), delay, every))
 
     def delete(
-        self, *ids: str, filter: Filter | None = None, limit: int = 1_000, dry_run: bool = False
+        self,
+        *ids: str,
+        filter: Filter | None = None,
+        limit: int = 1_000,
+        dry_run: bool = False,
+        after: str | None = None,
     ) -> Selected:
-        """Remove jobs that are not running, with all they own."""
-        return self._app.engine.run(self._plans.store.delete(Selection(ids, filter, limit, dry_run)))
+        """Remove jobs that are not running, with all they own; of a filter's, with `after`, only those that were
+        enqueued before the job of that id."""
+        return self._app.engine.run(self._plans.store.delete(Selection(ids, filter, limit, dry_run, after)))
 
     def edit(self, id: str, arguments: Arguments) -> Selected:
         """Give a job that is not running other arguments; checked as at enqueue. Raises JobNotFound, PayloadInvalid."""
@@ -104,17 +136,54 @@ class Client:
         """Counts by state and queue; unless `exact`, large ones stop at a cap."""
         return self._app.engine.run(self._plans.store.stats(exact))
 
+    def dead_groups(self, *, limit: int = 100) -> list[DeadGroup]:
+        """The dead letters by their causes, the largest group first; a cause is a task, a class of exception and a
+        place in your code."""
+        return self._app.engine.run(self._plans.store.dead_groups(limit))
+
+    def latencies(self, *, sample: int = SAMPLE) -> list[TaskLatency]:
+        """How the tasks fare, by name: of the `sample` ended jobs that were enqueued last, how many completed and died,
+        and how long they took and waited."""
+        endings: list[Ending] = self._app.engine.run(self._plans.store.endings(sample))
+        return summarise(endings)
+
     def queues(self) -> dict[str, bool]:
         """The queues that were ever paused or resumed, with whether they are paused."""
-        return self._app.engine.run(self._plans.store.queues())
+        return _paused(self._app.engine.run(self._plans.store.queues()))
 
     def pause(self, *queues: str) -> dict[str, bool]:
         """Let no worker claim from these queues; what runs goes on."""
-        return self._app.engine.run(self._plans.store.queues([QueueChange(queue, True) for queue in queues]))
+        return _paused(self._app.engine.run(self._plans.pause(queues, True)))
 
     def resume(self, *queues: str) -> dict[str, bool]:
         """Undo `pause`."""
-        return self._app.engine.run(self._plans.store.queues([QueueChange(queue, False) for queue in queues]))
+        return _paused(self._app.engine.run(self._plans.pause(queues, False)))
+
+    def limit(self, queue: str, most: int | None) -> QueueRules:
+        """Let at most `most` jobs of a queue run at once, over all workers; None lifts the limit. Answers what now
+        holds for the queue.
+
+        It holds from the next claim on, also for what waits already; what runs goes on. Raises InvalidJob for what is
+        no whole number from 1, or no name of a queue.
+        """
+        return self._app.engine.run(self._plans.limit(queue, most))
+
+    def bound(
+        self,
+        queue: str,
+        *,
+        depth: int | None = None,
+        age: Duration | None = None,
+        when_full: WhenFull = "reject",
+    ) -> QueueRules:
+        """Let a queue take no more once `depth` due jobs wait in it, or the first in line has been due for `age`; what
+        is None is no bound. Answers what now holds for the queue.
+
+        When it is full an enqueue raises QueueFull ("reject"), or the job is stored as cancelled, reason `shed`
+        ("shed"). Retries, revivals, children and what is due later are never refused. Raises InvalidJob for a depth
+        that is no whole number, 1..100,000, and for an age of nothing.
+        """
+        return self._app.engine.run(self._plans.bound(queue, depth, age, when_full))
 
     def workers(self) -> list[WorkerInfo]:
         """The workers that beat, and those that stopped and were not taken over yet."""
@@ -154,16 +223,27 @@ class AsyncClient:
         return await self._app.engine.arun(self._plans.store.cancel(Selection(ids, filter, limit, dry_run)))
 
     async def revive(
-        self, *ids: str, filter: Filter | None = None, limit: int = 1_000, dry_run: bool = False
+        self,
+        *ids: str,
+        filter: Filter | None = None,
+        limit: int = 1_000,
+        dry_run: bool = False,
+        delay: Duration = 0,
+        every: Duration = 0,
     ) -> Selected:
         """See Client."""
-        return await self._app.engine.arun(self._plans.store.revive(Selection(ids, filter, limit, dry_run)))
+        return await self._app.engine.arun(self._plans.revive(Selection(ids, filter, limit, dry_run), delay, every))
 
     async def delete(
-        self, *ids: str, filter: Filter | None = None, limit: int = 1_000, dry_run: bool = False
+        self,
+        *ids: str,
+        filter: Filter | None = None,
+        limit: int = 1_000,
+        dry_run: bool = False,
+        after: str | None = None,
     ) -> Selected:
         """See Client."""
-        return await self._app.engine.arun(self._plans.store.delete(Selection(ids, filter, limit, dry_run)))
+        return await self._app.engine.arun(self._plans.store.delete(Selection(ids, filter, limit, dry_run, after)))
 
     async def edit(self, id: str, arguments: Arguments) -> Selected:
         """See Client."""
@@ -185,17 +265,41 @@ class AsyncClient:
         """See Client."""
         return await self._app.engine.arun(self._plans.store.stats(exact))
 
+    async def dead_groups(self, *, limit: int = 100) -> list[DeadGroup]:
+        """See Client."""
+        return await self._app.engine.arun(self._plans.store.dead_groups(limit))
+
+    async def latencies(self, *, sample: int = SAMPLE) -> list[TaskLatency]:
+        """See Client."""
+        endings: list[Ending] = await self._app.engine.arun(self._plans.store.endings(sample))
+        return summarise(endings)
+
     async def queues(self) -> dict[str, bool]:
         """See Client."""
-        return await self._app.engine.arun(self._plans.store.queues())
+        return _paused(await self._app.engine.arun(self._plans.store.queues()))
 
     async def pause(self, *queues: str) -> dict[str, bool]:
         """See Client."""
-        return await self._app.engine.arun(self._plans.store.queues([QueueChange(queue, True) for queue in queues]))
+        return _paused(await self._app.engine.arun(self._plans.pause(queues, True)))
 
     async def resume(self, *queues: str) -> dict[str, bool]:
         """See Client."""
-        return await self._app.engine.arun(self._plans.store.queues([QueueChange(queue, False) for queue in queues]))
+        return _paused(await self._app.engine.arun(self._plans.pause(queues, False)))
+
+    async def limit(self, queue: str, most: int | None) -> QueueRules:
+        """See Client."""
+        return await self._app.engine.arun(self._plans.limit(queue, most))
+
+    async def bound(
+        self,
+        queue: str,
+        *,
+        depth: int | None = None,
+        age: Duration | None = None,
+        when_full: WhenFull = "reject",
+    ) -> QueueRules:
+        """See Client."""
+        return await self._app.engine.arun(self._plans.bound(queue, depth, age, when_full))
 
     async def workers(self) -> list[WorkerInfo]:
         """See Client."""
@@ -216,6 +320,29 @@ class _Plans:
     def store(self) -> Store:
         return self._app.engine.bare().store
 
+    def pause(self, queues: Sequence[str], paused: bool) -> Plan[dict[str, QueueRules]]:
+        return self.store.queues([QueueChange(queue, paused) for queue in queues])
+
+    def limit(self, queue: str, most: int | None) -> Plan[QueueRules]:
+        _check_most(most)
+        return self._rule(QueueChange(queue, limit=most or 0))
+
+    def bound(self, queue: str, depth: int | None, age: Duration | None, when_full: str) -> Plan[QueueRules]:
+        _check_bounds(depth, when_full)
+        found: list[int] = []
+        _checked(lambda: found.append(0 if age is None else micros(age, "age")), "age")
+        if age is not None and not found[0]:
+            raise InvalidJob("age", f"{age!r} is no time at all; None is no bound")
+        return self._rule(QueueChange(queue, bounds=Bounds(depth, found[0] or None, when_full == "shed")))
+
+    def _rule(self, change: QueueChange) -> Plan[QueueRules]:
+        _checked(lambda: valid_queue(change.queue, "queue"), "queue")
+
+        def steps() -> Steps[QueueRules]:
+            return (yield from self.store.queues([change]))[change.queue]
+
+        return Plan(steps, "queues", write=True)
+
     def fetch(self, id: str) -> Plan[records.Job]:
         def steps() -> Steps[records.Job]:
             (job,) = yield from self.store.fetch((id,))
@@ -229,6 +356,10 @@ class _Plans:
 
         return Plan(steps, "why", write=False)
 
+    def revive(self, selection: Selection, delay: Duration, every: Duration) -> Plan[Selected]:
+        spread = {"delay": micros(delay, "delay"), "every": micros(every, "every")}
+        return self.store.revive(msgspec.structs.replace(selection, **spread))
+
     def edit(self, id: str, arguments: Arguments) -> Plan[Selected]:
         call = _call(arguments)
 
@@ -238,6 +369,34 @@ class _Plans:
             return (yield from self.store.edit(id, payload))
 
         return Plan(steps, "edit", write=True)
+
+
+def _paused(rules: dict[str, QueueRules]) -> dict[str, bool]:
+    return {queue: said.paused for queue, said in rules.items()}
+
+
+def _check_most(most: Any) -> None:
+    if most is not None and (not isinstance(most, int) or isinstance(most, bool) or not 1 <= most < 2**31):
+        raise InvalidJob("most", f"{most!r} must be a whole number from 1, or None for no limit")
+
+
+def _check_bounds(depth: Any, when_full: Any) -> None:
+    if depth is not None and (not isinstance(depth, int) or isinstance(depth, bool) or not 1 <= depth <= DEPTH_MOST):
+        raise InvalidJob("depth", f"{depth!r} must be a whole number, 1..{DEPTH_MOST}, or None for no bound")
+    if when_full not in ("reject", "shed"):
+        raise InvalidJob("when_full", f"{when_full!r} must be reject or shed")
+
+
+def _checked(check: Callable[[], object], field: str) -> None:
+    try:
+        check()
+    except ValueError as error:
+        raise InvalidJob(field, str(error).removeprefix(f"{field}: ")) from None
+
+
+def summarise(endings: list[Ending]) -> list[TaskLatency]:
+    """Endings by task."""
+    return latency.summarise((e.task, e.state, e.created_at, e.due_at, e.started_at, e.finished_at) for e in endings)
 
 
 def _found(answer: T | None, id: str) -> T:

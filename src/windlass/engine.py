@@ -5,16 +5,17 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar, Token
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
 from windlass.config import Settings
-from windlass.core.errors import IdempotencyConflict, OutcomeUnknown, StoreError, StoreTimeout, StoreUnavailable
+from windlass.core.errors import OutcomeUnknown, StoreError, StoreTimeout, StoreUnavailable
 from windlass.core.job import NewJob
 from windlass.ports.plan import Plan, Steps
 from windlass.ports.store import Enqueued, Opened, Shell, Store
+from windlass.refusal import refused
 from windlass.runtime.context import current_run
 from windlass.stores import open as open_store
 
@@ -28,6 +29,9 @@ T = TypeVar("T")
 
 class Engine:
     """One store as one application uses it, in whatever process it finds itself."""
+
+    opener: ClassVar[Callable[..., Opened]] = staticmethod(open_store)
+    """What opens it; the pytest plugin puts a guard in its place."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -44,7 +48,7 @@ class Engine:
         if self._opened is None:
             with self._lock:
                 if self._opened is None:
-                    self._opened = open_store(self.settings.url, **self._options())
+                    self._opened = self.opener(self.settings.url, **self._options())
         return self._opened
 
     def opened(self, timeout: float | None = None) -> Opened:
@@ -216,14 +220,21 @@ class Transaction:
             self.shell.hint()
 
 
+def in_transaction() -> bool:
+    """Whether this is inside an `app.transaction(conn)` block, of whichever application."""
+    transaction = _transaction.get()
+    return transaction is not None and transaction.open
+
+
 def storing(store: Store, jobs: Sequence[NewJob]) -> Plan[list[Enqueued]]:
-    """Enqueue all or none: a conflict over an idempotency key undoes the others."""
+    """Enqueue all or none: a conflict over a key undoes the others."""
 
     def steps() -> Steps[list[Enqueued]]:
         answers = yield from store.enqueue(jobs)
         for job, answer in zip(jobs, answers, strict=True):
-            if answer.conflict:
-                raise IdempotencyConflict(str(job.idempotency_key), answer.id)
+            refusal = refused(job, answer)
+            if refusal is not None:
+                raise refusal
         return answers
 
     return Plan(steps, "enqueue", write=True, hint=True)

@@ -13,9 +13,10 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
-from windlass.core.errors import IdempotencyConflict, OutcomeUnknown, StoreError, StoreTimeout, StoreUnavailable
+from windlass.core.errors import OutcomeUnknown, StoreError, StoreTimeout, StoreUnavailable
 from windlass.core.job import NewJob
 from windlass.ports.store import Enqueued, Opened
+from windlass.refusal import refused
 
 T = TypeVar("T")
 
@@ -123,8 +124,9 @@ class Gatherer:
 def _tell(ask: _Ask, answer: Enqueued) -> None:
     if ask.future.done():
         return
-    if answer.conflict:
-        ask.future.set_exception(IdempotencyConflict(str(ask.job.idempotency_key), answer.id))
+    refusal = refused(ask.job, answer)
+    if refusal is not None:
+        ask.future.set_exception(refusal)
     else:
         ask.future.set_result(answer)
 

@@ -258,6 +258,35 @@ def test_queues_are_paused_and_resumed(world: World) -> None:
     assert world.json("queues", "resume", "default") == {"queues": {"default": {"paused": False}}}
 
 
+def test_queues_are_limited(world: World) -> None:
+    world.enqueue()
+    assert world.run("queues", "limit", "default", "2").out == "queue 'default' has a limit of 2\n"
+    assert world.json("queues", "limit", "default", "3") == {"queue": "default", "limit": 3}
+    [found] = world.json("queues", "list")["queues"]
+    assert (found["limit"], found["running"]) == (3, 0)
+    assert "0 of 3" in world.run("queues", "list").out
+    assert world.run("queues", "limit", "default", "none").out == "queue 'default' has no limit\n"
+    for wrong in ("0", "-1", "many", "1.5"):
+        assert world.run("queues", "limit", "default", "--", wrong).code == 2
+    assert world.run("queues", "limit", "a:b", "1").code == 2
+
+
+def test_queues_are_bounded(world: World) -> None:
+    world.enqueue()
+    said = world.run("queues", "bound", "default", "--depth", "1", "--age", "10m").out
+    assert said == "queue 'default' is full with 1 jobs in line or once the first has waited 10m, and rejects what comes then\n"
+    full = world.run("enqueue", "tasks.add")
+    assert full.code == 4
+    assert full.err.startswith("windlass: queue 'default' is full: 1 or more jobs wait")
+    found = world.json("queues", "bound", "default", "--depth", "1", "--when-full", "shed")
+    assert found == {"queue": "default", "depth": 1, "age": None, "when_full": "shed"}
+    shed = world.run("enqueue", "tasks.add").out.strip()
+    assert world.json("jobs", "why", shed)["cause"] == "shed"
+    assert world.run("queues", "bound", "default").out == "queue 'default' is unbounded\n"
+    assert world.run("queues", "bound", "default", "--depth", "0").code == 2
+    assert world.run("queues", "bound", "default", "--age", "soon").code == 2
+
+
 def test_workers(world: World) -> None:
     world.enqueue()
     world.claim("w1")

@@ -14,6 +14,9 @@ from windlass.cli.exits import FAILED, OK
 from windlass.core.duration import seconds
 from windlass.core.errors import ConfigError
 
+WATCH = 0.5
+"""Seconds between two looks whether the embedded worker is still there."""
+
 
 @click.command()
 @click.argument("target", metavar="MODULE:APP")
@@ -135,6 +138,9 @@ def _embedded(
         if "durable" not in app.engine.bare().store.capabilities:
             logs.Log("worker").warning("no other process can enqueue in this store", url=app.settings.url)
         embedded = app.run_embedded(concurrency=concurrency, queues=queues)
+        while not select.select([heard], [], [], WATCH)[0]:
+            if not embedded.running:  # it has said why; a process without its worker must not look alive
+                return FAILED
         os.read(heard, 1)
         clean: list[bool] = []
         patient = threading.Thread(target=lambda: clean.append(embedded.stop(stop)), daemon=True)

@@ -14,7 +14,20 @@ from typing import Any, Protocol, TypeVar
 
 import msgspec
 
-from windlass.core.job import Attempt, Held, Job, LogLine, NewJob, Progress, Settled, State, Token, Transition
+from windlass.core.flow import Bounds, Full
+from windlass.core.job import (
+    Attempt,
+    Held,
+    Job,
+    KeyLimit,
+    LogLine,
+    NewJob,
+    Progress,
+    Settled,
+    State,
+    Token,
+    Transition,
+)
 from windlass.ports.plan import Plan
 
 T = TypeVar("T")
@@ -22,7 +35,8 @@ T = TypeVar("T")
 KEY_KEEP = 86_400_000_000
 """Microseconds that an idempotency key stays live after its job ended."""
 CLAIM_WINDOW = 256
-"""How many jobs that a worker cannot run a claim looks past, per queue, beyond its room."""
+"""How many jobs that a worker cannot run, or that a limit keeps back, a claim looks past, per queue, beyond its
+room."""
 LOG_LINES = 1_000
 """Log lines kept per job."""
 
@@ -34,6 +48,10 @@ class Enqueued(msgspec.Struct, frozen=True):
     inserted: bool
     conflict: bool = False
     """The idempotency key belongs to job `id`, whose payload is another: nothing was stored for this one."""
+    refused: bool = False
+    """The unique key belongs to job `id`, which lives: nothing was stored for this one."""
+    full: Full | None = None
+    """Its queue takes no more: nothing was stored for this one, or where `inserted`, it was shed."""
 
 
 class Quota(msgspec.Struct, frozen=True):
@@ -64,6 +82,8 @@ class Claimed(msgspec.Struct, frozen=True):
     more: bool = False
     """False must mean that the same request, sent again at once, would get nothing (True is the safe answer:
     the limit or a quota was reached, or a window of jobs that this worker cannot run was passed over)."""
+    limited: bool = False
+    """A queue of the request is at its limit now: the end of a run in it makes it worth asking again."""
     alive: bool = True
     """False: this worker was taken over (or never beat); it gets nothing and must stop."""
     suspects: tuple[str, ...] = ()
@@ -166,6 +186,10 @@ class Filter(msgspec.Struct, frozen=True, omit_defaults=True):
     """Created at or after this instant."""
     until: int | None = None
     """Created before this instant."""
+    ended_before: int | None = None
+    """Ended before this instant; what has not ended does not match."""
+    fingerprint: str | None = None
+    """Dead of this cause, as `dead_groups` names it."""
     tenant: str = ""
 
 
@@ -180,6 +204,12 @@ class Selection(msgspec.Struct, frozen=True):
     filter: Filter | None = None
     limit: int = 1_000
     dry_run: bool = False
+    after: str | None = None
+    """Of what the filter finds, newest first, only what was enqueued before the job of this id."""
+    delay: int = 0
+    """Of a revive: microseconds from now until the first of the jobs that it changes is due."""
+    every: int = 0
+    """Of a revive: microseconds between the due times of those jobs, in the order answered; 0 is all at once."""
 
 
 class Selected(msgspec.Struct, frozen=True):
@@ -213,6 +243,9 @@ class QueueStats(msgspec.Struct, frozen=True):
     running: int
     oldest_due: int | None = None
     """Microseconds that the longest-waiting queued job has been due."""
+    blocked: int = 0
+    limit: int | None = None
+    """How many of it may run at once."""
 
 
 class Stats(msgspec.Struct, frozen=True):
@@ -225,10 +258,22 @@ class Stats(msgspec.Struct, frozen=True):
 
 
 class QueueChange(msgspec.Struct, frozen=True):
-    """Pause or resume one queue."""
+    """Pause or resume one queue, or limit it; what is None stays as it is."""
 
     queue: str
-    paused: bool
+    paused: bool | None = None
+    limit: int | None = None
+    """How many of it may run at once; 0 is no limit."""
+    bounds: Bounds | None = None
+    """How full it may be; `Bounds()` is no bound."""
+
+
+class QueueRules(msgspec.Struct, frozen=True):
+    """What an operator has said about one queue."""
+
+    paused: bool = False
+    limit: int | None = None
+    bounds: Bounds = Bounds()
 
 
 class PruneRules(msgspec.Struct, frozen=True):
@@ -273,6 +318,58 @@ class Why(msgspec.Struct, frozen=True, kw_only=True):
     """Claimable jobs of its queue with a smaller rank, capped at 10,000."""
     workers: tuple[WorkerInfo, ...]
     attempts: tuple[Attempt, ...]
+    limit: KeyLimit | None = None
+    """Of a blocked job: the limit for which it waits."""
+    running: int = 0
+    """How many jobs run under that limit."""
+    owner: str | None = None
+    """Of a blocked job: the one that has its unique key, and must end first."""
+    queue_limit: int | None = None
+    queue_running: int = 0
+    """How many jobs of its queue run, counted only where it has a limit."""
+
+
+class Pending(msgspec.Struct, frozen=True, array_like=True):
+    """A job that has not ended: as much of it as code that is to be released must be able to run."""
+
+    id: str
+    task: str
+    version: int
+    queue: str
+    state: State
+    payload: str
+
+
+class Backlog(msgspec.Struct, frozen=True):
+    """One page of what has not ended; `next` continues it, None is the end."""
+
+    jobs: list[Pending]
+    next: str | None = None
+
+
+class DeadGroup(msgspec.Struct, frozen=True):
+    """The dead letters of one cause."""
+
+    fingerprint: str
+    """As `core.fingerprint` made it when they died; empty for those that died without one."""
+    count: int
+    first: int
+    last: int
+    """When the first and the last of them died."""
+    latest: Job
+    """The one that died last."""
+
+
+class Ending(msgspec.Struct, frozen=True, array_like=True):
+    """When a job was asked for, began its last run, and ended."""
+
+    task: str
+    state: State
+    created_at: int
+    due_at: int
+    started_at: int | None
+    """None: it ended without a run."""
+    finished_at: int
 
 
 class Store(Protocol):
@@ -293,7 +390,26 @@ class Store(Protocol):
         ended, whether or not the owner's row is still there, or until a prune with a shorter rule; deleting
         the owner frees it. The due time is `at`, else now + `after`; a job due later is `scheduled`, else
         `queued`. The expiry is `expires_at`, else now + `expires_after`, else never. The rank is the due time
-        less `head_start`, and jobs of equal rank stand in the order of their enqueue."""
+        less `head_start`, and jobs of equal rank stand in the order of their enqueue.
+
+        Unique keys (I10): of the jobs of one (tenant, task) that carry one key in `Meta.unique`, at most one
+        lives, the owner, and at most one more is its successor: `blocked`, reason `unique`. A job whose key no
+        living job has becomes the owner. Otherwise `core.unique.arrive` says what becomes of it: REFUSE must
+        answer `refused=True` with the owner's id; EXISTING `inserted=False` with the owner's id; REPLACE must
+        give the one that waits (the successor, else the owner) the new job's payload, meta, version, queue,
+        priority, expiry and due time (`core.unique.due_of`), with fresh counts, without error, progress,
+        suspicion and first results, keeping its id, key, creation, fence and history, and answer its id with
+        `inserted=False`, also when the new job is sent again; FOLLOW must store the new job as the successor;
+        OUST as well, and mark the owner as asked to cancel. A throttle's key also stands for its owner, ended
+        or not, until `window` after its enqueue, to jobs of that policy alone. Idempotency keys come first.
+
+        Bounded queues: a job that would be stored and due now in a queue that `core.flow.fullness` calls full
+        must not be: it answers `inserted=False` with `full`, or where the queue sheds it is stored as
+        `cancelled`, reason `shed`, without an attempt (`inserted=True` beside `full`), and takes neither its
+        idempotency nor its unique key. How full a queue is is looked at once, before the batch, of whose jobs
+        those that go in count for those behind them. Depth is counted of jobs in line that are no suspects, as
+        far as the bound (0 where there is none); age is since the due time of the first of them. Nothing else
+        is ever refused for a full queue: no children, no retry, no revival, and nothing that is due later."""
         ...
 
     def claim(self, worker: str, seq: int, request: ClaimRequest) -> Plan[Claimed]:
@@ -306,7 +422,13 @@ class Store(Protocol):
         skip paused queues and excluded tasks. Looking past excluded tasks must be bounded (CLAIM_WINDOW
         beyond the room): where such a window holds nothing else, its jobs must be parked: `scheduled`, reason
         `unknown_task`, uncharged, at their old rank, due again after `core.machine.parked_for` their age.
-        Must never wait for another claimer. No token is ever given twice."""
+        Must never wait for another claimer. No token is ever given twice.
+
+        Limits (I9): jobs of a window are let in by `core.flow.admit`, where the jobs that run under a key are
+        counted from what is held, in this transaction; a queue with a limit grants at most that many less those
+        that run. A job that is not let in becomes `blocked`, reason `limit`, at its rank, under the limit that
+        `admit` names, and counts like an excluded one toward the window. Of the other keys of jobs that were
+        just blocked, `core.flow.passed_on` says how many turns pass on, as after a settle."""
         ...
 
     def claim_ids(self, worker: str, seq: int, ids: Sequence[str]) -> Plan[Claimed]:
@@ -326,15 +448,26 @@ class Store(Protocol):
         while it is parked. An ended job is no suspect. `result_ttl` counts from this moment. An
         ended job must read the error it ended by, any other the last error there was; a queued or running one
         reads no reason. `worker` and `started_at` are those of the current run, or of the one that ended the
-        job."""
+        job.
+
+        Whatever ends a run (this, or a takeover) frees its limits in the same transaction. For each key, each
+        queue and kind (suspects apart) in which jobs are blocked under it must get as many of them back to
+        `queued`, by rank, as `core.flow.turns` says of the number freed, of the first one's own limit, and of
+        those that still run: whoever then finds no room is blocked again by its claim. So a turn that falls to
+        a queue that nobody serves keeps no other queue waiting.
+
+        Whatever ends a job (this, a takeover, an operator, its expiry) frees its unique key in the same
+        transaction: its successor becomes the owner, `queued`, or `scheduled` if it is due later. Children are
+        enqueued after that."""
         ...
 
     def report(
         self, progress: Sequence[tuple[Token, Progress]], logs: Sequence[tuple[Token, LogLine]]
     ) -> Plan[list[Token]]:
         """Must store progress (the latest wins, and stays until the next) and append log lines (at most
-        LOG_LINES a job, over all its attempts, then dropped) for tokens that still run, and answer the tokens
-        that do not, each once."""
+        LOG_LINES a job, over all its attempts, then dropped) for tokens that still run, and for those that were
+        settled while nobody has been given the job since (its last words come after a completion that its handler
+        committed itself); must answer the other tokens, each once."""
         ...
 
     def once(self, token: Token, name: str, value: str | None) -> Plan[str | None]:
@@ -393,7 +526,10 @@ class Store(Protocol):
         larger fence, without expiry, result, error and suspicion, keeping their history, log lines and first
         results; must queue scheduled and retrying ones, due and ranked now, with their counts as they are;
         must leave queued and running ones untouched. The key of a revived job is live again unless it was
-        freed."""
+        freed. An ended job whose unique key another job has by now must be left untouched, and is not found by
+        a filter; otherwise it owns the key again. With `delay` or `every`, the n-th job that is changed (from 0)
+        is due, and ranked, `delay` + n x `every` from now instead; one due later than now is `scheduled`, reason
+        `redriven`."""
         ...
 
     def edit(self, job: str, payload: str) -> Plan[Selected]:
@@ -409,14 +545,17 @@ class Store(Protocol):
     def promote(self, limit: int) -> Plan[Claimed]:
         """Must queue what has come due, without its reason, and expire what is past its time in whatever
         state it waits, about `limit` jobs of each; answers no grants, but `next_due`, `more` while there
-        is more to do, and `suspects`."""
+        is more to do, and `suspects`. Must give every key under which jobs are blocked the turns for which
+        there is room (`core.flow.turns` of None), about `limit` keys at a time, in a round: whoever had a turn
+        may have been cancelled instead of claimed."""
         ...
 
     def prune(self, rules: PruneRules, limit: int) -> Plan[Pruned]:
         """Must drop results past their time to live (the job then reads `result_expired`), and delete ended
         jobs, free keys and forgotten workers past the rules, about `limit` rows at a time, resuming where it
         left; repeated until `done` it must have removed all that was past the rules when it began. A job
-        deleted so leaves its live key behind. A worker that holds jobs is never forgotten."""
+        deleted so leaves its live key behind. A worker that holds jobs is never forgotten. Leads that nobody
+        has had for as long as workers are remembered are forgotten as well, uncounted."""
         ...
 
     # --- reading ------------------------------------------------------------------------------------------
@@ -445,16 +584,39 @@ class Store(Protocol):
         """Must read the facts about one job together."""
         ...
 
-    # --- queues, cluster, schema --------------------------------------------------------------------------
+    # --- surveys ------------------------------------------------------------------------------------------
 
-    def queues(self, changes: Sequence[QueueChange] = ()) -> Plan[dict[str, bool]]:
-        """Must apply the changes and answer the queues that were ever changed, with whether they are
-        paused."""
+    def backlog(self, limit: int, after: str | None = None) -> Plan[Backlog]:
+        """Must answer jobs that have not ended, of every tenant, in whatever order suits the store, at most
+        `limit`, continuing after the `next` of the page before (which is the store's own to read). Pages must
+        cost what they answer, however many jobs have ended. A job that does not move meanwhile is answered once;
+        one that does may be answered again, and one that was claimed, ran and waits again, or that a limit kept
+        back, may be left out."""
         ...
 
-    def lead(self, name: str, holder: str, ttl: int) -> Plan[Leadership]:
+    def dead_groups(self, limit: int) -> Plan[list[DeadGroup]]:
+        """Must count the dead jobs by the fingerprint in their error, of every tenant, exactly, the largest group
+        first, equal ones by fingerprint, at most `limit` groups."""
+        ...
+
+    def endings(self, limit: int) -> Plan[list[Ending]]:
+        """Must answer, of the jobs that have ended, the `limit` that were enqueued last, newest first."""
+        ...
+
+    # --- queues, cluster, schema --------------------------------------------------------------------------
+
+    def queues(self, changes: Sequence[QueueChange] = ()) -> Plan[dict[str, QueueRules]]:
+        """Must apply the changes and answer the queues that were ever changed, with what holds for them.
+        A limit holds from the next claim on, also for what waits already; what runs goes on."""
+        ...
+
+    def lead(self, name: str, holder: str, ttl: int, slots: int = 1) -> Plan[Leadership]:
         """Must give the named lead to `holder` if it is free, lapsed or already its own; the term grows
-        whenever a lead begins (after another holder, a lapse or a resignation), not when it is renewed."""
+        whenever a lead begins (after another holder, a lapse or a resignation), not when it is renewed.
+
+        With several `slots`, as many holders have it at once, each in a term of its own, greater than every
+        term of that name before; those who hold it count, whatever `slots` they said. A refusal names the
+        holder whose lead ends first. Terms must grow across a prune too."""
         ...
 
     def resign(self, name: str, holder: str) -> Plan[None]:
@@ -558,7 +720,7 @@ class Opened(Protocol):
         ...
 
 
-def token_hash(token: Token) -> int:
+def token_hash(token: Token | Held | Transition) -> int:
     """A 63-bit number for `WorkerReport.held_hash`, the same in every process and language: the low bits of
     the id mixed with the fence by an odd multiplier (Knuth's 64-bit one)."""
     low = int(token.id[-12:], 16)

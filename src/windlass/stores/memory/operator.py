@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from itertools import islice
+from itertools import count, islice
 
 from windlass.core.job import State
 from windlass.ports.plan import NOW, Steps, plan
-from windlass.ports.store import KEY_KEEP, Pruned, PruneRules, QueueChange, Selected, Selection
+from windlass.ports.store import KEY_KEEP, Pruned, PruneRules, QueueChange, QueueRules, Selected, Selection
 from windlass.stores.memory.reading import Reading
 from windlass.stores.memory.tables import Row, replace
+from windlass.stores.memory.unique import place_of
 
 CHANGED, ASKED, UNTOUCHED = "changed", "asked", "untouched"
 Verdict = Callable[[Row], str]
@@ -35,13 +36,33 @@ class Operator(Reading):
     def revive(self, selection: Selection) -> Steps[Selected]:
         """See Store.revive."""
         now = (yield NOW)[0][0]
+        places = count()
 
         def change(row: Row) -> None:
-            queued = replace(row, state=State.QUEUED, reason=None, due_at=now, rank=now - row.new.head_start)
-            queued = replace(queued, parked_until=None)
-            self.data.jobs[row.new.id] = _afresh(queued, self._fence(row, now)) if row.state.terminal else queued
+            due = now + selection.delay + next(places) * selection.every
+            state, reason = (State.SCHEDULED, "redriven") if due > now else (State.QUEUED, None)
+            waiting = replace(row, state=state, reason=reason, due_at=due, rank=due - row.new.head_start)
+            waiting = replace(waiting, parked_until=None)
+            if row.state.terminal:
+                self._take_key(row)
+                waiting = _afresh(waiting, self._fence(row, now))
+            self.data.jobs[row.new.id] = waiting
 
-        return self._act(selection, _revivable, change)
+        taken: set[object] = set()
+
+        def judge(row: Row) -> str:
+            """Of two that would have one unique key, the first; also where nothing is changed in between."""
+            place = place_of(row) if row.state.terminal else None
+            if place is not None and place in taken:
+                return UNTOUCHED
+            taken.add(place)
+            return self._revivable(row)
+
+        return self._act(selection, judge, change, self._revivable)
+
+    def _revivable(self, row: Row) -> str:
+        early = row.state in {State.SCHEDULED, State.RETRYING}
+        return CHANGED if early or (row.state.terminal and self._may_have_key(row)) else UNTOUCHED
 
     @plan
     def edit(self, job: str, payload: str) -> Steps[Selected]:
@@ -56,9 +77,11 @@ class Operator(Reading):
     @plan
     def delete(self, selection: Selection) -> Steps[Selected]:
         """See Store.delete."""
-        yield NOW
+        now = (yield NOW)[0][0]
 
         def change(row: Row) -> None:
+            self._give_up([row], now)
+            self._forget_key(row)
             place = (row.new.tenant, row.new.task, row.new.idempotency_key or "")
             owned = self.data.keys.get(place)
             if owned and owned.owner == row.new.id:
@@ -67,9 +90,11 @@ class Operator(Reading):
 
         return self._act(selection, _not_running, change)
 
-    def _act(self, selection: Selection, verdict: Verdict, change: Callable[[Row], None]) -> Selected:
+    def _act(
+        self, selection: Selection, verdict: Verdict, change: Callable[[Row], None], fits: Verdict | None = None
+    ) -> Selected:
         found: dict[str, list[str]] = {CHANGED: [], ASKED: [], UNTOUCHED: [], "missing": []}
-        for id in self._chosen(selection, verdict):
+        for id in self._chosen(selection, fits or verdict):
             row = self.data.jobs.get(id)
             word = verdict(row) if row else "missing"
             found[word].append(id)
@@ -82,12 +107,14 @@ class Operator(Reading):
             return list(dict.fromkeys(selection.ids))
         # A running job that was asked already would be asked for ever by whoever repeats until done.
         fits: Verdict = lambda row: UNTOUCHED if row.cancelling else verdict(row)
-        rows = self._matching(selection.filter, None, lambda row: fits(row) != UNTOUCHED)
+        rows = self._matching(selection.filter, selection.after, lambda row: fits(row) != UNTOUCHED)
         return [row.new.id for row in islice(rows, selection.limit)]
 
     def _remove(self, row: Row) -> None:
         id = row.new.id
         del self.data.jobs[id]
+        for merged in [merged for merged, into in self.data.merged.items() if into == id]:
+            del self.data.merged[merged]
         for table in (self.data.attempts, self.data.logs, self.data.first_results):
             if id in table:
                 del table[id]
@@ -106,7 +133,10 @@ class Operator(Reading):
         for row in results:
             self.data.jobs[row.new.id] = replace(row, result=None, result_until=None, result_expired=True)
         keys = self._prune_keys(min(rules.keys, KEY_KEEP), now)
+        for place in [p for p, each in self.data.owners.items() if not each.live and (each.until or 0) <= now]:
+            del self.data.owners[place]
         workers = self._prune_workers(now - rules.workers, now)
+        self._prune_leads(now - rules.workers)
         return Pruned(len(old), len(results), keys, workers, done=len(results) + len(old) < limit)
 
     def _old(self, rules: PruneRules, limit: int, now: int) -> list[Row]:
@@ -151,23 +181,21 @@ class Operator(Reading):
     # --- queues --------------------------------------------------------------------------------------------
 
     @plan
-    def queues(self, changes: Sequence[QueueChange] = ()) -> Steps[dict[str, bool]]:
+    def queues(self, changes: Sequence[QueueChange] = ()) -> Steps[dict[str, QueueRules]]:
         """See Store.queues."""
         yield NOW
         for change in changes:
-            self.data.paused[change.queue] = change.paused
-        return dict(self.data.paused)
+            said = {n: v for n in ("paused", "limit", "bounds") if (v := getattr(change, n)) is not None}
+            if said.get("limit") == 0:
+                said["limit"] = None
+            self.data.rules[change.queue] = replace(self._rules(change.queue), **said)
+        return dict(self.data.rules)
 
 
 def _cancellable(row: Row) -> str:
     if row.state is State.RUNNING:
         return ASKED
     return UNTOUCHED if row.state.terminal else CHANGED
-
-
-def _revivable(row: Row) -> str:
-    early = row.state in {State.SCHEDULED, State.RETRYING}
-    return CHANGED if early or row.state.terminal else UNTOUCHED
 
 
 def _not_running(row: Row) -> str:

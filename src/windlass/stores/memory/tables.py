@@ -8,8 +8,9 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
-from windlass.core.job import Attempt, Held, Job, LogLine, NewJob, State
-from windlass.ports.store import WorkerReport
+from windlass.core.job import Attempt, Held, Job, KeyLimit, LogLine, NewJob, State
+from windlass.core.lead import Lead
+from windlass.ports.store import QueueRules, WorkerReport
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -29,6 +30,8 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     due_at: int
     rank: int
     expires_at: int | None
+    limits: tuple[KeyLimit, ...] = ()
+    blocked_by: KeyLimit | None = None
     parked_until: int | None = None
     reason: str | None = None
     attempt: int = 0
@@ -77,6 +80,15 @@ class Key(msgspec.Struct, frozen=True):
     ended_at: int | None = None
 
 
+class Owner(msgspec.Struct, frozen=True):
+    """Who has a unique key, and who comes after; `live` is False where only a throttle's window is left of it."""
+
+    id: str
+    successor: str | None = None
+    until: int | None = None
+    live: bool = True
+
+
 class Worker(msgspec.Struct, frozen=True, kw_only=True):
     """A worker's lease on itself."""
 
@@ -89,14 +101,6 @@ class Worker(msgspec.Struct, frozen=True, kw_only=True):
     taken: bool = False
     closed: int = 0
     """Claims up to this seq grant nothing any more."""
-
-
-class Lead(msgspec.Struct, frozen=True):
-    """Who leads, in which term, until when."""
-
-    holder: str
-    term: int
-    until: int
 
 
 class Table(dict[K, V], Generic[K, V]):
@@ -128,6 +132,7 @@ Place = tuple[Hashable, int]
 LINES: dict[str, Callable[[Row], Place | None]] = {
     "all": lambda r: (None, r.seq),
     "ready": lambda r: ((r.suspect, r.new.queue), r.rank) if r.state is State.QUEUED else None,
+    "blocked": lambda r: ((r.blocked_by.key, r.suspect, r.new.queue), r.rank) if r.blocked_by else None,
     "due": lambda r: (None, r.comes_due) if r.state in {State.SCHEDULED, State.RETRYING} else None,
     "expiring": lambda r: (None, r.expires_at) if r.waits and r.expires_at is not None else None,
     "held": lambda r: (r.worker, r.started_at or 0) if r.state is State.RUNNING else None,
@@ -198,9 +203,15 @@ class Tables:
         self.logs: Table[str, tuple[LogLine, ...]] = Table(self._journal)
         self.first_results: Table[str, dict[str, str]] = Table(self._journal)
         self.keys: Table[tuple[str, str, str], Key] = Table(self._journal)
+        self.owners: Table[tuple[str, str, str], Owner] = Table(self._journal)
+        self.merged: Table[str, str] = Table(self._journal)
+        """Jobs that took the place of another, and whose place that was."""
         self.workers: Table[str, Worker] = Table(self._journal)
-        self.paused: Table[str, bool] = Table(self._journal)
-        self.leads: Table[str, Lead] = Table(self._journal)
+        self.rules: Table[str, QueueRules] = Table(self._journal)
+        self.leads: Table[str, tuple[Lead, ...]] = Table(self._journal)
+        """By name, one for each slot that was ever taken."""
+        self.terms: Table[str, int] = Table(self._journal)
+        """The greatest one that was forgotten, under one name."""
         self.enqueued = 0
 
     def commit(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -11,7 +12,9 @@ from windlass.core.errors import LeaseLost
 from windlass.core.job import LogLine, Progress, Settled, State, Token, Transition
 from windlass.ports.plan import NOW, Statement, Steps, plan
 from windlass.ports.store import LOG_LINES
-from windlass.stores.sqlite.enqueue import Enqueueing, as_json
+from windlass.stores.sqlite.enqueue import Enqueueing
+from windlass.stores.sqlite.flow import Flow, Given
+from windlass.stores.sqlite.text import as_json
 
 
 class Grant(NamedTuple):
@@ -26,10 +29,19 @@ class Grant(NamedTuple):
     cancelling: int
 
 
+class Grants(NamedTuple):
+    """Rows of `held`, by id."""
+
+    rows: dict[str, Grant]
+    given: dict[str, Given]
+    """Of those that have limits or a unique key."""
+
+
 _grants = msgspec.json.Decoder(list[Grant])
+_given = msgspec.json.Decoder(dict[str, Given])
 
 
-class Settling(Enqueueing):
+class Settling(Enqueueing, Flow):
     """The operations by which a worker writes about what it holds."""
 
     @plan
@@ -39,7 +51,7 @@ class Settling(Enqueueing):
         return (yield from self._settle(transitions, now))
 
     def _settle(self, transitions: Sequence[Transition], now: int) -> Steps[list[Settled]]:
-        grants = yield from self._grants(t.id for t in transitions)
+        grants, given = yield from self._grants(t.id for t in transitions)
         answers: list[Settled | None] = []
         moves: list[tuple[Grant, Transition]] = []
         for each in transitions:
@@ -51,16 +63,18 @@ class Settling(Enqueueing):
             moves.append((grant, under_fence(grant, each)))
             answers.append(Settled.APPLIED)
         if moves:
-            yield from self._apply(moves, now)
+            yield from self._apply(moves, given, now)
         if None in answers:
             yield from self._receipts(transitions, answers)
         return [answer or Settled.STALE for answer in answers]
 
-    def _grants(self, ids: Iterable[str]) -> Steps[dict[str, Grant]]:
-        found = (yield Statement("held_by_id", (as_json(list(ids)),)))[0][0]
-        return {grant.id: grant for grant in _grants.decode(found)}
+    def _grants(self, ids: Iterable[str]) -> Steps[Grants]:
+        found, given = (yield Statement("held_by_id", (as_json(list(ids)),)))[0]
+        return Grants({grant.id: grant for grant in _grants.decode(found)}, _given.decode(given))
 
-    def _apply(self, moves: Sequence[tuple[Grant, Transition]], now: int) -> Steps[None]:
+    def _apply(
+        self, moves: Sequence[tuple[Grant, Transition]], given: dict[str, Given], now: int
+    ) -> Steps[None]:
         ends = [(g, t) for g, t in moves if t.state.terminal]
         turns = [(g, t) for g, t in moves if not t.state.terminal]
         # One statement for all that ended alike, as most do. What differs goes as an object: SQLite gives its keys and
@@ -78,9 +92,18 @@ class Settling(Enqueueing):
             yield Statement("job_turned", many=rare)
         yield Statement("held_delete", (as_json([g.id for g, _ in moves]),))
         yield from self._place(turns, now)
+        if given:
+            yield from self._free(given, [g.id for g, _ in moves])
+            yield from self._give_up([g.seq for g, _ in ends if g.id in given and given[g.id].owns], now)
         children = [child for _, t in ends if t.state is State.COMPLETED for child in t.children]
         if children:
             yield from self._insert(children, now)
+
+    def _free(self, given: dict[str, Given], over: Sequence[str]) -> Steps[None]:
+        """These runs are over: whose turn is it?"""
+        permits = [(key, id) for id in over if id in given for key in given[id].keys]
+        yield Statement("permit_delete", many=permits)
+        yield from self._unblock(Counter(key for key, _ in permits))
 
     def _place(self, turns: Sequence[tuple[Grant, Transition]], now: int) -> Steps[None]:
         if not turns:
@@ -109,8 +132,11 @@ class Settling(Enqueueing):
     ) -> Steps[list[Token]]:
         """See Store.report."""
         tokens = [*dict.fromkeys([t for t, _ in progress] + [t for t, _ in logs])]
-        grants = yield from self._grants(t.id for t in tokens)
+        grants, _ = yield from self._grants(t.id for t in tokens)
         live = {t: grants[t.id].seq for t in tokens if _holds(grants.get(t.id), t)}
+        if len(live) < len(tokens):
+            ended = [t for t in tokens if t.id not in grants]
+            live |= {Token(*row[:2]): row[2] for row in (yield Statement("last_words", (as_json(ended),)))}
         bodies = {live[t]: as_json(p) for t, p in progress if t in live}
         if bodies:
             yield Statement("progress_put", many=list(bodies.items()))
@@ -128,7 +154,7 @@ class Settling(Enqueueing):
     @plan
     def once(self, token: Token, name: str, value: str | None) -> Steps[str | None]:
         """See Store.once."""
-        grants = yield from self._grants([token.id])
+        grants, _ = yield from self._grants([token.id])
         grant = grants.get(token.id)
         if grant is None or grant.fence != token.fence:
             raise LeaseLost(token.id, f"job {token.id} was taken over; once({name!r}) was not recorded")

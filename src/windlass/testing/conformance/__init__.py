@@ -31,10 +31,14 @@ CHAPTERS = (
     "claim",
     "settle",
     "leases",
+    "limits",
     "operator",
     "time",
     "reading",
+    "survey",
     "queues",
+    "unique",
+    "bounds",
     "cluster",
     "schema",
     "shells",
@@ -47,10 +51,12 @@ pytest.register_assert_rewrite(*(f"{__name__}.{chapter}" for chapter in (*CHAPTE
 from windlass.ports.store import Opened  # noqa: E402 - assertions are rewritten in what is imported from here on
 from windlass.testing.clock import ManualClock  # noqa: E402
 from windlass.testing.conformance.anomalies import Anomalies  # noqa: E402
+from windlass.testing.conformance.bounds import Bounded  # noqa: E402
 from windlass.testing.conformance.claim import Claiming  # noqa: E402
 from windlass.testing.conformance.cluster import Cluster  # noqa: E402
 from windlass.testing.conformance.enqueue import Enqueueing  # noqa: E402
 from windlass.testing.conformance.leases import Leases  # noqa: E402
+from windlass.testing.conformance.limits import Limits  # noqa: E402
 from windlass.testing.conformance.model import Model  # noqa: E402
 from windlass.testing.conformance.operator import Operating  # noqa: E402
 from windlass.testing.conformance.queues import Queues  # noqa: E402
@@ -59,7 +65,9 @@ from windlass.testing.conformance.reading import Reading  # noqa: E402
 from windlass.testing.conformance.schema import Schema  # noqa: E402
 from windlass.testing.conformance.settle import Settling  # noqa: E402
 from windlass.testing.conformance.shells import Shells  # noqa: E402
+from windlass.testing.conformance.survey import Survey  # noqa: E402
 from windlass.testing.conformance.time import Time  # noqa: E402
+from windlass.testing.conformance.unique import Unique  # noqa: E402
 from windlass.testing.conformance.world import World, open_world  # noqa: E402
 
 __all__ = ["Suite", "World", "open_world"]
@@ -70,9 +78,13 @@ class Suite(
     Claiming,
     Settling,
     Leases,
+    Limits,
     Operating,
     Time,
+    Unique,
+    Bounded,
     Reading,
+    Survey,
     Queues,
     Cluster,
     Schema,

@@ -17,6 +17,7 @@ from windlass.ports.plan import Plan
 from windlass.ports.store import (
     BeatAnswer,
     Claimed,
+    DeadGroup,
     Page,
     Pruned,
     PruneRules,
@@ -202,20 +203,26 @@ def comparable(answer: Any) -> Any:
     """An answer without what a store is free to choose: the order of sets, and how much `more` there may be."""
     match answer:
         case Claimed():
-            return ([plain(held) for held in answer.jobs], answer.next_due, answer.alive, sorted(answer.suspects))
+            told = (answer.next_due, answer.limited, answer.alive, sorted(answer.suspects))
+            return ([plain(held) for held in answer.jobs], told)
         case BeatAnswer():
             return msgspec.structs.replace(answer, cancel=tuple(sorted(answer.cancel)))
         case Selected():
             return [sorted(part) for part in msgspec.structs.astuple(answer)]
+        case DeadGroup():
+            return (readable(answer.latest), msgspec.structs.astuple(answer)[:4])
         case Page():
             return ([readable(job) for job in answer.jobs], answer.next is None)
         case Stats():
-            queues = [(q.queue, q.paused, q.queued, q.waiting, q.running) for q in answer.queues]
+            queues = [
+                (q.queue, q.paused, q.limit, q.queued, q.waiting, q.running, q.blocked) for q in answer.queues
+            ]
             return ({s: n for s, n in answer.states.items() if n}, sorted(q for q in queues if any(q[1:])))
         case Why():
             line = None if answer.job.state.terminal else answer.ahead
             workers = sorted(answer.workers, key=_id)
-            return (readable(answer.job), answer.now, answer.paused, line, workers, answer.attempts)
+            limits = (answer.limit, answer.running, answer.owner, answer.queue_limit, answer.queue_running)
+            return (readable(answer.job), answer.now, answer.paused, line, workers, answer.attempts, limits)
         case [Held(), *_]:
             return sorted((plain(held) for held in answer), key=_id)
         case [Token() | WorkerInfo(), *_]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from windlass.core.flow import Bounds
 from windlass.core.job import (
     Cancelled,
     Discarded,
@@ -49,6 +50,15 @@ METAS = (
     '{"policy":{"backoff":{"jitter":0}}}',
     '{"policy":{"backoff":{"jitter":0},"max_attempts":2,"result_ttl":60},"tags":["x"]}',
     '{"policy":{"backoff":{"jitter":0},"crash_budget":2,"loss_budget":3}}',
+    '{"policy":{"backoff":{"jitter":0}},"limits":[["one",1]]}',
+    '{"policy":{"backoff":{"jitter":0}},"limits":[["one",2],["two",2]]}',
+    '{"policy":{"backoff":{"jitter":0},"max_attempts":1},"limits":[["two",1],["three",3]]}',
+    '{"policy":{"backoff":{"jitter":0}},"unique":["x"]}',
+    '{"policy":{"backoff":{"jitter":0}},"unique":["x","return-existing"],"limits":[["one",1]]}',
+    '{"policy":{"backoff":{"jitter":0},"max_attempts":2},"unique":["x","replace"]}',
+    '{"policy":{"backoff":{"jitter":0}},"unique":["x","keep-last"],"tags":["x"]}',
+    '{"policy":{"backoff":{"jitter":0}},"unique":["y","debounce",2000000],"limits":[["two",1]]}',
+    '{"policy":{"backoff":{"jitter":0}},"unique":["y","throttle",null,3000000]}',
 )
 """No jitter: where a store decides by itself, it must come to what the model comes to."""
 SPANS = (1, SECOND // 2, SECOND, 2 * SECOND, 10 * SECOND, HOLD, HOLD + 1, MINUTE, HOUR, 25 * HOUR)
@@ -73,10 +83,12 @@ WEIGHTS = {
     "prune": 2,
     "queues": 2,
     "search": 2,
+    "dead_groups": 1,
+    "endings": 1,
     "stats": 1,
     "why": 2,
     "workers": 1,
-    "lead": 1,
+    "lead": 2,
     "resign": 1,
     "audit": 1,
 }
@@ -101,6 +113,7 @@ class Moves:
         self._grants: list[Held] = []
         self._workers: list[str] = ["w0"]
         self._seqs: dict[str, int] = {}
+        self._fingerprint = ""
 
     def next(self, now: int) -> Call:
         """The next operation, at the store's time `now`."""
@@ -112,6 +125,8 @@ class Moves:
         if isinstance(answer, Claimed):
             self._grants += answer.jobs
             del self._grants[:-40]
+        if call.name == "dead_groups" and answer:
+            self._fingerprint = answer[0].fingerprint
 
     # --- what to draw from ---------------------------------------------------------------------------------
 
@@ -138,19 +153,21 @@ class Moves:
         held = self._held()
         return held.token if held else Token(self._id(), 1)
 
-    def _filter(self) -> Filter:
+    def _filter(self, now: int) -> Filter:
         pick = self._dice.choice
         return Filter(
             states=tuple(self._dice.sample(list(State), pick((0, 0, 1, 2)))),
             queue=pick((None, None, *QUEUES)),
             task=pick((None, None, *TASKS)),
             tag=pick((None, None, None, "x")),
+            ended_before=pick((None, None, None, now, now - MINUTE)),
+            fingerprint=pick((None, None, None, "", self._fingerprint)),
         )
 
     def _selection(self, now: int) -> tuple[Selection]:
         dry = self._dice.random() < 0.1
         if self._dice.random() < 0.15:
-            return (Selection(filter=self._filter(), limit=100_000, dry_run=dry),)
+            return (Selection(filter=self._filter(now), limit=100_000, dry_run=dry),)
         ids = dict.fromkeys(self._id() for _ in range(self._dice.randint(1, 3)))
         return (Selection(tuple(ids), dry_run=dry),)
 
@@ -274,7 +291,12 @@ class Moves:
 
     draw_held = draw_lapsed
 
-    draw_cancel = draw_revive = draw_delete = _selection
+    draw_cancel = draw_delete = _selection
+
+    def draw_revive(self, now: int) -> tuple[Selection]:
+        (selection,) = self._selection(now)
+        pick = self._dice.choice
+        return (msgspec.structs.replace(selection, delay=pick((0, 0, SECOND)), every=pick((0, 0, SECOND // 2))),)
 
     def draw_edit(self, now: int) -> tuple[str, str]:
         return self._id(), "[[9],{}]"
@@ -293,10 +315,19 @@ class Moves:
         return rules, self._dice.choice((2, 1_000))
 
     def draw_queues(self, now: int) -> tuple[list[QueueChange]]:
-        return ([QueueChange(self._dice.choice(QUEUES), self._dice.random() < 0.4)],)
+        pick = self._dice.choice
+        bounds = pick((None, None, Bounds(), Bounds(3), Bounds(2, shed=True), Bounds(age=SECOND), Bounds(4, MINUTE)))
+        rules = pick((True, False, False, None)), pick((None, None, 0, 1, 3)), bounds
+        return ([QueueChange(pick(QUEUES), *rules)],)
 
     def draw_search(self, now: int) -> tuple[Filter, int]:
-        return self._filter(), self._dice.choice((3, 100))
+        return self._filter(now), self._dice.choice((3, 100))
+
+    def draw_dead_groups(self, now: int) -> tuple[int]:
+        return (self._dice.choice((1, 100)),)
+
+    def draw_endings(self, now: int) -> tuple[int]:
+        return (self._dice.choice((2, 100)),)
 
     def draw_stats(self, now: int) -> tuple[bool]:
         return (True,)
@@ -309,11 +340,12 @@ class Moves:
 
     draw_audit = draw_workers
 
-    def draw_lead(self, now: int) -> tuple[str, str, int]:
-        return "maintainer", self._dice.choice("ab"), MINUTE
+    def draw_lead(self, now: int) -> tuple[str, str, int, int]:
+        pick = self._dice.choice
+        return pick(("maintainer", "lock")), pick("abcd"), pick((SECOND, MINUTE)), pick((1, 2, 3))
 
     def draw_resign(self, now: int) -> tuple[str, str]:
-        return "maintainer", self._dice.choice("ab")
+        return self._dice.choice(("maintainer", "lock")), self._dice.choice("abcd")
 
 
 def _brief(value: Any) -> str:
