@@ -247,18 +247,21 @@ class Windlass:
     def run_embedded(self, *, concurrency: int | None = None, queues: str | None = None) -> Embedded:
         """Start a worker in a thread of this process, and return it once it may claim; its `stop(timeout)` ends it.
 
-        It runs `concurrency` jobs at a time from `queues` ("a,b:3"), by default as the settings say, and leaves tasks
-        with executor="process" to others. It cannot end a handler that does not end by itself: `windlass worker` can.
-        After a fork, call it again in the child. Raises ConfigError for a weight that is none, and StoreError.
+        It runs `concurrency` jobs (1..10000) at a time from `queues` ("a,b:3"), by default as the settings say, and
+        leaves tasks with executor="process" to others. It cannot end a handler that does not end by itself: `windlass
+        worker` can. After a fork, call it again in the child. Raises ConfigError, and StoreError.
         """
         from windlass.entry import served_queues
         from windlass.runtime.embedded import Embedded
         from windlass.runtime.embedded import Settings as EmbeddedSettings
 
+        slots = self.settings.concurrency
+        if concurrency is not None:
+            slots = config.checked("concurrency", concurrency, "run_embedded()")
         served, strict = served_queues(queues, self.settings, self.registry)
         settings = EmbeddedSettings(
             hold=self.settings.hold,
-            concurrency=concurrency or self.settings.concurrency,
+            concurrency=slots,
             queues=tuple(served),
             strict=strict,
             rules=self.settings.prune_rules(),

@@ -12,10 +12,14 @@ from windlass.core.duration import YEAR, Duration, seconds
 from windlass.core.errors import ConfigError
 from windlass.options import valid_queue
 from windlass.ports.store import PruneRules
+from windlass.runtime.bounds import CONCURRENCY_MOST, PROCESSES_MOST
 
 Durability = Literal["full", "normal"]
 LogFormat = Literal["auto", "text", "json"]
 LogLevel = Literal["debug", "info", "warning", "error"]
+
+WEIGHT_MOST = 1_000
+"""Of a queue among those that a worker serves; one without a weight counts 1."""
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -94,16 +98,45 @@ def load(
     path, table = _project(directory or os.getcwd())
     for name, value in table.items():
         _known(name, f"[tool.windlass] of {path}")
-        found[name] = _read(name, _anchored(name, value, path), f"[tool.windlass] of {path}")
+        found[name] = checked(name, _anchored(name, value, path), f"[tool.windlass] of {path}")
     environ = os.environ if environ is None else environ
     for name in _READERS:
         variable = f"WINDLASS_{name.upper()}"
         if text := environ.get(variable, "").strip():  # set but empty is how many tools unset a variable
-            found[name] = _read(name, None if text.lower() == "none" and name in _OPTIONAL else text, variable)
+            found[name] = checked(name, None if text.lower() == "none" and name in _OPTIONAL else text, variable)
     for name, value in arguments.items():
         _known(name, "the arguments of Windlass()")
-        found[name] = _read(name, value, "the arguments of Windlass()")
+        found[name] = checked(name, value, "the arguments of Windlass()")
     return Settings(**found)
+
+
+def checked(name: str, value: Any, origin: str) -> Any:
+    """The value of one setting, as it is kept; raises ConfigError that names it and `origin`."""
+    try:
+        return _READERS[name](value, name)
+    except ValueError as error:
+        raise ConfigError(f"{error} (from {origin})") from None
+
+
+def parse_queues(value: Any, name: str) -> list[tuple[str, int | None]]:
+    """[(queue, weight or None)] from "a,b:3" or a list of such parts; empty parts count for nothing.
+
+    Raises ValueError that names `name`, for what is no queue's name, a weight that is not 1..1000, and a queue that is
+    named twice.
+    """
+    parts = value.split(",") if isinstance(value, str) else value
+    if not isinstance(parts, (list, tuple)) or not all(isinstance(part, str) for part in parts):
+        raise ValueError(f'{name}: {value!r} must be a list of names, or "a,b:3"')
+    found: dict[str, int | None] = {}
+    for part in (each.strip() for each in parts if each.strip()):
+        queue, colon, weight = part.rpartition(":")
+        queue = valid_queue(queue if colon else part, name)
+        if colon and not (weight.isdecimal() and 0 < int(weight) <= WEIGHT_MOST):
+            raise ValueError(f"{name}: {part!r}: a weight must be a whole number, 1..{WEIGHT_MOST}")
+        if queue in found:
+            raise ValueError(f"{name}: {queue!r} is named twice")
+        found[queue] = int(weight) if colon else None
+    return list(found.items())
 
 
 def redacted(url: str) -> str:
@@ -161,13 +194,6 @@ def _known(name: str, origin: str) -> None:
         raise ConfigError(f"{name} (from {origin}) is no setting; there are: {', '.join(sorted(_READERS))}")
 
 
-def _read(name: str, value: Any, origin: str) -> Any:
-    try:
-        return _READERS[name](value, name)
-    except ValueError as error:
-        raise ConfigError(f"{error} (from {origin})") from None
-
-
 def _text(value: Any, name: str) -> str:
     if not isinstance(value, str) or not value.strip():
         raise ValueError(f"{name}: {value!r} must be text")
@@ -219,16 +245,7 @@ def _optional(read: Callable[[Any, str], Any]) -> Callable[[Any, str], Any]:
 
 
 def _queues(value: Any, name: str) -> tuple[str, ...]:
-    parts = value.split(",") if isinstance(value, str) else value
-    if not isinstance(parts, (list, tuple)) or not all(isinstance(part, str) for part in parts):
-        raise ValueError(f'{name}: {value!r} must be a list of names, or "a,b:3"')
-    given = tuple(part.strip() for part in parts if part.strip())
-    for part in given:
-        queue, colon, weight = part.rpartition(":")
-        valid_queue(queue if colon else part, name)
-        if colon and not (weight.isdecimal() and 0 < int(weight) <= 1_000):
-            raise ValueError(f"{name}: {part!r}: a weight must be a whole number, 1..1000")
-    return given
+    return tuple(queue if weight is None else f"{queue}:{weight}" for queue, weight in parse_queues(value, name))
 
 
 _READERS: dict[str, Callable[[Any, str], Any]] = {
@@ -240,8 +257,8 @@ _READERS: dict[str, Callable[[Any, str], Any]] = {
     "max_depth": _whole(1, 500),
     "enqueue_timeout": _time(0.01, 3_600),
     "durability": _choice(Durability),
-    "processes": _optional(_whole(0, 1_024)),
-    "concurrency": _whole(1, 10_000),
+    "processes": _optional(_whole(0, PROCESSES_MOST)),
+    "concurrency": _whole(1, CONCURRENCY_MOST),
     "queues": _queues,
     "stop_timeout": _time(0, 86_400),
     "stall_timeout": _optional(_time(1, 86_400)),

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
 from windlass.config import Settings
-from windlass.core.errors import OutcomeUnknown, StoreTimeout
+from windlass.core.errors import OutcomeUnknown, StoreError, StoreTimeout, StoreUnavailable
 from windlass.core.job import NewJob
 from windlass.ports.plan import Plan, Steps
 from windlass.ports.store import Enqueued, Opened, Shell, Store
@@ -96,27 +96,31 @@ class Engine:
         deadline = _Deadline(self.settings.enqueue_timeout)
         opened = self.opened(deadline.left())
         plan = storing(opened.store, jobs)
+        unsure = False
         while True:
             try:
                 return opened.shell.run(plan, deadline.left())
-            except OutcomeUnknown:
+            except (OutcomeUnknown, StoreUnavailable) as error:
                 # Jobs carry their ids, so sending them again answers what the lost answer said.
-                deadline.check()
+                unsure = deadline.again(error, unsure=unsure)
 
     async def asubmit(self, jobs: Sequence[NewJob]) -> list[Enqueued]:
         """`submit` for an event loop."""
         if (answers := self._joined(jobs)) is not None:
             return answers
+        from windlass.gathering import answered, unanswered
+
         deadline = _Deadline(self.settings.enqueue_timeout)
-        opened = await self.aopened(deadline.left())
+        opened = await answered(self.aopened(deadline.left()), deadline.left(), _unopened)
         if len(jobs) == 1:
             return [await self._gatherer(opened).enqueue(jobs[0], deadline.left())]
         plan = storing(opened.store, jobs)
+        unsure = False
         while True:
             try:
-                return await opened.async_shell().run(plan, deadline.left())
-            except OutcomeUnknown:
-                deadline.check()
+                return await answered(opened.async_shell().run(plan, deadline.left()), deadline.left(), unanswered)
+            except (OutcomeUnknown, StoreUnavailable) as error:
+                unsure = deadline.again(error, unsure=unsure)
 
     def _gatherer(self, opened: Opened) -> Gatherer:
         """That of the running event loop, on the store that is open now."""
@@ -243,9 +247,21 @@ class _Deadline:
     def left(self) -> float:
         return max(0.0, self._end - time.monotonic())
 
-    def check(self) -> None:
-        if time.monotonic() >= self._end:
-            raise StoreTimeout("enqueue: the answer was lost, and could not be had again before the deadline")
+    def again(self, error: StoreError, *, unsure: bool) -> bool:
+        """Whether to try again after `error`, which is True or an exception. `unsure`: an earlier try may have
+        stored the jobs; then "nothing was applied" is true of this one only."""
+        lost = isinstance(error, OutcomeUnknown)
+        if not lost and not unsure:
+            raise error
+        if not lost or time.monotonic() >= self._end:
+            raise OutcomeUnknown(
+                "enqueue: the answer was lost, and could not be had again before the deadline; the job may be stored"
+            ) from error
+        return True
+
+
+def _unopened() -> StoreTimeout:
+    return StoreTimeout("enqueue: the store could not be opened before the deadline; nothing was applied")
 
 
 _transaction: ContextVar[Transaction | None] = ContextVar("windlass_transaction", default=None)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from windlass import config
 from windlass.core.errors import ConfigError, WindlassError
 from windlass.loading import load_app, load_app_file
 from windlass.runtime import logs, process
@@ -141,24 +142,10 @@ def _ready(app: Windlass, registry: Registry, queues: Queues, concurrency: int) 
 
 def served_queues(named_here: str | None, settings: Settings, registry: Registry) -> tuple[Queues, bool]:
     """[(queue, weight or None)] from the command line, the settings, or what the tasks name; and whether their order is
-    strict: somebody wrote it down, and no weight."""
-    given = named_here.split(",") if named_here else settings.queues
-    named = given or registry.queues
-    found: list[tuple[str, float | None]] = []
-    for text in (each.strip() for each in named):
-        queue, mark, weight = text.rpartition(":")
-        found.append((queue, _weight(weight, text)) if mark else (text, None))
-    return found, bool(given) and all(weight is None for _, weight in found)
-
-
-def _weight(text: str, where: str) -> float:
-    try:
-        weight = float(text)
-    except ValueError:
-        weight = 0.0
-    if not 0 < weight <= 1_000:
-        raise ConfigError(f"queues: {where!r}: the weight must be a number above 0 and up to 1000")
-    return weight
+    strict: somebody wrote it down, and no weight. Raises ConfigError."""
+    given = config.checked("queues", named_here, "what was asked for here") if named_here else settings.queues
+    found = config.parse_queues(given or registry.queues, "queues")
+    return [*found], bool(given) and all(weight is None for _, weight in found)
 
 
 def source_files(error: BaseException | None = None) -> tuple[str, ...]:

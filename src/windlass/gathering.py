@@ -10,12 +10,15 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
 
 from windlass.core.errors import OutcomeUnknown, StoreError, StoreTimeout, StoreUnavailable
 from windlass.core.job import NewJob
 from windlass.ports.store import Enqueued, Opened
 from windlass.refusal import refused
+
+T = TypeVar("T")
 
 JOBS_MOST = 250
 BYTES_MOST = 1 << 20
@@ -24,13 +27,30 @@ LATE = 0.05
 """Seconds past its deadline after which a caller no longer waits for the store to say so itself (I1b)."""
 
 
+async def answered(asked: Awaitable[T], timeout: float, late: Callable[[], StoreError]) -> T:
+    """What `asked` answers. Raises what `late` answers once it is that, wherever it stands: the store bounds a plan
+    that has begun, but in an event loop it begins behind others, which have deadlines of their own."""
+    try:
+        async with asyncio.timeout(timeout + LATE):
+            return await asked
+    except TimeoutError:
+        raise late() from None
+
+
+def unanswered() -> OutcomeUnknown:
+    """For what was handed to the store."""
+    return OutcomeUnknown("enqueue: the store did not answer before the deadline; the job may still come")
+
+
 class _Ask:
-    __slots__ = ("deadline", "future", "job")
+    __slots__ = ("deadline", "future", "job", "unsure")
 
     def __init__(self, job: NewJob, deadline: float, future: asyncio.Future[Enqueued]) -> None:
         self.job = job
         self.deadline = deadline
         self.future = future
+        self.unsure = False
+        """An answer about it was lost, so it may be stored."""
 
 
 class Gatherer:
@@ -48,13 +68,12 @@ class Gatherer:
         self._asks.append(ask)
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._work())
-        try:
-            async with asyncio.timeout(timeout + LATE):
-                return await ask.future
-        except TimeoutError:
-            raise StoreTimeout(
-                "enqueue: the store did not answer before the deadline; the job may still come"
-            ) from None
+        return await answered(ask.future, timeout, lambda: self._late(ask))
+
+    def _late(self, ask: _Ask) -> StoreError:
+        if ask in self._asks and not ask.unsure:
+            return StoreTimeout("enqueue: the store was busy until the deadline; nothing was applied")
+        return unanswered()
 
     async def _work(self) -> None:
         while self._asks:
@@ -95,6 +114,8 @@ class Gatherer:
 
     def _again(self, asks: Sequence[_Ask], error: StoreError) -> None:
         """The deadline of one is not that of all. Jobs carry their ids, so sending them again stores none twice."""
+        for ask in asks if isinstance(error, OutcomeUnknown) else ():
+            ask.unsure = True
         now = time.monotonic()
         _fail([ask for ask in asks if ask.deadline <= now], error)
         self._asks.extendleft(reversed([ask for ask in asks if ask.deadline > now]))
@@ -113,7 +134,8 @@ def _tell(ask: _Ask, answer: Enqueued) -> None:
 def _fail(asks: Sequence[_Ask], error: Exception) -> None:
     for ask in asks:
         if not ask.future.done():
-            ask.future.set_exception(_another(error))
+            unknown = ask.unsure and isinstance(error, StoreUnavailable)  # which is true of this try only
+            ask.future.set_exception(unanswered() if unknown else _another(error))
 
 
 def _another(error: Exception) -> Exception:

@@ -142,7 +142,8 @@ class Task(Generic[P, R]):
 
         Raises PayloadInvalid or PayloadTooLarge for arguments that do not fit, InvalidJob for a key that cannot be had
         from them; IdempotencyConflict; DuplicateJob; and within
-        `enqueue_timeout` (5 s) StoreTimeout, or at once StoreUnavailable or StoreFull.
+        `enqueue_timeout` (5 s) StoreTimeout, or at once StoreUnavailable or StoreFull: nothing was stored.
+        OutcomeUnknown says that it may have been.
         """
         job = self.new_job(args, kwargs, current_run.get())
         (answer,) = self._app.engine.submit((job,))

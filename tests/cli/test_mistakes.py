@@ -51,10 +51,15 @@ MISTAKES = [
     (["worker", "nowhere:app"], 2, "app: there is no module 'nowhere' in"),
     (["worker", "no/such.py"], 2, "app: there is no file 'no/such.py'"),
     (["worker", "tasks.py", "--processes", "300"], 2, "processes: 300 must be within 1..256"),
+    (["worker", "tasks.py", "--queues", "mail:2.5"], 2, "queues: 'mail:2.5': a weight must be a whole number, 1..1000"),
+    (["worker", "tasks.py", "--processes", "0", "--concurrency", "0"], 2, "concurrency: 0 must be a whole number, 1..10000"),
     (["worker", "tasks.py", "--stop-timeout", "x"], 2, "--stop-timeout: 'x' is no duration"),
     (["serve", "nowhere:app"], 2, "app: there is no module 'nowhere' in"),
     (["serve", "tasks.py", "--host", "0.0.0.0"], 2, "--host: '0.0.0.0' can be reached from other machines"),
     (["serve", "tasks.py", "--host", "example.org"], 2, "--host: 'example.org' can be reached from other machines"),
+    (["serve", "kept.py", "--port", "0"], 2, "durable: memory:// lives in one process, and no other sees its jobs"),
+    (["enqueue", "t", "--url", "memory://"], 2, "durable: memory:// lives in one process, and no other sees its jobs"),
+    (["stats", "--url", "memory://"], 2, "durable: memory:// lives in one process, and no other sees its jobs"),
     (["dev", "nofile.py"], 2, "app: there is no file 'nofile.py'"),
     (["job", "list"], 2, "No such command 'job'"),
     (["jobs", "whi", ID], 2, "No such command 'whi'"),
@@ -66,6 +71,7 @@ MISTAKES = [
 def test_a_mistake_is_one_clear_line(world: World, tasks: str, typed: list[str], code: int, said: str) -> None:
     (world.directory / "broken.py").write_text("x = nope\n")
     (world.directory / "syntax.py").write_text("x = (\n")
+    (world.directory / "kept.py").write_text("from windlass import Windlass\napp = Windlass('memory://')\n")
     world.enqueue()
     ran = world.run(*typed)
     assert (ran.code, ran.out) == (code, ""), ran

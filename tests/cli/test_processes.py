@@ -147,6 +147,14 @@ def test_worker_whose_application_cannot_be_imported_ends_with_2(world: World) -
     assert "name 'nope' is not defined" in worker.said
 
 
+def test_worker_refuses_a_store_that_each_of_its_processes_would_have_for_itself(world: World) -> None:
+    Path("kept.py").write_text("from windlass import Windlass\napp = Windlass('memory://')\n")
+    running = Running("worker", "kept.py", "--processes", "1")
+    assert running.process.wait(PATIENCE) == 2
+    assert "durable: memory:// lives in one process, and no other sees its jobs" in running.said
+    assert running.said.count("worker starts") == 1
+
+
 def test_logs_are_followed_to_the_end(world: World) -> None:
     id = world.enqueue()
     held = world.claim()

@@ -153,15 +153,16 @@ def test_a_retry_is_never_early(
 @examples
 @given(helds, policies, losses)
 def test_who_is_guilty_of_a_death(run: Held, policy: Policy, lost: Lost) -> None:
-    """I6: who had not begun, or whose worker was stopped on purpose, bears nothing of it."""
+    """I6: who had not begun bears nothing of it; whose worker was ended for another's fault, a loss and no suspicion."""
     t = decide(run, policy, lost, 0.0)
-    if not lost.started or lost.explained:
+    if not lost.started:
         assert (t.state, t.loss, t.crash, t.suspect) == (State.QUEUED, 0, 0, None)
         return
     assert t.loss == 1
-    assert t.crash == int(lost.alone or run.suspect)
+    assert t.crash == int(not lost.explained and (lost.alone or run.suspect))
     if t.state is State.QUEUED:
-        assert t.suspect is True
+        assert not t.charged
+        assert t.suspect is (None if lost.explained else True)
     else:
         assert (t.state, t.reason) in {(State.DEAD, "crashed"), (State.DEAD, "lost_too_often")}
 
@@ -224,6 +225,8 @@ def test_the_default_bounds() -> None:
     assert (among[1], among[0] and among[0].reason) == (4, "crashed")
     tough = live(Policy(crash_budget=99), [Lost()] * 30)
     assert (tough[1], tough[0] and tough[0].reason) == (10, "lost_too_often")
+    beside = live(Policy(), [Lost(explained=True)] * 30)
+    assert (beside[1], beside[0] and beside[0].reason) == (10, "lost_too_often")
 
 
 def test_success_clears_a_suspect() -> None:

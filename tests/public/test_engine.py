@@ -17,6 +17,7 @@ import pytest
 from tests.public.conftest import URLS, Make
 from windlass import ConfigError, StoreUnavailable, Task, Windlass
 from windlass.core.errors import OutcomeUnknown, SchemaError, StoreTimeout
+from windlass.ports.store import QueueChange
 from windlass.stores import SCHEMES
 from windlass.stores import open as open_store
 
@@ -145,13 +146,44 @@ def test_enqueue_is_bounded_whatever_the_store_does(make: Make, tmp_path: Path, 
     frozen.execute("BEGIN IMMEDIATE")
     try:
         began = time.monotonic()
-        with pytest.raises(StoreTimeout):
+        with pytest.raises((StoreTimeout, OutcomeUnknown)):  # the latter if this very process is late
             colours(task)[way]()
         assert 0.2 < time.monotonic() - began < 0.3 * 1.1 + 0.25  # a quarter of a second for a busy machine
     finally:
         frozen.execute("ROLLBACK")
         frozen.close()
     colours(task)[way]()  # and it goes on when the store does
+
+
+@pytest.mark.parametrize("warm", [True, False])
+@pytest.mark.parametrize("way", [1, 2])
+def test_aenqueue_is_bounded_behind_plans_that_wait_longer(make: Make, tmp_path: Path, way: int, warm: bool) -> None:
+    """I1b: writers of one event loop stand in one line, and those in front have deadlines of their own."""
+    app = make(URLS["sqlite"], enqueue_timeout="300ms")
+    task = declared(app)
+    task.enqueue(0)
+    if not warm:
+        app.close()
+    asked = [lambda: task.aenqueue(1), lambda: task.aenqueue_many([(1,), (2,)])][way - 1]
+
+    async def main() -> float:
+        frozen = _apsw(tmp_path / "jobs.db")
+        frozen.execute("BEGIN IMMEDIATE")
+        try:
+            opened = app.engine.bare()
+            in_front = asyncio.ensure_future(opened.async_shell().run(opened.store.queues([QueueChange("q", paused=True)])))
+            await asyncio.sleep(0)  # it stands in line now
+            began = time.monotonic()
+            with pytest.raises((StoreTimeout, OutcomeUnknown)):
+                await asked()
+            took = time.monotonic() - began
+        finally:
+            frozen.execute("ROLLBACK")
+            frozen.close()
+        await in_front
+        return took
+
+    assert 0.2 < asyncio.run(main()) < 0.3 * 1.1 + 0.25
 
 
 def _apsw(path: Path) -> Any:
@@ -181,6 +213,25 @@ class Losing:
         return answer
 
 
+class ByHand:
+    """A shell whose `run` is a function of the test's."""
+
+    def __init__(self, run: Callable[..., Any]) -> None:
+        self.run = run
+
+    def hint(self) -> None: ...
+
+
+def asynchronous(app: Windlass, run: Callable[..., Any]) -> Any:
+    """The same for an event loop."""
+
+    class OnALoop:
+        async def run(self, plan: Any, timeout: float | None = None) -> Any:
+            return run(plan, timeout)
+
+    return OnALoop()
+
+
 def test_a_lost_answer_is_asked_for_again_and_stores_nothing_twice(app: Windlass, monkeypatch: pytest.MonkeyPatch) -> None:
     """I1, I10b: the jobs carry their ids."""
     task = declared(app)
@@ -197,8 +248,28 @@ def test_an_answer_that_stays_lost_is_an_error_in_time(make: Make, monkeypatch: 
     app = make(enqueue_timeout="50ms")
     task = declared(app)
     monkeypatch.setattr(app.opened, "shell", Losing(app.opened.shell, 10**9))
-    with pytest.raises(StoreTimeout, match="the answer was lost"):
+    with pytest.raises(OutcomeUnknown, match="the answer was lost"):
         task.enqueue(1)
+
+
+@pytest.mark.parametrize("way", range(4))
+def test_what_may_be_stored_is_never_called_unavailable(make: Make, monkeypatch: pytest.MonkeyPatch, way: int) -> None:
+    """I1: whoever catches StoreUnavailable and enqueues anew must not double the job."""
+    app = make(URLS["sqlite"])
+    task = declared(app)
+    losing = Losing(app.opened.shell, 1)
+
+    def then_away(plan: Any, timeout: float | None = None) -> Any:
+        if losing.sent:
+            raise StoreUnavailable("away; nothing was applied")
+        return losing.run(plan, timeout)
+
+    line = asynchronous(app, then_away) if way >= 2 else None
+    monkeypatch.setattr(app.opened, "async_shell" if line else "shell", (lambda: line) if line else ByHand(then_away))
+    with pytest.raises(OutcomeUnknown):
+        colours(task)[way]()
+    monkeypatch.undo()
+    assert app.client.stats(exact=True).states["queued"] == 1 + way % 2
 
 
 def test_a_store_that_refuses_is_not_asked_twice(app: Windlass, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from windlass import stores
+from windlass.core.errors import StoreUnavailable
 from windlass.core.job import Held, NewJob
 from windlass.core.placement import job_id
 from windlass.ports.store import ClaimRequest, Opened, Quota
@@ -32,6 +33,30 @@ def eventually(what: Callable[[], Any], patience: float = PATIENCE) -> Any:
         assert time.monotonic() < deadline, f"never happened: {what.__code__.co_names}"
         time.sleep(0.005)
     return answer
+
+
+def descendants(pid: int) -> list[int]:
+    """The living children of another process."""
+    with open(f"/proc/{pid}/task/{pid}/children") as file:
+        return [int(child) for child in file.read().split()]
+
+
+class Away:
+    """A shell whose store comes and goes."""
+
+    def __init__(self, shell: Any) -> None:
+        self._shell = shell
+        self.away = False
+        self.asked = 0
+
+    def run(self, plan: Any, timeout: float | None = None) -> Any:
+        self.asked += 1
+        if self.away:
+            raise StoreUnavailable("gone fishing")
+        return self._shell.run(plan, timeout)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._shell, name)
 
 
 class WithDirectory:
@@ -54,8 +79,18 @@ class WithDirectory:
 class Session:
     """`Session(...).run(driver)`: the supervisor on this (main) thread, `driver(session)` on another, then a stop."""
 
-    def __init__(self, directory: str | None = None, *, processes: int = 2, stop_timeout: float = 2.0, **target: Any) -> None:
+    def __init__(
+        self,
+        directory: str | None = None,
+        *,
+        processes: int = 2,
+        stop_timeout: float = 2.0,
+        shared: bool = True,
+        **target: Any,
+    ) -> None:
         self.opened: Opened = WithDirectory(stores.open("memory://"), directory)  # type: ignore[assignment]
+        if shared:  # the supervisor and the hands of its fake workers are all in this process
+            self.opened.store.capabilities |= {"durable"}
         self.supervisor = Supervisor(
             json.dumps(target),
             lambda _: self.opened,

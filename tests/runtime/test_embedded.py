@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -240,3 +241,33 @@ def test_an_application_starts_one_with_one_call(tmp_path: Path) -> None:
         worker = app.run_embedded(concurrency=2, queues="default:3")
         assert double.enqueue(21).result(timeout=10) == 42
         assert worker.stop()
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"concurrency": -5}, "concurrency: -5 must be a whole number, 1..10000"),
+        ({"concurrency": 0}, "concurrency: 0 must be a whole number, 1..10000"),
+        ({"concurrency": 20_000}, "concurrency: 20000 must be a whole number, 1..10000"),
+        ({"queues": "default,x:2.5"}, "queues: 'x:2.5': a weight must be a whole number, 1..1000"),
+        ({"queues": "default,default:3"}, "queues: 'default' is named twice"),
+    ],
+)
+def test_what_it_cannot_do_is_refused_before_it_starts(asked: dict[str, Any], said: str) -> None:
+    from windlass import ConfigError, Windlass
+
+    with Windlass("memory://") as app, pytest.raises(ConfigError, match=f"^{re.escape(said)}"):
+        app.run_embedded(**asked)
+
+
+def test_queues_are_read_by_one_rule_wherever_they_are_said() -> None:
+    """An empty part once served a queue without a name, on the command line only."""
+    from windlass import Windlass
+    from windlass.entry import served_queues
+
+    said, read = "default,,x:3,", ([("default", None), ("x", 3)], False)
+    with Windlass("memory://") as plain, Windlass("memory://", queues=said) as told:
+        assert served_queues(said, plain.settings, plain.registry) == read
+        assert served_queues(None, told.settings, told.registry) == read
+        assert served_queues(None, plain.settings, plain.registry) == ([("default", None)], False)
+        assert served_queues("b,a", plain.settings, plain.registry) == ([("b", None), ("a", None)], True)

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from windlass.runtime import link
 from windlass.runtime.link import PipeLink, first_words
 from windlass.runtime.messages import (
     Adopt,
@@ -139,6 +140,57 @@ def test_a_slot_is_asked_for_kept_and_given_up() -> None:
         child.receive()
         assert child.closed
         child.close()
+
+    Pipe().run(script)
+
+
+def given(pipe: Pipe, pid: int) -> Channel[ToSlot]:
+    """Hand a slot to the worker; answers the child's end."""
+    ours, theirs = pair()
+    ours.settimeout(5)
+    pipe.supervisor.send(Slot(pid), theirs.fileno())
+    theirs.close()
+    return Channel(ours, ToSlot)
+
+
+def test_a_slot_that_arrives_as_its_job_is_cancelled_is_kept_for_the_next() -> None:
+    async def script(pipe: Pipe) -> None:
+        asked = asyncio.ensure_future(pipe.link.process_slot())
+        await pipe.turned()
+        child = given(pipe, 42)
+        pipe.link._readable()
+        asked.cancel()  # in the same turn of the loop
+        with pytest.raises(asyncio.CancelledError):
+            await asked
+        slot = await asyncio.wait_for(pipe.link.process_slot(), 1)
+        assert slot.pid == 42
+        child.close()
+
+    Pipe().run(script)
+
+
+def test_slots_that_a_burst_left_idle_are_given_back_but_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(link, "IDLE_MOST", 0.02)
+    monkeypatch.setattr(link, "FAREWELL", 0.0)
+
+    async def script(pipe: Pipe) -> None:
+        children = [given(pipe, pid) for pid in (41, 42, 43)]
+        slots = [await pipe.link.process_slot() for _ in children]
+        for slot in slots:
+            pipe.link.release_slot(slot, healthy=True)
+        assert [type(each) for each in pipe.hear()] == [NeedSlot] * 3
+        asked = [await asyncio.to_thread(pipe.hear), await asyncio.to_thread(pipe.hear)]
+        assert [each for said in asked for each in said] == [SlotDone(41), SlotDone(42)]
+        for child in children[:2]:
+            assert child.receive() == [Adopt("w-1")]
+            assert child.receive() == []
+            assert child.closed  # so it ends by itself
+            pipe.supervisor.send(SlotGone(slots[children.index(child)].pid, "released", "exited with status 0"))
+        await pipe.turned()
+        assert await pipe.link.process_slot() is slots[2]
+        assert not children[2].closed
+        for child in children:
+            child.close()
 
     Pipe().run(script)
 

@@ -51,6 +51,20 @@ def test_signals_are_heard_and_handlers_put_back() -> None:
     assert signal.getsignal(signal.SIGUSR1) == before
 
 
+def test_a_signal_is_heard_behind_any_number_of_posted_calls() -> None:
+    """A SIGCHLD that got lost would leave a dead worker unburied."""
+    loop, came, ran = Loop(), [], []
+    loop.on_signal(signal.SIGUSR1, lambda: came.append("signal"))
+    for number in range(5_000):
+        loop.post(lambda number=number: ran.append(number))
+    os.kill(os.getpid(), signal.SIGUSR1)
+    loop.later(5.0, lambda: came.append("never"))
+    loop.run(lambda: bool(came))
+    loop.close()
+    assert came == ["signal"]
+    assert ran == list(range(5_000))
+
+
 def test_readiness_is_watched_until_forgotten() -> None:
     loop, came = Loop(), []
     read, write = os.pipe()

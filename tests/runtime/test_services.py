@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.runtime.harness import eventually, new_job
+from tests.runtime.harness import Away, eventually, new_job
 from windlass import stores
 from windlass.core.errors import StoreUnavailable, WindlassError
 from windlass.core.job import State
@@ -64,21 +64,6 @@ class World:
 
 def report(worker: str, hold: float = 15.0) -> WorkerReport:
     return WorkerReport(id=worker, supervisor="s", host="h", pid=1, hold=round(hold * SECOND))
-
-
-class Away:
-    """A shell whose store comes and goes."""
-
-    def __init__(self, shell: Any) -> None:
-        self._shell = shell
-        self.away = False
-        self.asked = 0
-
-    def run(self, plan: Any, timeout: float | None = None) -> Any:
-        self.asked += 1
-        if self.away:
-            raise StoreUnavailable("gone fishing")
-        return self._shell.run(plan, timeout)
 
 
 def now(call: Callable[[], object]) -> None:

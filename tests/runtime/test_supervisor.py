@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.runtime.harness import Session, eventually, new_job
+from tests.runtime.harness import Away, Session, descendants, eventually, new_job
 from windlass.core.job import State
 from windlass.runtime import lockfile
+from windlass.runtime.judge import Judge
+from windlass.runtime.liaison import LAST_WORDS
 from windlass.runtime.slots import now_ns
 from windlass.runtime.supervisor import SAME_SIGNAL
 
@@ -130,8 +132,32 @@ def test_a_second_signal_ends_patience() -> None:
     assert time.monotonic() - began < 5
 
 
+def test_a_stop_does_not_wait_for_a_store_that_was_away_before_it() -> None:
+    """I26: a worker whose jobs the store has not taken back yet is left to the next supervisor."""
+
+    def driver(s: Session) -> None:
+        [member] = s.running(1)
+        away = s.opened.shell = Away(s.opened.shell)
+        away.away = True
+        os.kill(member.pid, signal.SIGKILL)
+        eventually(lambda: member.burying)
+        s.stop()
+        try:
+            eventually(lambda: not s.members, LAST_WORDS * 2)
+        finally:
+            away.away = False
+
+    assert Session(processes=1).run(driver) == 0
+
+
 def test_an_application_that_cannot_be_loaded_ends_the_supervisor(capfd: object) -> None:
     assert Session(broken="there is no module `shop`").run(lambda s: eventually(lambda: s.supervisor._stopping)) == 2
+
+
+def test_a_store_that_each_process_has_for_itself_ends_the_supervisor() -> None:
+    s = Session(shared=False)
+    assert s.run(lambda s: eventually(lambda: s.supervisor._stopping)) == 2
+    assert s.do(s.opened.store.workers()) == []
 
 
 def test_a_worker_that_dies_as_it_starts_is_tried_again_later(tmp_path: Path) -> None:
@@ -194,10 +220,48 @@ def test_orphans_are_gone_before_the_job_runs_again() -> None:
     assert Session(processes=1, orphan=0.6).run(driver) == 0
 
 
-def test_the_lock_is_held_by_the_worker_alone_and_removed_with_it(tmp_path: Path) -> None:
+def test_nobody_takes_a_dead_worker_over_while_its_supervisor_buries_it(tmp_path: Path) -> None:
+    """I6 and I8: only its supervisor knows that the job ran alone, and waits for what it had started."""
+
     def driver(s: Session) -> None:
         [member] = s.running(1)
-        eventually(lambda: member.lock is not None and member.lock.fd == -1)
+        [job] = s.claimed(member)
+        member.table.begin(0, job.id, job.fence)
+        [orphan] = eventually(lambda: descendants(member.pid))
+        os.kill(member.pid, signal.SIGKILL)
+        eventually(lambda: not member.alive)
+        another = Judge(s.opened, str(tmp_path), 1.0, list, lambda: None)
+        another.tick()
+        assert s.job(job).state is State.RUNNING
+        os.kill(orphan, signal.SIGKILL)
+        eventually(lambda: s.job(job).state is State.QUEUED)
+        assert s.job(job).crashes == 1
+
+    assert Session(str(tmp_path), processes=1, orphan=60).run(driver) == 0
+
+
+def test_a_dead_worker_is_beaten_for_until_its_burial() -> None:
+    """Where leases judge, the wait for what its jobs started must not look like silence."""
+
+    def driver(s: Session) -> None:
+        [member] = s.running(1)
+        [orphan] = eventually(lambda: descendants(member.pid))
+        [job] = s.claimed(member)
+        member.table.begin(0, job.id, job.fence)
+        os.kill(member.pid, signal.SIGKILL)
+        eventually(lambda: not member.alive)
+        [dead] = [w for w in s.do(s.opened.store.workers()) if w.id == member.id]
+        eventually(lambda: next(w for w in s.do(s.opened.store.workers()) if w.id == dead.id).beat_at > dead.beat_at)
+        assert s.job(job).state is State.RUNNING
+        os.kill(orphan, signal.SIGKILL)
+        eventually(lambda: s.job(job).crashes == 1)
+
+    assert Session(processes=1, orphan=60, hold=0.6).run(driver) == 0
+
+
+def test_the_lock_is_held_until_the_worker_is_buried_and_removed_with_it(tmp_path: Path) -> None:
+    def driver(s: Session) -> None:
+        [member] = s.running(1)
         assert lockfile.exists(str(tmp_path), member.id)
         assert lockfile.obtain(str(tmp_path), member.id) is None
         os.kill(member.pid, signal.SIGKILL)

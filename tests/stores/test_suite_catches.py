@@ -200,6 +200,20 @@ class StopsAtABadRow(MemoryStore):
         return super()._reap(death, now, dice)
 
 
+class ForgivesNeighbours(MemoryStore):
+    """What was lost for another's fault is not counted."""
+
+    def _apply(self, row: Row, t: Transition, now: int) -> None:
+        super()._apply(row, msgspec.structs.replace(t, loss=0) if t.suspect is None else t, now)
+
+
+class TakesNoneForUnknown(MemoryStore):
+    """That no handler had begun is heard as that nobody knows."""
+
+    def _reap(self, death: Death, now: int, dice: random.Random) -> Reaped:
+        return super()._reap(msgspec.structs.replace(death, executing=death.executing or None), now, dice)
+
+
 class WalksPastTheUnknown(MemoryStore):
     """What nobody can run stands in front of what everybody could."""
 
@@ -535,6 +549,8 @@ STORES: dict[type[MemoryStore], tuple[str, ...]] = {
     TakesTheLiving: ("a_living_worker_is_left_alone",),
     TrustsAnyReaper: ("a_reaper_that_was_cut_off_itself_takes_nobody", "a_taken_reaper_takes_nobody"),
     RevivesTheTaken: ("a_taken_id_never_comes_back", "beats_come_in_batches"),
+    ForgivesNeighbours: ("an_explained_death_charges_nobody",),
+    TakesNoneForUnknown: ("a_stop_hands_back_what_it_cut_off",),
     StopsAtABadRow: ("an_unreadable_job_does_not_stop_a_takeover",),
     WalksPastTheUnknown: ("a_flood_that_nobody_can_run_does_not_hide_the_rest",),
     SaysNoMore: ("no_more_means_no_more",),

@@ -32,19 +32,23 @@ class Place(Output):
         self.target = target
 
     @contextmanager
-    def app(self, *, fresh: bool = False) -> Iterator[Windlass]:
+    def app(self, *, fresh: bool = False, private: bool = False) -> Iterator[Windlass]:
         """The application: that of --app, or one without tasks on the store that the settings name.
 
         A store that is not there is only made where that is what the command is for (`fresh`): a typing error in a
-        path must not answer "no jobs".
+        path must not answer "no jobs". One that only this process can see is refused but where it is looked at as such
+        (`private`): what a command does in it ends with the command.
         """
         from windlass import Windlass
+        from windlass.runtime.shared import must_be_shared
 
         try:
             app = load(self.target) if self.target is not None else Windlass(self.url)
         except ConfigError as error:
             raise ConfigError(str(error).replace("the arguments of Windlass()", "--url")) from error
         with app:
+            if not private:
+                must_be_shared(app.engine.bare())
             if not fresh:
                 _must_exist(app)
             yield app

@@ -64,9 +64,12 @@ def serve(target: str, host: str, port: int, fd: int | None, parent: int | None,
 
 
 def _serve(target: str, sock: socket.socket, out: Output) -> None:
+    from windlass.runtime.shared import must_be_shared
     from windlass.web.server import run
 
     app = load(target)
+    if not app.client.workers():  # an embedded one may serve a store of this very process
+        must_be_shared(app.opened)
 
     def listening(url: str) -> None:
         if out.as_json:

@@ -41,7 +41,7 @@ def doctor(place: Place) -> int:
     """Examine the store: library, durability, disk, integrity, workers, queues. Exits with 1 if it is not healthy."""
     from windlass.doctor import examine
 
-    with place.app(fresh=True) as app:
+    with place.app(fresh=True, private=True) as app:
         readings = examine(app)
     healthy = all(each.verdict != "bad" for each in readings)
     if place.as_json:

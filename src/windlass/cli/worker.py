@@ -73,6 +73,8 @@ def supervise(
     stop = settings.stop_timeout if stop_timeout is None else _duration(stop_timeout, "--stop-timeout")
     level = log_level or settings.log_level
     as_json = {"json": True, "text": False}.get(settings.log_format) if log_json is None else log_json
+    if queues is not None:
+        config.checked("queues", queues, "--queues")
     if processes is None:
         processes = _cores() if settings.processes is None else settings.processes
     if processes == 0:
@@ -133,6 +135,8 @@ def _embedded(
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: os.write(told, b"!"))
     with load(target) as app:
+        if "durable" not in app.engine.bare().store.capabilities:
+            logs.Log("worker").warning("no other process can enqueue in this store", url=app.settings.url)
         embedded = app.run_embedded(concurrency=concurrency, queues=queues)
         while not select.select([heard], [], [], WATCH)[0]:
             if not embedded.running:  # it has said why; a process without its worker must not look alive

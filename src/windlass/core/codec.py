@@ -14,9 +14,6 @@ import msgspec
 
 from windlass.core.errors import PayloadInvalid, PayloadTooLarge
 
-CODEC = 1
-"""The number of this format, stored with every job (`Meta.codec`)."""
-
 
 class Limits(msgspec.Struct, frozen=True):
     """How large payloads and results may be, in bytes of UTF-8, and how deeply lists and objects may be nested."""

@@ -82,11 +82,11 @@ class StoreError(WindlassError):
 
 
 class StoreUnavailable(StoreError):
-    """The store did not answer in time, or is locked, full or away. Nothing was applied: trying again is safe."""
+    """The store is locked, full or away. Nothing was applied: trying again is safe."""
 
 
 class StoreTimeout(StoreUnavailable):
-    """The deadline passed before the store accepted the operation. It may still apply: repeat it with the same id."""
+    """The deadline passed before the store took the operation up. Nothing was applied, and nothing will be."""
 
 
 class StoreFull(StoreUnavailable):
@@ -98,7 +98,8 @@ class StoreCorrupt(StoreError):
 
 
 class OutcomeUnknown(StoreError):
-    """The answer to a commit was lost. It is resolved by reading the receipt, never by running the work again."""
+    """The answer was lost, or did not come before the deadline: it may have been applied, or be applied yet. Sending it
+    again with the same id or idempotency key tells, and applies nothing twice; a new job would be a second one."""
 
 
 class SchemaError(StoreError):

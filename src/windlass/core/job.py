@@ -81,6 +81,7 @@ class Meta(msgspec.Struct, frozen=True, omit_defaults=True):
     """Shared by a job and all its descendants; empty means the job's own id."""
     parent_id: str = ""
     codec: int = 1
+    """The format of payload and result; see core/codec.py."""
     encryption_key_id: str = ""
     claim_check: str = ""
     partition_key: str = ""
@@ -288,7 +289,7 @@ class Lost(msgspec.Struct, frozen=True):
     alone: bool = False
     """The only job that ran in a process that died unexplained: the crash is certainly its own."""
     explained: bool = False
-    """Somebody ended the owner for a reason that is not this job (a stop, a neighbour's hard limit)."""
+    """Somebody ended the owner for a reason that is not this job (a neighbour's hard limit): a loss, but no crash."""
     detail: str = ""
     """What is known of the death, for the history: "killed by signal 9"."""
 

@@ -97,8 +97,9 @@ def park(token: Token, after: int, reason: str) -> Transition:
     return Transition(token.id, token.fence, State.SCHEDULED, "released", reason, after, charged=False, keep_rank=True)
 
 
-def lose(token: Token, reason: str, *, suspect: bool, crash: int = 0) -> Transition:
-    """The owner died while it ran: uncharged, at its old rank; counted as a loss, and perhaps as a crash."""
+def lose(token: Token, reason: str, *, suspect: bool | None, crash: int = 0) -> Transition:
+    """The owner died while it ran: uncharged, at its old rank; counted as a loss, and perhaps as a crash. `suspect`
+    None leaves it what it was."""
     return Transition(
         token.id,
         token.fence,
@@ -188,16 +189,17 @@ def _failed(held: Held, policy: Policy, outcome: Failed, chance: float, ttl: int
 
 
 def _lost(held: Held, policy: Policy, lost: Lost, ttl: int) -> Transition:
-    if not lost.started or lost.explained:
-        # Prefetched, or a neighbour of a job that was killed for its own fault: nothing of this is its doing.
+    if not lost.started:  # it was only fetched: nothing of this is its doing
         return release(held.token, lost.detail or "owner lost")
     error = ErrorInfo("WorkerLost", lost.detail)
-    guilty = lost.alone or held.suspect
+    # An explained death is another's fault, so it accuses nobody. It counts as every loss does: a job that takes the
+    # whole machine with it may look like the neighbour of one that was killed, each time.
+    guilty = not lost.explained and (lost.alone or held.suspect)
     if guilty and held.crashes + 1 >= policy.crash_budget:
         return _bury(held, "crashed", "crashed", error, ttl, crash=1, loss=1)
     if held.losses + 1 >= policy.loss_budget:
         return _bury(held, "lost", "lost_too_often", error, ttl, crash=int(guilty), loss=1)
-    return lose(held.token, lost.detail or "owner lost", suspect=True, crash=int(guilty))
+    return lose(held.token, lost.detail or "owner lost", suspect=None if lost.explained else True, crash=int(guilty))
 
 
 def _bury(held: Held, outcome: str, reason: str, error: ErrorInfo | None, ttl: int, **counts: int) -> Transition:

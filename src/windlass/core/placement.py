@@ -10,22 +10,14 @@ _ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
 
 
 def job_id(milliseconds: int, noise: bytes, shard: int | None = None) -> str:
-    """Build a UUIDv7 (RFC 9562) from an instant and ten random bytes; `shard` (0..1023) replaces the last ten bits.
-
-    Time first, so that ids are appended to an index rather than scattered over it.
-    """
-    low = int.from_bytes(noise[:10], "big")
-    if shard is not None:
-        low = (low & ~(SHARDS - 1)) | shard
-    value = (milliseconds & 0xFFFFFFFFFFFF) << 80 | low
-    value = value & ~(0xF << 76) | 0x7 << 76  # version 7
-    value = value & ~(0x3 << 62) | 0x2 << 62  # RFC variant
-    text = f"{value:032x}"
-    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+    """One id of a given instant, from at least eight bytes of noise, of which the last eight count; see job_ids."""
+    return job_ids(milliseconds * 1_000_000, noise[-8:], shard)[0]
 
 
 def job_ids(nanoseconds: int, noise: bytes, shard: int | None = None) -> list[str]:
-    """Build as many job ids as `noise` has eight bytes for, from one instant, in ascending order.
+    """Build as many job ids as `noise` has eight bytes for, from one instant, in ascending order: UUIDv7 (RFC 9562), of
+    which `shard` (0..1023) replaces the last ten bits. Time first, so that ids are appended to an index rather than
+    scattered over it.
 
     The twelve bits behind the millisecond hold its fraction (RFC 9562, 6.2, method 3), and each further id of the batch
     is one fraction, a quarter of a microsecond, later: jobs of one process are listed in the order of their enqueue.

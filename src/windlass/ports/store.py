@@ -135,11 +135,12 @@ class Death(msgspec.Struct, frozen=True, kw_only=True):
     reaper: str = ""
     """The worker id (or supervisor's own worker row) on whose beats an unobserved takeover rests."""
     executing: tuple[str, ...] | None = None
-    """Ids of jobs whose handlers had begun; None when nobody knows."""
+    """Ids of jobs whose handlers had begun, each of which counts a loss; None when nobody knows. Empty after a stop,
+    which hands everything back."""
     alone: bool = False
     """Exactly one handler ran and the death is unexplained."""
     explained: bool = False
-    """Ended on purpose, for a reason that is not its jobs' (a stop, a stuck neighbour)."""
+    """Ended on purpose, for a reason that is not its jobs' (a stop, a stuck neighbour): nobody is suspected."""
     guilty: tuple[tuple[str, str], ...] = ()
     """(job id, reason) of jobs that were killed for their own fault, e.g. ("...", "hard_timeout"): a charged
     failure."""

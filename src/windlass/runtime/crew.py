@@ -9,14 +9,14 @@ import msgspec
 from windlass.runtime import process
 from windlass.runtime.host import Host
 from windlass.runtime.logs import Log
-from windlass.runtime.loop import Loop
+from windlass.runtime.loop import Loop, Timer
 from windlass.runtime.member import Member, Phase
 from windlass.runtime.messages import Boot, Quarantine
 from windlass.runtime.slot_pool import SlotProcess
 
 BACKOFF_FIRST, BACKOFF_MOST = 0.1, 5.0
 SETTLED_IN = 2.0
-"""Seconds after which a worker's death is no longer taken for a failure to start."""
+"""Seconds after which a worker's end, however it ended, is no longer taken for a failure to start."""
 QUARANTINE_WARM = 60.0
 ACTIVE = (Phase.BOOTING, Phase.REGISTERING, Phase.RUNNING)
 
@@ -39,6 +39,7 @@ class Crew:
         self._members: dict[int, Member] = {}
         self._failures = 0
         self._not_before = 0.0
+        self._retry: Timer | None = None
         self._suspects_seen = 0.0
         self.closed = False
         """Starts nobody any more."""
@@ -76,22 +77,30 @@ class Crew:
         missing = self._size - sum(m.phase in ACTIVE and not m.quarantine for m in self)
         wait = self._not_before - self._loop.clock()
         if missing > 0 and wait > 0:
-            self._loop.later(wait, self.balance)
+            if self._retry is not None:
+                self._retry.cancel()
+            self._retry = self._loop.later(wait, self.balance)
             return
         for _ in range(missing):
-            self._start(quarantine=False)
+            if not self._start(quarantine=False):
+                self.balance()  # later
+                return
 
-    def _start(self, *, quarantine: bool) -> None:
-        boot = msgspec.structs.replace(self._boot, quarantine=quarantine)
-        pid, mark, channel, table = self._host.start_worker(self._command, boot)
-        member = Member(pid, mark, channel, table, self._loop.clock())
+    def _start(self, *, quarantine: bool) -> bool:
+        try:
+            child = self._host.start_worker(self._command, msgspec.structs.replace(self._boot, quarantine=quarantine))
+        except OSError as problem:  # no process, memory or descriptor left: those that run must not end for it
+            self._failed(f"cannot start a process: {problem}")
+            return False
+        member = Member(child.pid, child.mark, child.channel, child.table, self._loop.clock())
         member.quarantine = quarantine
-        self._members[pid] = member
-        self._loop.watch(channel, lambda: self._heard(member))
-        log.info("worker starts", pid=pid, quarantine=quarantine)
+        self._members[member.pid] = member
+        self._loop.watch(member.channel, lambda: self._heard(member))
+        log.info("worker starts", pid=member.pid, quarantine=quarantine)
+        return True
 
     def start_slot(self) -> SlotProcess:
-        """Start a process slot."""
+        """Start a process slot. Raises OSError if the system has no process or descriptor left."""
         return SlotProcess(*self._host.start_slot(self._command, self._boot))
 
     # --- those that die as they start --------------------------------------------------------------------------------
@@ -99,14 +108,18 @@ class Crew:
     def note_exit(self, member: Member) -> None:
         """Learn from an exit how long to wait with the next start."""
         lived = self._loop.clock() - member.started
-        if member.clean or member.executing or (member.id and lived > SETTLED_IN):
+        if member.executing or (member.id and lived > SETTLED_IN):
             self._failures = 0
             return
+        if member.dismissed:
+            return
+        self._failed(member.broken or member.explained or process.describe_exit(member.status))
+
+    def _failed(self, reason: str) -> None:
         self._failures += 1
         delay = min(BACKOFF_MOST, BACKOFF_FIRST * 2 ** (self._failures - 1))
         self._not_before = self._loop.clock() + delay
         if not self.closed:
-            reason = member.broken or member.explained or process.describe_exit(member.status)
             log.warning("workers die as they start; waiting", delay=delay, reason=reason)
 
     def forgive(self) -> None:

@@ -3,6 +3,7 @@ another; signals, waits and orphans are in `process`."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 from collections.abc import Callable, Sequence
@@ -47,27 +48,32 @@ class Host:
         return ThreadTicker(name, step, end)
 
     def start_worker(self, command: Sequence[str], boot: Boot) -> WorkerChild:
-        """Start a worker with `boot`, to which the descriptors that it inherits are added."""
-        ours, theirs = pair()
-        table_fd = slots.create()
+        """Start a worker with `boot`, to which the descriptors that it inherits are added. Raises OSError if the
+        system has no process, memory or descriptor left."""
         mark = secrets.token_hex(8)
-        try:
+        with contextlib.ExitStack() as passed, contextlib.ExitStack() as undo:
+            ours, theirs = pair()
+            undo.callback(ours.close)
+            passed.callback(theirs.close)
+            table_fd = slots.create()
+            passed.callback(os.close, table_fd)
+            table = SlotTable(table_fd)
             fds = (theirs.fileno(), table_fd)
             pid = _spawn(command, msgspec.structs.replace(boot, channel=fds[0], table=fds[1]), mark, fds)
-            table = SlotTable(table_fd)
-        finally:
-            theirs.close()
-            os.close(table_fd)
+            undo.pop_all()
         ours.setblocking(False)
         return WorkerChild(pid, mark, Channel(ours, ToSupervisor), table)
 
     def start_slot(self, command: Sequence[str], boot: Boot) -> SlotChild:
-        """Start a process slot."""
+        """Start a process slot. Raises OSError as `start_worker`."""
         ours, theirs = pair()
         mark = secrets.token_hex(8)
         try:
             slot = msgspec.structs.replace(boot, role="slot", channel=theirs.fileno())
             pid = _spawn(command, slot, mark, (theirs.fileno(),))
+        except OSError:
+            ours.close()
+            raise
         finally:
             theirs.close()
         ours.setblocking(False)

@@ -11,12 +11,14 @@ from windlass.runtime.beat import Beat, Round
 from windlass.runtime.host import Host
 from windlass.runtime.judge import Judge
 from windlass.runtime.keeper import Keeper
+from windlass.runtime.lockfile import WorkerLock
 from windlass.runtime.logs import Log
 from windlass.runtime.loop import Loop
 from windlass.runtime.maintainer import Maintainer
 from windlass.runtime.member import Identity, Member
 from windlass.runtime.messages import Ready
 from windlass.runtime.poller import Poller
+from windlass.runtime.shared import must_be_shared
 
 LAST_WORDS = 2.0
 """Seconds that a stopping supervisor gives the store to take its workers' jobs back, and then to finish what it is at.
@@ -59,6 +61,7 @@ class Liaison:
         self._beat: Beat | None = None
         self._listener: Listener | None = None
         self._listening = False
+        self._locks: dict[str, WorkerLock] = {}
         self.url = ""
         self.error: Exception | None = None
         """Why the last beat failed, if it did."""
@@ -73,7 +76,12 @@ class Liaison:
 
         def work() -> Opened:
             opened = self._open_store(ready.url, **ready.options)
-            opened.shell.run(opened.store.migrate())
+            try:
+                must_be_shared(opened)
+                opened.shell.run(opened.store.migrate())
+            except BaseException:
+                opened.close()
+                raise
             return opened
 
         self.url = ready.url
@@ -101,26 +109,29 @@ class Liaison:
     # --- workers -----------------------------------------------------------------------------------------------------
 
     def register(self, member: Member) -> None:
-        """Make a ready worker known under a lock and a lease of its own; `beaten` hears when it is."""
+        """Make a ready worker known under a lock and a lease of its own; `beaten` hears when it is. Both are kept until
+        `gone`: nobody else may conclude less from its silence than we know."""
         assert self._beat is not None
         if self._directory is not None:
-            member.lock = lockfile.create(self._directory, member.id)
+            member.lock = self._locks[member.id] = lockfile.create(self._directory, member.id)
         self._beat.add(member.id, lambda: member.report(self._identity))
 
-    def exited(self, member: Member) -> None:
-        """Beat no more for it."""
+    def gone(self, member: Member) -> None:
+        """Beat no more for it, and let go of its lock."""
         if self._beat is not None:
             self._beat.remove(member.id)
+        lock = self._locks.pop(member.id, None)
+        if lock is not None:
+            lock.close()
 
     def bury(self, member: Member, death: Death, then: Callable[[Reaped], None]) -> None:
         """Hand a dead worker's jobs back, however long the store takes to hear of it."""
         opened, keeper = self._opened, self._keeper
         assert opened is not None
         assert keeper is not None
-        # Nobody else may conclude less from its silence than we know.
-        lock = lockfile.obtain(self._directory, member.id) if self._directory is not None else None
 
         def taken(answers: list[Reaped]) -> None:
+            lock = self._locks.pop(member.id, None)
             if lock is not None:
                 lock.remove()
             if answers[0].jobs:
@@ -161,6 +172,8 @@ class Liaison:
             self._beat.stop()
         if self._keeper is not None:
             self._keeper.stop(LAST_WORDS)
+        for lock in self._locks.values():
+            lock.close()
         if self._listener is not None:
             self._listener.close()
         if self._opened is not None:

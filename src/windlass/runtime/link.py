@@ -8,7 +8,7 @@ import signal
 import socket
 from collections import deque
 from collections.abc import Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from windlass.runtime import messages
 from windlass.runtime.messages import (
@@ -29,6 +29,16 @@ from windlass.runtime.messages import (
 )
 from windlass.runtime.process_slot import NoSlot, SlotClient
 from windlass.runtime.slots import SlotTable
+
+IDLE_MOST = 60.0
+"""Seconds that a process slot may be without a job before it is given back; each holds a whole application."""
+FAREWELL = 2.0
+"""Seconds that it gets to end by itself."""
+
+
+class _Idle(NamedTuple):
+    slot: SlotClient
+    since: float
 
 
 class Told(Protocol):
@@ -106,7 +116,8 @@ class PipeLink:
         self._leaving = ""
         self._worker: Told | None = None
         self._slots: dict[int, SlotClient] = {}
-        self._idle: list[SlotClient] = []
+        self._idle: list[_Idle] = []
+        self._tidying: asyncio.TimerHandle | None = None
         self._waiting: deque[asyncio.Future[SlotClient]] = deque()
         channel.sock.setblocking(False)
         # A forked child (multiprocessing) that outlives the worker must not keep it alive in the eyes of the kernel.
@@ -124,14 +135,20 @@ class PipeLink:
     async def process_slot(self) -> SlotClient:
         """See Link."""
         if self._idle:
-            return self._idle.pop()
+            return self._idle.pop().slot
         future: asyncio.Future[SlotClient] = self._loop.create_future()
         if self._leaving:
             self._refuse(future)
             return await future
         self._waiting.append(future)
         self._channel.send(NeedSlot())
-        return await future
+        try:
+            return await future
+        except asyncio.CancelledError:
+            # It may have come in the same turn of the loop; then nobody else knows of it.
+            if future.done() and not future.cancelled() and future.exception() is None:
+                self.release_slot(future.result(), healthy=True)
+            raise
 
     def release_slot(self, slot: SlotClient, healthy: bool) -> None:
         """See Link."""
@@ -143,7 +160,7 @@ class PipeLink:
     def retire(self, slot: SlotClient) -> None:
         """Have the supervisor kill it; SlotGone follows."""
         slot.healthy = False
-        if slot.pid in self._slots:
+        if self._slots.get(slot.pid) is slot:
             self._channel.send(SlotDone(slot.pid))
 
     def want_wake(self, wanted: bool) -> None:
@@ -160,6 +177,8 @@ class PipeLink:
         """See Link."""
         if self._worker is not None:
             self._loop.remove_reader(self._channel.fileno())
+        if self._tidying is not None:
+            self._tidying.cancel()
         for slot in self._slots.values():
             slot.close()
         self._slots.clear()
@@ -205,8 +224,7 @@ class PipeLink:
     def _gone(self, message: SlotGone) -> None:
         slot = self._slots.pop(message.pid, None)
         if slot is not None:
-            if slot in self._idle:
-                self._idle.remove(slot)
+            self._idle = [each for each in self._idle if each.slot is not slot]
             slot.gone(message)
 
     def _offer(self, slot: SlotClient) -> None:
@@ -215,7 +233,21 @@ class PipeLink:
             if not future.done():
                 future.set_result(slot)
                 return
-        self._idle.append(slot)
+        self._idle.append(_Idle(slot, self._loop.time()))
+        self._tidy()
+
+    def _tidy(self) -> None:
+        """Give back what a burst left idle, the longest first, but keep one warm."""
+        if self._tidying is not None:
+            self._tidying.cancel()
+            self._tidying = None
+        while len(self._idle) > 1 and self._loop.time() >= self._idle[0].since + IDLE_MOST:
+            slot = self._idle.pop(0).slot
+            slot.healthy = False
+            slot.close()  # it ends by itself, and lets go of what its start hooks made
+            self._loop.call_later(FAREWELL, self.retire, slot)
+        if len(self._idle) > 1 and not self._leaving:
+            self._tidying = self._loop.call_at(self._idle[0].since + IDLE_MOST, self._tidy)
 
     def _refuse(self, future: asyncio.Future[SlotClient]) -> None:
         if not future.done():

@@ -1,8 +1,9 @@
 """One small locked file per worker: while any process of it lives, the kernel holds the lock; afterwards, nobody does.
 
 No pid, no clock, no container can confuse it. The lock (`flock`) belongs to the open file, not to a process: the
-supervisor opens it, the worker and its process slots inherit it, the supervisor closes its own; the kernel lets go
-with the last of them, however they ended.
+supervisor opens it, the worker and its process slots inherit it, and the kernel lets go with the last of them, however
+they ended. The supervisor keeps its own share until it has buried the worker: it alone knows how it died, and what its
+jobs had started that still lives.
 """
 
 from __future__ import annotations

@@ -39,14 +39,16 @@ class Loop:
         self._timers: list[tuple[float, int, Timer]] = []
         self._count = itertools.count()
         self._posted: queue.SimpleQueue[Call] = queue.SimpleQueue()
-        # One socket for both: a signal and a posted call only have to end the wait.
-        self._wake_r, self._wake_w = socket.socketpair()
-        self._wake_r.setblocking(False)
-        self._wake_w.setblocking(False)
+        self._waking = False
+        """A wake-up is on its way: another would only fill the socket."""
+        self._wake_r, self._wake_w = _pipe()
+        # Signals have a pair of their own, where calls that nobody has run yet cannot fill their room.
+        self._signals_r, self._signals_w = _pipe()
         self._handlers: dict[int, Call] = {}
         self._restore: list[tuple[int, Any]] = []
         self._wakeup_fd: int | None = None
         self.watch(self._wake_r, self._woken)
+        self.watch(self._signals_r, self._signalled)
 
     def watch(self, source: Any, call: Call) -> None:
         """Call whenever `source` (a descriptor or something with `fileno`) can be read."""
@@ -66,12 +68,15 @@ class Loop:
     def post(self, call: Call) -> None:
         """Call soon, on the loop's thread; from any thread."""
         self._posted.put(call)
-        self._wake()
+        if not self._waking:
+            self._waking = True
+            with contextlib.suppress(OSError):  # closed: nobody waits any more
+                self._wake_w.send(b"\0")
 
     def on_signal(self, number: int, call: Call) -> None:
         """Call on the loop whenever the signal arrives. Main thread only."""
         if self._wakeup_fd is None:
-            self._wakeup_fd = signal.set_wakeup_fd(self._wake_w.fileno(), warn_on_full_buffer=False)
+            self._wakeup_fd = signal.set_wakeup_fd(self._signals_w.fileno(), warn_on_full_buffer=False)
         self._handlers[number] = call
         self._restore.append((number, signal.signal(number, lambda *_: None)))
 
@@ -93,28 +98,42 @@ class Loop:
         if self._wakeup_fd is not None:
             signal.set_wakeup_fd(self._wakeup_fd)
         self._selector.close()
-        self._wake_r.close()
-        self._wake_w.close()
+        for end in (self._wake_r, self._wake_w, self._signals_r, self._signals_w):
+            end.close()
 
     def _wait(self) -> float | None:
         while self._timers and self._timers[0][2].call is None:
             heapq.heappop(self._timers)
         return max(0.0, self._timers[0][0] - self.clock()) if self._timers else None
 
-    def _wake(self) -> None:
-        # A full buffer means that a wake-up is on its way; a closed socket, that nobody waits any more.
-        with contextlib.suppress(OSError):
-            self._wake_w.send(b"\0")
-
     def _woken(self) -> None:
-        data = b""
-        with contextlib.suppress(BlockingIOError):
-            data = self._wake_r.recv(4_096)
-        for number in dict.fromkeys(data):  # each signal once per round, in order; 0 is a posted call
-            if number in self._handlers:
-                self._handlers[number]()
+        # In this order: a call that is posted too late to be counted finds that it has to wake us again.
+        _read(self._wake_r)
+        self._waking = False
         for _ in range(self._posted.qsize()):
             self._posted.get_nowait()()
+
+    def _signalled(self) -> None:
+        for number in dict.fromkeys(_read(self._signals_r)):  # each once per round, in the order of arrival
+            if number in self._handlers:
+                self._handlers[number]()
+
+
+def _pipe() -> tuple[socket.socket, socket.socket]:
+    """(read, write), of which neither waits."""
+    read, write = socket.socketpair()
+    read.setblocking(False)
+    write.setblocking(False)
+    return read, write
+
+
+def _read(sock: socket.socket) -> bytes:
+    """All that is there."""
+    data = b""
+    with contextlib.suppress(BlockingIOError):
+        while part := sock.recv(4_096):
+            data += part
+    return data
 
 
 def ignore_but_pass_on(*numbers: int) -> None:

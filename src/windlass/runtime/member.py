@@ -63,6 +63,8 @@ class Member:
         """It said that it drained."""
         self.leave_by = 0.0
         """When it is killed if it has not left."""
+        self.dismissed = False
+        """It was asked to leave, for no fault of its own."""
         self.explained = ""
         """Why it was ended, if that is no fault of its jobs."""
         self.guilty: tuple[tuple[str, str], ...] = ()
@@ -75,6 +77,8 @@ class Member:
         self.status = 0
         self.executing: list[Entry] = []
         """What ran at its end."""
+        self.burying = False
+        """Nothing of it lives, and the store is asked to take its jobs back."""
         self._wants = False
         self._missed = True
 
@@ -158,7 +162,9 @@ class Member:
     def death(self) -> Death:
         """What its supervisor saw of its end."""
         explained = bool(self.explained or self.guilty) or self.clean
-        executing = tuple(entry.job_id for entry in self.executing)
+        stopped = self.clean or (self.dismissed and bool(self.explained) and not self.guilty)
+        # What a stop cuts off is handed back, not lost: however many deploys a long job meets, it dies of none.
+        executing = () if stopped else tuple(entry.job_id for entry in self.executing)
         detail = process.describe_exit(self.status) + (f": {self.explained}" if self.explained else "")
         return Death(
             worker=self.id,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import lru_cache
@@ -224,8 +223,3 @@ def _roll_back(opening: asyncio.Future[Session]) -> None:
 
 
 Report = Callable[[Run, Progress | LogLine], None]
-
-
-def now_micros() -> int:
-    """This machine's wall clock, for what a person reads; never for a lease or a due time."""
-    return time.time_ns() // 1_000

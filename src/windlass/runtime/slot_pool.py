@@ -10,7 +10,7 @@ import msgspec
 
 from windlass.runtime import process
 from windlass.runtime.logs import Log
-from windlass.runtime.loop import Loop
+from windlass.runtime.loop import Loop, Timer
 from windlass.runtime.member import Member
 from windlass.runtime.messages import Channel, Slot, SlotGone, SlotReady
 from windlass.runtime.orphans import Orphans
@@ -45,6 +45,7 @@ class SlotPool:
         self._waiting: deque[Member] = deque()
         self._spares = 0
         self._closed = False
+        self._resting: Timer | None = None
 
     @property
     def pids(self) -> set[int]:
@@ -133,10 +134,26 @@ class SlotPool:
             owner.channel.send(gone)
         self._fill()
 
+    def _rest(self, problem: OSError) -> None:
+        """The system has no process or descriptor left: ask again later, but once, however many ask meanwhile."""
+        if self._resting is None:
+            log.error("cannot start a process slot; trying again", problem=problem)
+            self._resting = self._loop.later(BOOT_RETRY, self._rested)
+
+    def _rested(self) -> None:
+        self._resting = None
+        self._fill()
+
     def _fill(self) -> None:
+        if self._resting is not None:
+            return
         free = sum(slot.owner is None for slot in self._slots.values())
         for _ in range(len(self._waiting) + self._spares - free if not self._closed else 0):
-            slot = self._start()
+            try:
+                slot = self._start()
+            except OSError as problem:
+                self._rest(problem)
+                return
             self._slots[slot.pid] = slot
             self._loop.watch(slot.channel, lambda slot=slot: self._heard(slot))  # type: ignore[misc]
 

@@ -15,7 +15,9 @@ import tempfile
 import time
 from typing import NamedTuple
 
-CAPACITY = 10_000
+from windlass.runtime.bounds import CONCURRENCY_MOST
+
+CAPACITY = CONCURRENCY_MOST
 """Slots of one worker at most. The pages of slots that are never used are never allocated."""
 
 EXCLUSIVE = 1

@@ -16,8 +16,9 @@ import msgspec
 
 from windlass.core.errors import ConfigError
 from windlass.ports.store import BeatAnswer, Death, Opened, Reaped
-from windlass.runtime import logs, process, slots
+from windlass.runtime import logs, process
 from windlass.runtime.beat import Round
+from windlass.runtime.bounds import CONCURRENCY_MOST, PROCESSES_MOST
 from windlass.runtime.crew import Crew
 from windlass.runtime.host import HOST, Host
 from windlass.runtime.liaison import LAST_WORDS, Liaison
@@ -81,10 +82,10 @@ class Supervisor:
         `stop_timeout` seconds. `reload` restarts the workers when a source file changes. `command` starts a child
         of `host`. Raises ConfigError.
         """
-        if not 1 <= processes <= 256:
-            raise ConfigError(f"processes: {processes!r} must be within 1..256")
-        if concurrency is not None and not 1 <= concurrency <= slots.CAPACITY:
-            raise ConfigError(f"concurrency: {concurrency!r} must be within 1..{slots.CAPACITY}")
+        if not 1 <= processes <= PROCESSES_MOST:
+            raise ConfigError(f"processes: {processes!r} must be within 1..{PROCESSES_MOST}")
+        if concurrency is not None and not 1 <= concurrency <= CONCURRENCY_MOST:
+            raise ConfigError(f"concurrency: {concurrency!r} must be within 1..{CONCURRENCY_MOST}")
         boot = Boot(
             role="worker",
             target=target,
@@ -163,6 +164,9 @@ class Supervisor:
         self._crew.closed = True
         self._pool.close()
         self._ask_all_to_leave(deadline, reason)
+        for member in self._crew:
+            if member.burying:
+                self._loop.later(LAST_WORDS, lambda member=member: self._give_up(member))  # type: ignore[misc]
 
     def _told(self, number: int) -> None:
         # One Ctrl-C may come twice: from the terminal, and passed on by whatever wrapper started us (make, timeout).
@@ -253,8 +257,6 @@ class Supervisor:
     def _go(self, member: Member) -> None:
         member.phase = Phase.RUNNING
         member.channel.send(Go(member.id, lock=member.lock is not None), member.lock.fd if member.lock else -1)
-        if member.lock is not None:
-            member.lock.close()  # from here on the worker and its process slots hold it, and nobody else
         log.info("worker runs", worker=member.id, pid=member.pid, quarantine=member.quarantine)
 
     # --- what the store says -----------------------------------------------------------------------------------------
@@ -297,11 +299,13 @@ class Supervisor:
     def _ask_all_to_leave(self, deadline: float, reason: str) -> None:
         for member in self._crew:
             if member.phase is Phase.BOOTING:
+                member.dismissed = True
                 self._end(member, reason)
             elif member.alive:
                 self._ask_to_leave(member, deadline, reason)
 
     def _ask_to_leave(self, member: Member, deadline: float, reason: str) -> None:
+        member.dismissed = True
         member.channel.send(Stop(deadline, reason))
         self._leaving(member, deadline + KILL_AFTER)
 
@@ -341,7 +345,6 @@ class Supervisor:
             pass  # what it said before it died may still be in the socket
         self._loop.forget(member.channel)
         member.exited(status)
-        self._store.exited(member)
         self._pool.kill_of(member)
         self._tell_exit(member)
         if member.broken and not member.id and self._sources is not None and not member.explained:
@@ -375,6 +378,7 @@ class Supervisor:
             self._gone(member)
             return
         death = member.death()
+        member.burying = True
         self._store.bury(member, death, lambda reaped: self._taken_over(member, death, reaped))
         if self._stopping:
             self._loop.later(LAST_WORDS, lambda: self._give_up(member))
@@ -388,15 +392,15 @@ class Supervisor:
             self._crew.suspected()
 
     def _gone(self, member: Member) -> None:
-        if member.lock is not None:
-            member.lock.close()
+        self._store.gone(member)
         self._crew.gone(member)
         self._listen()
 
     def _give_up(self, member: Member) -> None:
         if self._crew.by_pid(member.pid) is member:
             log.error("the store does not take its jobs back; the next supervisor will", worker=member.id)
-            self._gone(member)
+            # Its lock stays ours as long as the store may still hear of it from us.
+            self._crew.gone(member)
 
     # --- reloading ---------------------------------------------------------------------------------------------------
 

@@ -11,12 +11,10 @@ import msgspec
 from windlass.core.errors import LeaseLost
 from windlass.core.job import LogLine, Progress, Settled, State, Token, Transition
 from windlass.ports.plan import NOW, Statement, Steps, plan
+from windlass.ports.store import LOG_LINES
 from windlass.stores.sqlite.enqueue import Enqueueing
 from windlass.stores.sqlite.flow import Flow, Given
 from windlass.stores.sqlite.text import as_json
-
-LOG_LINES = 1_000
-"""Log lines kept per job."""
 
 
 class Grant(NamedTuple):

@@ -202,19 +202,28 @@ class Leases:
         assert (other.crashes, other.losses, other.suspect) == (0, 0, False)
 
     def test_an_explained_death_charges_nobody(self, world: World) -> None:
-        """I26: neighbours of a killed job, and jobs cut off by a stop, are handed back uncharged."""
+        """I6: neighbours of a killed job go back uncharged and unsuspected; who had begun counts a loss."""
         helds = [world.running() for _ in range(2)]
-        death = Death(worker="w1", observed=True, executing=tuple(h.id for h in helds), explained=True)
+        death = Death(worker="w1", observed=True, executing=(helds[0].id,), explained=True)
         world.clock.advance("1s")
         younger = world.put()
         world.clock.advance("1s")
         world.run(world.store.reap([death]))
-        for held in helds:
+        for held, losses in zip(helds, (1, 0), strict=True):
             job = world.fetch(held.id)
-            assert (job.state, job.attempt, job.losses, job.suspect) == (State.QUEUED, 0, 0, False)
+            assert (job.state, job.attempt, job.losses, job.suspect) == (State.QUEUED, 0, losses, False)
+            assert job.crashes == 0
         world.beat("w2")
         granted = [held.id for held in world.claim("w2").jobs]
         assert granted == [*(held.id for held in helds), younger], "they must keep their rank"
+
+    def test_a_stop_hands_back_what_it_cut_off(self, world: World) -> None:
+        """I26: however many deploys a long job meets, none of them counts."""
+        held = world.running()
+        world.run(world.store.reap([Death(worker="w1", observed=True, executing=(), explained=True, detail="stopped")]))
+        job = world.fetch(held.id)
+        assert (job.state, job.attempt, job.crashes, job.losses, job.suspect) == (State.QUEUED, 0, 0, 0, False)
+        assert world.outcomes(held.id) == ["released"]
 
     def test_the_guilty_are_charged(self, world: World) -> None:
         """I6: a job that was killed for its own fault has failed, and tries again after its backoff."""
