@@ -56,9 +56,13 @@ MISTAKES = [
     (["serve", "tasks.py", "--host", "0.0.0.0"], 2, "--host: '0.0.0.0' can be reached from other machines"),
     (["serve", "tasks.py", "--host", "example.org"], 2, "--host: 'example.org' can be reached from other machines"),
     (["dev", "nofile.py"], 2, "app: there is no file 'nofile.py'"),
-    (["job", "list"], 2, "No such command 'job'"),
+    (["job", "list"], 2, "No such command 'job'. Did you mean 'jobs'?"),
+    (["wroker"], 2, "No such command 'wroker'. Did you mean 'worker'?"),
+    (["nothing"], 2, "No such command 'nothing'. (see `windlass --help`)"),
     (["jobs", "whi", ID], 2, "No such command 'whi'"),
-    (["jobs"], 2, ""),
+    (["--json"], 2, """{"error":"No such option '--json'.","kind":"UsageError","exit_code":2}"""),
+    (["serve", "--foo", "tasks.py"], 2, "No such option '--foo'. (see `windlass serve --help`)"),
+    (["serve", "--prot", "1", "tasks.py"], 2, "No such option '--prot'. Did you mean '--port'?"),
 ]
 
 
@@ -73,6 +77,14 @@ def test_a_mistake_is_one_clear_line(world: World, tasks: str, typed: list[str],
     if said:
         assert len(ran.err.splitlines()) == 1
     assert "Traceback" not in ran.err
+
+
+@pytest.mark.parametrize("typed", [[], ["jobs"], ["dead"], ["queues"], ["store"]], ids=lambda typed: "_".join(typed))
+def test_a_word_alone_is_answered_with_its_help(world: World, typed: list[str]) -> None:
+    ran, asked = world.run(*typed), world.run(*typed, "--help")
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err == asked.out
+    assert len(ran.err.splitlines()) > 5
 
 
 def test_debug_shows_where_it_came_from(world: World, tasks: str) -> None:
