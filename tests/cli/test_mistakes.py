@@ -41,10 +41,14 @@ MISTAKES = [
     (["enqueue", "", "[]"], 2, "task: "),
     (["enqueue", "tasks.add", "--delay", "soon"], 2, "delay: 'soon' is no duration"),
     (["enqueue", "tasks.add", "--at", "noon"], 2, "at: 'noon' is no instant; write 2026-11-22T10:00:00Z"),
-    (["enqueue", "tasks.add", "--at", "2026-11-22T10:00:00"], 2, "has no time zone"),
+    (["enqueue", "tasks.add", "--at", "2026-11-22"], 2, "has no time zone; write 2026-11-22T00:00:00Z, or an offset"),
+    (["enqueue", "tasks.add", "--wait", "soon"], 2, "--wait: 'soon' is no duration"),
+    (["enqueue", "tasks.add", "--wait", "-1"], 2, "--wait: '-1' must be between 0 and"),
+    (["enqueue", "tasks.add", "--wait", ""], 2, "--wait: '' is no duration"),
     (["enqueue", "tasks.add", "--priority", "101"], 2, "priority: 101 must be a whole number, 0..100"),
     (["enqueue", "tasks.add", "--header", "x"], 2, "headers: 'x' must be NAME=VALUE"),
-    (["enqueue", "tasks.none", "--app", "tasks.py"], 3, "tasks.py has no task 'tasks.none'; it has tasks.add, tasks.send"),
+    (["enqueue", "tasks.none", "--app", "tasks.py"], 3, "tasks.py has no task 'tasks.none'; it has tasks.add, tasks.send."),
+    (["enqueue", "tasks.ad", "--app", "tasks.py"], 3, "it has tasks.add, tasks.send. Did you mean 'tasks.add'?"),
     (["enqueue", "tasks.add", '["one", 2]', "--app", "tasks.py"], 2, "a: expected int, got str"),
     (["enqueue", "tasks.add", "[1]", "--app", "tasks.py"], 2, "b: is missing; the task takes a, b"),
     (["store", "prune", "--dead", "later"], 2, "--dead: 'later' is no duration"),
@@ -77,6 +81,7 @@ def test_a_mistake_is_one_clear_line(world: World, tasks: str, typed: list[str],
     if said:
         assert len(ran.err.splitlines()) == 1
     assert "Traceback" not in ran.err
+    assert len(world.app.client.search().jobs) == 1  # nothing was enqueued on the way
 
 
 @pytest.mark.parametrize("typed", [[], ["jobs"], ["dead"], ["queues"], ["store"]], ids=lambda typed: "_".join(typed))

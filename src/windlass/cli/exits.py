@@ -27,7 +27,7 @@ _CODES: tuple[tuple[type[Exception], int], ...] = (
     (errors.JobNotFound, NOT_FOUND),
     (errors.ConfigError, USAGE),
     (errors.RegistrationError, USAGE),
-    (errors.InvalidJob, USAGE),
+    (errors.InvalidValue, USAGE),
     (errors.CapabilityMissing, USAGE),
     (errors.StoreError, UNAVAILABLE),
     (errors.QueueFull, UNAVAILABLE),
