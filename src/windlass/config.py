@@ -12,6 +12,7 @@ from windlass.core.duration import YEAR, Duration, seconds
 from windlass.core.errors import ConfigError
 from windlass.options import valid_queue
 from windlass.ports.store import PruneRules
+from windlass.stores import problem_of
 
 Durability = Literal["full", "normal"]
 LogFormat = Literal["auto", "text", "json"]
@@ -115,6 +116,13 @@ def redacted(url: str) -> str:
     return f"{scheme}{mark}{name}{colon}{'***' if colon else ''}{at}{host}{slash}{path}"
 
 
+def located(url: str) -> str:
+    """Where the store of that URL lies, as it may be shown: the whole path of an SQLite file, which a relative URL
+    names only together with the current directory; of any other the URL, its password replaced."""
+    scheme, _, path = url.partition("://")
+    return os.path.realpath(path[1:]) if scheme.startswith("sqlite") and path[1:] else redacted(url)
+
+
 def _project(directory: str) -> tuple[str, dict[str, Any]]:
     """The nearest pyproject.toml with our table, and that table."""
     while True:
@@ -168,16 +176,12 @@ def _read(name: str, value: Any, origin: str) -> Any:
         raise ConfigError(f"{error} (from {origin})") from None
 
 
-def _text(value: Any, name: str) -> str:
-    if not isinstance(value, str) or not value.strip():
-        raise ValueError(f"{name}: {value!r} must be text")
-    return value.strip()
-
-
 def _url(value: Any, name: str) -> str:
-    text = _text(value, name)
-    if "://" not in text:
+    text = value.strip() if isinstance(value, str) else value
+    if not isinstance(text, str) or "://" not in text:
         raise ValueError(f'{name}: {text!r} is no store URL; write for instance "sqlite:///jobs.db" or "memory://"')
+    if problem := problem_of(text):
+        raise ValueError(f"{name}: {problem}")
     return text
 
 
