@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from windlass.config import located
 from windlass.core.errors import ConfigError, WindlassError
-from windlass.loading import load_app, load_app_file
+from windlass.loading import load, own_trace
+from windlass.options import valid_queue
 from windlass.runtime import logs, process
 from windlass.runtime.link import PipeLink, first_words
 from windlass.runtime.logs import Log
@@ -114,11 +116,13 @@ def _slot(boot: Boot, channel: Channel[ToSlot]) -> int:
 def _load(boot: Boot, channel: Channel[ToWorker] | Channel[ToSlot]) -> tuple[Windlass, Registry] | None:
     """The application and what it registered; None after the supervisor was told why not."""
     try:
-        app = load_app_file(boot.target) if boot.target.endswith(".py") else load_app(boot.target)
+        app = load(boot.target)
         return app, app.registry
     except WindlassError as error:  # says itself what to do; our own traceback would only hide it
-        channel.send(Broken(str(error), files=source_files(error)))
-    except BaseException as error:  # also an application that calls sys.exit
+        cause = error.__cause__
+        trace = "" if cause is None else own_trace(cause)
+        channel.send(Broken(str(error), trace, source_files(cause or error)))
+    except BaseException as error:
         channel.send(Broken(f"{type(error).__name__}: {error}", traceback.format_exc(), source_files(error)))
     return None
 
@@ -136,28 +140,44 @@ def _ready(app: Windlass, registry: Registry, queues: Queues, concurrency: int) 
         stall_timeout=settings.stall_timeout,
         rules=settings.prune_rules(),
         files=source_files(),
+        where=located(settings.url),
+        unused=registry.unused(queue for queue, _ in queues),
     )
 
 
 def served_queues(named_here: str | None, settings: Settings, registry: Registry) -> tuple[Queues, bool]:
     """[(queue, weight or None)] from the command line, the settings, or what the tasks name; and whether their order is
     strict: somebody wrote it down, and no weight."""
-    given = named_here.split(",") if named_here else settings.queues
-    named = given or registry.queues
-    found: list[tuple[str, float | None]] = []
-    for text in (each.strip() for each in named):
-        queue, mark, weight = text.rpartition(":")
-        found.append((queue, _weight(weight, text)) if mark else (text, None))
-    return found, bool(given) and all(weight is None for _, weight in found)
+    given = named_here is not None or bool(settings.queues)
+    named = ",".join(settings.queues or registry.queues) if named_here is None else named_here
+    found = named_queues(named, "queues")
+    return found, given and all(weight is None for _, weight in found)
 
 
-def _weight(text: str, where: str) -> float:
+def named_queues(text: str, field: str) -> Queues:
+    """[(queue, weight or None)] of "a,b:3"; raises ConfigError, naming `field`, for what is none, or names none."""
+    found: Queues = []
+    for each in (part.strip() for part in text.split(",")):
+        queue, mark, weight = each.rpartition(":")
+        if each:
+            found.append((queue, _weight(weight, each, field)) if mark else (each, None))
+    if not found:
+        raise ConfigError(f'{field}: {text!r} names no queue; write "a,b:3", or leave it out for all')
+    try:
+        for queue, _ in found:
+            valid_queue(queue, field)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    return found
+
+
+def _weight(text: str, where: str, field: str) -> float:
     try:
         weight = float(text)
     except ValueError:
         weight = 0.0
     if not 0 < weight <= 1_000:
-        raise ConfigError(f"queues: {where!r}: the weight must be a number above 0 and up to 1000")
+        raise ConfigError(f"{field}: {where!r}: the weight must be a number above 0 and up to 1000")
     return weight
 
 

@@ -54,7 +54,19 @@ MISTAKES = [
     (["store", "prune", "--dead", "later"], 2, "--dead: 'later' is no duration"),
     (["worker", "nowhere:app"], 2, "app: there is no module 'nowhere' in"),
     (["worker", "no/such.py"], 2, "app: there is no file 'no/such.py'"),
-    (["worker", "tasks.py", "--processes", "300"], 2, "processes: 300 must be within 1..256"),
+    (["worker", "tasks.py", "--processes", "300"], 2, "--processes: 300 must be within 0..256"),
+    (["worker", "tasks.py", "--processes", "-1"], 2, "--processes: -1 must be within 0..256"),
+    (["worker", "tasks.py", "--queues", ""], 2, "--queues: '' names no queue; write \"a,b:3\""),
+    (["worker", "tasks.py", "--queues", "a,b:x"], 2, "--queues: 'b:x': the weight must be a number above 0"),
+    (["worker", "tasks.py", "--queues", "a, b\tc"], 2, "--queues: 'b\\tc' must be printable"),
+    (["worker", "tasks.py:app"], 2, "'tasks.py:app' is neither a file nor a module; write tasks:app, or tasks.py"),
+    (["jobs", "list", "--app", "tasks.py:app"], 2, "neither a file nor a module; write tasks:app, or tasks.py"),
+    (["jobs", "list", "--app", "exits.py"], 2, "app: exits.py cannot be imported: it calls sys.exit(3) ("),
+    (["serve", "exits.py", "--port", "0"], 2, "app: exits.py cannot be imported: it calls sys.exit(3) ("),
+    (["worker", "broken.py", "--processes", "0"], 2, "cannot be imported: NameError: name 'nope' is not defined ("),
+    (["stats", "--url", ""], 2, "url: '' is no store URL; write for instance"),
+    (["stats", "--url", "sqlit:///jobs.db"], 2, "Did you mean 'sqlite'? (from --url)"),
+    (["serve", "nodir.py", "--port", "0"], 2, "url: the directory /no/such/dir does not exist"),
     (["worker", "tasks.py", "--stop-timeout", "x"], 2, "--stop-timeout: 'x' is no duration"),
     (["serve", "nowhere:app"], 2, "app: there is no module 'nowhere' in"),
     (["serve", "tasks.py", "--host", "0.0.0.0"], 2, "--host: '0.0.0.0' can be reached from other machines"),
@@ -74,6 +86,9 @@ MISTAKES = [
 def test_a_mistake_is_one_clear_line(world: World, tasks: str, typed: list[str], code: int, said: str) -> None:
     (world.directory / "broken.py").write_text("x = nope\n")
     (world.directory / "syntax.py").write_text("x = (\n")
+    (world.directory / "exits.py").write_text("import sys\nsys.exit(3)\n")
+    nodir = "from windlass import Windlass\napp = Windlass('sqlite:////no/such/dir/jobs.db')\n"
+    (world.directory / "nodir.py").write_text(nodir)
     world.enqueue()
     ran = world.run(*typed)
     assert (ran.code, ran.out) == (code, ""), ran

@@ -339,4 +339,4 @@ def test_arguments_may_be_called_anything(world: World) -> None:
 def test_enqueue_waits_for_the_result(world: World) -> None:
     ran = world.run("enqueue", "t", "--wait", "50ms")
     assert ran.code == 1
-    assert ran.err.rstrip().endswith(" has not ended within 50ms: no worker is alive")
+    assert ran.err.rstrip().endswith(f" has not ended within 50ms: no worker is alive on {world.directory}/jobs.db")

@@ -20,7 +20,8 @@ _PART = re.compile(r"(\d+(?:\.\d+)?)(us|ms|s|m|h|d|w)")
 def seconds(value: object, field: str = "duration", *, most: float = YEAR) -> float:
     """Return `value` in seconds.
 
-    Raises InvalidValue, a ValueError that names `field`, when it is no duration, is negative or not finite, or is over `most` seconds.
+    Raises InvalidValue, a ValueError that names `field`, when it is no duration, is negative or not finite, or is over
+    `most` seconds.
     """
     amount = _amount(value, field)
     if not 0 <= amount <= most:  # also false for NaN

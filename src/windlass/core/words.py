@@ -59,10 +59,15 @@ def count(number: int, noun: str) -> str:
 
 def near(word: str, known: Iterable[str]) -> str:
     """A question to add to "there is no such": ` Did you mean 'mail'?`; empty where nothing known is like `word`."""
+    found = nearest(word, known)
+    return f" Did you mean {found!r}?" if found else ""
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """What of `known` is most like `word`; empty where nothing is."""
     from difflib import get_close_matches  # a mistake may cost a millisecond more than what is right
 
-    found = get_close_matches(word, known, n=1, cutoff=0.7)
-    return f" Did you mean {found[0]!r}?" if found else ""
+    return next(iter(get_close_matches(word, list(known), n=1, cutoff=0.7)), "")
 
 
 def _escape(match: re.Match[str]) -> str:
