@@ -27,8 +27,9 @@ def load(target: str) -> Windlass:
     except WindlassError:
         raise
     except (Exception, SystemExit) as error:
-        exits = isinstance(error, SystemExit)
-        said = f"it calls sys.exit({error.code!r})" if exits else f"{type(error).__name__}: {error}"  # type: ignore[union-attr]
+        said = f"{type(error).__name__}: {error}"
+        if isinstance(error, SystemExit):
+            said = f"it calls sys.exit({error.code!r})"
         raise ConfigError(f"app: {target} cannot be imported: {said}{_last_place(error)}") from error
 
 

@@ -107,6 +107,14 @@ def test_a_word_alone_is_answered_with_its_help(world: World, typed: list[str]) 
     assert len(ran.err.splitlines()) > 5
 
 
+def test_help_says_how_long_running_jobs_get(world: World) -> None:
+    from windlass.config import Settings
+    from windlass.runtime.reload import DEADLINE
+
+    assert f"{Settings().stop_timeout:.0f}s unless configured" in world.run("worker", "--help").out
+    assert f"gives running jobs {DEADLINE:.0f} seconds, and so does Ctrl-C" in " ".join(world.run("dev", "--help").out.split())
+
+
 def test_debug_shows_where_it_came_from(world: World, tasks: str) -> None:
     ran = world.run("enqueue", "tasks.none", "--app", "tasks.py", "--debug")
     assert ran.code == 3
