@@ -153,7 +153,7 @@ def test_doctor_finds_silent_workers(world: World) -> None:
 
 
 def test_doctor_says_what_an_embedded_worker_cannot_promise(world: World, tasks: str) -> None:
-    from windlass.cli.common import load
+    from windlass.loading import load
 
     world.run("store", "migrate")
     with load(tasks) as app:
