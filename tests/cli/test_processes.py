@@ -284,6 +284,12 @@ def test_dev_goes_on_until_the_file_is_right(world: World) -> None:
         assert dev.process.wait(PATIENCE) == 0
         assert dev.said.count("it has no `app = Windlass()`") == 1
         assert "interrupted" not in dev.said
+    for wrong in ("app = Windlass()\n@app.task(priority=200)\ndef t() -> None: ...\n", "import sys\nsys.exit(3)\n"):
+        Path("half.py").write_text(f"from windlass import Windlass\n{wrong}")
+        _dev_recovers(world)
+
+
+def _dev_recovers(world: World) -> None:
     with running("dev", "half.py", "--port", "0", "--json") as dev:
         dev.says("waiting for a source file to change")
         Path("half.py").write_text("from windlass import Windlass\napp = Windlass()\n")

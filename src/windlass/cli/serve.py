@@ -11,7 +11,7 @@ import click
 
 from windlass.cli.common import answers
 from windlass.cli.exits import OK
-from windlass.core.errors import ConfigError
+from windlass.core.errors import ConfigError, WindlassError
 
 if TYPE_CHECKING:
     import socket
@@ -129,9 +129,8 @@ def _anew(target: str, sock: socket.socket, parent: int, out: Output, *, again: 
 
     try:
         app = load(target)
-    except ConfigError as error:  # the workers have said what is wrong; it will be mended
-        cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
-        sources.watch(source_files(cause), began)
+    except WindlassError as error:  # the workers have said what is wrong; it will be mended
+        sources.watch(source_files(error.__cause__ or error), began)
         while not stale():
             time.sleep(EVERY)
     else:
