@@ -295,11 +295,28 @@ class Windlass:
 
 def _checked_name(name: Any, function: Any) -> str:
     if name is None:
-        name = f"{_module_name(function)}.{function.__qualname__}"
+        module = _module_name(function)
+        name = f"{module}.{function.__qualname__}"
+        if not all(part.isidentifier() for part in module.split(".")):
+            import warnings
+
+            warnings.warn(
+                f"task {name}: no worker can import a module called {module!r}; define the task in a file whose name "
+                'can be imported, or give it name="..." and a worker that knows it',
+                stacklevel=_outside(),
+            )
     try:
         return valid_name(name, "name")
     except ValueError as error:
         raise RegistrationError(f"task {function.__qualname__}: {error}") from None
+
+
+def _outside() -> int:
+    """The `stacklevel` at which a warning from our caller names the user's line, not one of this file."""
+    level, frame = 1, sys._getframe(1)  # noqa: SLF001 - as warnings itself does
+    while frame.f_back is not None and frame.f_code.co_filename == __file__:
+        level, frame = level + 1, frame.f_back
+    return level
 
 
 def _module_name(function: Any) -> str:
@@ -307,10 +324,11 @@ def _module_name(function: Any) -> str:
     module: str = function.__module__
     if module != "__main__":
         return module
+    path = function.__code__.co_filename
     spec = getattr(sys.modules.get("__main__"), "__spec__", None)
-    if spec is not None:  # python -m package.module
+    if spec is not None and spec.origin == path:  # python -m package.module; of `python -m asyncio`, not what is typed
         return str(spec.name)
-    file = function.__code__.co_filename.replace("\\", "/").rpartition("/")[2]
+    file = path.replace("\\", "/").rpartition("/")[2]
     return str(file.removesuffix(".py")) or module
 
 

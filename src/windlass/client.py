@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack
 
 import msgspec
 
+from windlass.config import located
 from windlass.core import job as records
 from windlass.core import latency
 from windlass.core.duration import Duration, micros
@@ -352,7 +353,8 @@ class _Plans:
 
     def why(self, id: str) -> Plan[Why]:
         def steps() -> Steps[Why]:
-            return _found((yield from self.store.why(id)), id)
+            found = _found((yield from self.store.why(id)), id)
+            return msgspec.structs.replace(found, where=located(self._app.settings.url))
 
         return Plan(steps, "why", write=False)
 

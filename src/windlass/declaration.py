@@ -183,7 +183,7 @@ class Remote:
         self.limits = limits
 
     def pack(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
-        """As Declaration.pack, but only what JSON cannot say is refused."""
+        """As Declaration.pack, but unaware of annotations: see pack_unknown."""
         from windlass.core.binding import pack_unknown
 
         return pack_unknown(args, kwargs, self.limits)

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import click
 
 from windlass.cli import exits
+from windlass.core.words import near
 
 COMMANDS = {
     # verb or noun: (where it is, what it does). The words stand here so that --help imports none of them.
@@ -44,6 +45,14 @@ class Commands(click.Group):
         module, _, name = COMMANDS[cmd_name][0].partition(":")
         found: click.Command = getattr(importlib.import_module(f"windlass.{module}"), name)
         return found
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click's own, which would not know what else might have been meant."""
+        if args[0] not in COMMANDS and not args[0].startswith("-"):
+            ctx.fail(f"No such command {args[0]!r}.{near(args[0], COMMANDS)}")
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The list of commands, without importing them."""

@@ -55,6 +55,8 @@ class Facts(Protocol):
     @property
     def attempts(self) -> Sequence[Attempt]: ...
     @property
+    def where(self) -> str: ...
+    @property
     def limit(self) -> KeyLimit | None: ...
     @property
     def running(self) -> int: ...
@@ -305,7 +307,10 @@ def _nobody(facts: Facts) -> Cause:
     lapsed = [each for each in facts.workers if not each.taken]
     last = max((each.lease_until for each in lapsed), default=None)
     said = f"; the last one heard of fell silent {span(facts.now - last)} ago" if last else ""
-    return Cause("no_workers", f"no worker is alive{said}", {"queue": facts.job.queue, "workers": 0})
+    # A worker that was started elsewhere may well be alive, on another file of the same name.
+    on = f" on {facts.where}" if facts.where else ""
+    known = {"queue": facts.job.queue, "workers": 0, "store": facts.where}
+    return Cause("no_workers", f"no worker is alive{on}{said}", known)
 
 
 def _ignorance(job: Job, serving: Sequence[Worker]) -> Cause | None:

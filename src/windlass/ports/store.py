@@ -318,6 +318,8 @@ class Why(msgspec.Struct, frozen=True, kw_only=True):
     """Claimable jobs of its queue with a smaller rank, capped at 10,000."""
     workers: tuple[WorkerInfo, ...]
     attempts: tuple[Attempt, ...]
+    where: str = ""
+    """Which store it is, as it may be shown; the client says so, who knows by what URL it came."""
     limit: KeyLimit | None = None
     """Of a blocked job: the limit for which it waits."""
     running: int = 0

@@ -108,6 +108,9 @@ class Embedded:
         left_out = sorted(name for name, task in registry.tasks.items() if task.mode is Mode.PROCESS)
         if left_out:
             log.warning("an embedded worker leaves these tasks to other workers", tasks=", ".join(left_out))
+        for queue, meant in registry.unused(name for name, _ in self._settings.queues).items():
+            perhaps = {"perhaps": meant} if meant else {}
+            log.warning("no task of the application uses this queue", queue=queue, **perhaps)
         kept = {name: task for name, task in registry.tasks.items() if task.mode is not Mode.PROCESS}
         self._registry = msgspec.structs.replace(registry, tasks=kept)
         self._open_store = open_store

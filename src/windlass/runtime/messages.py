@@ -114,6 +114,10 @@ class Ready(msgspec.Struct, tag="ready", frozen=True, kw_only=True):
     rules: PruneRules = PruneRules()
     files: tuple[str, ...] = ()
     """The application's source files, to watch for changes."""
+    where: str = ""
+    """Which store it is, as it may be shown and logged."""
+    unused: dict[str, str] = {}
+    """Queues that were asked for and that no task names, each with what may have been meant, or nothing."""
 
 
 class Want(msgspec.Struct, tag="want", frozen=True):

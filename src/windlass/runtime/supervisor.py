@@ -117,12 +117,15 @@ class Supervisor:
         """How often it was told to."""
         self._told_at = 0.0
         self._exit_code = 0
+        self.problem = ""
+        """Why nothing of what was asked for can be done, if that is so; whoever called `run` is to say it."""
 
     # --- life --------------------------------------------------------------------------------------------------------
 
     def run(self) -> int:
         """Run until stopped by SIGTERM, SIGINT or SIGHUP (a second one ends patience). Main thread only. Returns 0
-        after a clean stop, 1 if something had to be killed for it, 2 if the application could not be loaded."""
+        after a clean stop, 1 if something had to be killed for it, 2 for a `problem`: the application could not be
+        loaded, or its store not be used."""
         logs.setup(self._boot.log_level, as_json=self._boot.log_json)
         try:
             self.begin()
@@ -154,13 +157,17 @@ class Supervisor:
             process.kill(member.pid)
         self._store.close()
         self._loop.close()
-        log.info("supervisor stopped", id=self._identity.supervisor, exit_code=self._exit_code)
+        if not self.problem:
+            log.info("supervisor stopped", id=self._identity.supervisor, exit_code=self._exit_code)
 
     def stop(self, reason: str = "asked to stop") -> None:
         """As a SIGTERM; on the loop's thread."""
-        self._stopping += 1
-        deadline = self._stop_timeout if self._stopping == 1 else 0.0
+        deadline = 0.0 if self._stopping else self._stop_timeout
         log.info("stopping", reason=reason, deadline=deadline, workers=len(self._crew))
+        self._leave(deadline, reason)
+
+    def _leave(self, deadline: float, reason: str) -> None:
+        self._stopping += 1
         self._crew.closed = True
         self._pool.close()
         self._ask_all_to_leave(deadline, reason)
@@ -174,12 +181,14 @@ class Supervisor:
             self._told_at = self._loop.clock()
             self.stop(f"signal {signal.Signals(number).name}")
 
-    def _fail(self, reason: str, **facts: object) -> None:
-        """What was asked for cannot be done at all."""
-        self._exit_code = 2
-        log.error(reason, **facts)
+    def _fail(self, event: str, problem: str, trace: str = "") -> None:
+        """What was asked for cannot be done at all. Said once, though every worker finds it."""
+        if self.problem:
+            return
+        self._exit_code, self.problem = 2, problem
+        log.error(event, reason=problem, **({"trace": trace} if trace else {}))
         if not self._stopping:
-            self.stop(reason)
+            self._leave(0.0, event)
 
     # --- what workers say --------------------------------------------------------------------------------------------
 
@@ -221,6 +230,9 @@ class Supervisor:
         if self._sources is not None:
             self._sources.watch(ready.files, member.started_at)
         if not self._store.url:
+            for queue, meant in ready.unused.items():
+                perhaps = {"perhaps": meant} if meant else {}
+                log.warning("no task of the application uses this queue", queue=queue, **perhaps)
             self._store.open(ready, self._have_store, self._no_store)
         elif ready.url != self._store.url:
             member.broken = "the application now names another store; restart the supervisor"
@@ -233,14 +245,17 @@ class Supervisor:
 
     def _broken(self, member: Member, message: Broken) -> None:
         member.broken = message.reason
-        log.error("a worker cannot work", pid=member.pid, reason=message.reason)
-        if message.detail:
-            sys.stderr.write(message.detail)
+        if self._sources is None and not self._store.url:
+            # None has ever worked: more of the same would only bury the reason.
+            self._fail("the application cannot be loaded", message.reason, message.detail)
+            return
+        trace = {"trace": message.detail} if message.detail else {}
+        log.error("a worker cannot work", pid=member.pid, reason=message.reason, **trace)
         if self._sources is not None:
             self._sources.watch(message.files, member.started_at)
 
     def _no_store(self, problem: Exception) -> None:
-        self._fail("the store cannot be used", problem=problem)
+        self._fail("the store cannot be used", str(problem))
 
     def _have_store(self) -> None:
         for member in self._crew:
@@ -257,7 +272,9 @@ class Supervisor:
     def _go(self, member: Member) -> None:
         member.phase = Phase.RUNNING
         member.channel.send(Go(member.id, lock=member.lock is not None), member.lock.fd if member.lock else -1)
-        log.info("worker runs", worker=member.id, pid=member.pid, quarantine=member.quarantine)
+        assert member.ready is not None
+        known = {"store": member.ready.where, "queues": ",".join(member.ready.queues)}
+        log.info("worker runs", worker=member.id, pid=member.pid, quarantine=member.quarantine, **known)
 
     # --- what the store says -----------------------------------------------------------------------------------------
 
@@ -350,9 +367,6 @@ class Supervisor:
         if member.broken and not member.id and self._sources is not None and not member.explained:
             log.info("waiting for a source file to change")
             self._crew.held_back = True
-        elif member.broken and not self._store.url:
-            # It never worked: more of the same would only bury the reason.
-            self._fail("the application cannot be loaded")
         else:
             self._crew.note_exit(member)
         self._crew.balance()
@@ -362,6 +376,8 @@ class Supervisor:
             self._bury(member)
 
     def _tell_exit(self, member: Member) -> None:
+        if self.problem or (member.broken and not member.id):
+            return  # it has said why
         how = process.describe_exit(member.status)
         facts = {"worker": member.id or "-", "pid": member.pid, "how": how, "executing": len(member.executing)}
         if member.clean or (member.explained and not member.id):

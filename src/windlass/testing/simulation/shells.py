@@ -142,6 +142,12 @@ class Tapped:
     def __init__(self, wire: Wire) -> None:
         self._wire = wire
 
+    @property
+    def capabilities(self) -> frozenset[str]:
+        """The store's own; simulated processes share even one in memory, which outlives each of them."""
+        known: frozenset[str] = self._wire.database.store.capabilities
+        return known | {"durable"}
+
     def __getattr__(self, name: str) -> Any:
         found = getattr(self._wire.database.store, name)
         if name not in NOTED:
