@@ -32,6 +32,15 @@ class PayloadTooLarge(InvalidJob):
     """The payload is over its limit (256 KiB unless configured)."""
 
 
+class InvalidSchedule(WindlassError, ValueError):
+    """A schedule was refused before anything was stored; `field` names the guilty part."""
+
+    def __init__(self, field: str, problem: str) -> None:
+        super().__init__(f"{field}: {problem}")
+        self.field = field
+        self.problem = problem
+
+
 class UnknownTask(WindlassError, LookupError):
     """No task of that name (or version) is registered in this application."""
 
