@@ -17,7 +17,7 @@ _MICRO = timedelta(microseconds=1)
 _SECOND = timedelta(seconds=1)
 _YEAR_MAX = 9_998  # a year before the last that a datetime holds, so that no offset leads out of it
 _SOONEST = -62_104_060_800_000_000  # 0002-01-01, for the same reason
-_LATEST = 253_370_764_800_000_000  # 9999-01-01
+_LATEST = 253_370_937_600_000_000  # 9999-01-03, when the year 9998 is over everywhere
 
 _EVERY_WEEK = sum(1 << 7 * week for week in range(5))
 _LENGTHS = (0, 31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
@@ -92,7 +92,7 @@ class Cron(msgspec.Struct, frozen=True, eq=False):
         """
         if not _SOONEST <= after < _LATEST:
             raise ValueError(f"after: {after!r} must be microseconds since 1970, within the years 2 to {_YEAR_MAX}")
-        here = (_EPOCH + timedelta(microseconds=after)).astimezone(zone)
+        here = (_EPOCH + after * _MICRO).astimezone(zone)
         wall = self._match(here)
         if self.real_time:
             wall = self._repeated(here, wall)
@@ -135,9 +135,9 @@ class Cron(msgspec.Struct, frozen=True, eq=False):
 
         The second pass is to be searched from its beginning, once the first has nothing left.
         """
-        first, last = _instants(here.replace(fold=0))
-        if here.fold or first >= last:
+        if here.fold or here.utcoffset() == here.replace(fold=1).utcoffset():
             return wall
+        first, last = _instants(here)
         turn = _turn(here.tzinfo, first, last)
         if wall is not None and wall < here + (turn - first) * _MICRO:
             return wall
@@ -145,15 +145,16 @@ class Cron(msgspec.Struct, frozen=True, eq=False):
 
     def _match(self, after: datetime) -> datetime | None:
         """The first local time strictly after `after` that the expression names, whether or not clocks show it."""
-        start = after.replace(microsecond=0, fold=0) + _SECOND
-        if self._days(start.year, start.month) >> start.day & 1:
+        start = after + (_SECOND - after.microsecond * _MICRO if after.microsecond else _SECOND)
+        year, month, day = start.year, start.month, start.day
+        if year <= _YEAR_MAX and self._days(year, month) >> day & 1:
             time = self._time(start.hour, start.minute, start.second)
             if time:
-                return start.replace(hour=time[0], minute=time[1], second=time[2])
-        day = self._day(start.year, start.month, start.day + 1)
-        if day is None:
+                return datetime(year, month, day, *time, tzinfo=start.tzinfo)
+        found = self._day(year, month, day + 1)
+        if found is None:
             return None
-        return datetime(*day, _least(self.hours), _least(self.minutes), _least(self.seconds), tzinfo=start.tzinfo)
+        return datetime(*found, _least(self.hours), _least(self.minutes), _least(self.seconds), tzinfo=start.tzinfo)
 
     def _time(self, hour: int, minute: int, second: int) -> tuple[int, int, int] | None:
         """The first time of day from that time on."""
@@ -213,7 +214,8 @@ def _instants(wall: datetime) -> tuple[int, int]:
     Equal on nearly all days. If the first is sooner, clocks show it twice; if it is later, they jump over it, and the
     jump lies after the second and not after the first.
     """
-    return (wall - _EPOCH) // _MICRO, (wall.replace(fold=1) - _EPOCH) // _MICRO
+    first, again = (wall - _EPOCH) // _MICRO, wall.replace(fold=1)
+    return first, first if again.utcoffset() == wall.utcoffset() else (again - _EPOCH) // _MICRO
 
 
 def _turn(zone: tzinfo | None, low: int, high: int) -> int:
