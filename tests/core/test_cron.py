@@ -153,6 +153,7 @@ def test_a_rare_day_is_found() -> None:
 def test_nicknames(nickname: str, meant: str) -> None:
     assert Cron.parse(nickname) == Cron.parse(meant)
     assert str(Cron.parse(nickname)) == nickname
+    assert repr(Cron.parse(nickname)) == f"Cron.parse('{nickname}')"
 
 
 def test_expressions_are_equal_by_what_they_say() -> None:

@@ -139,6 +139,8 @@ NOTABLE = {  # zone, the day of a change (UTC), and its size in seconds
     "a new offset, half an hour on": ("America/Caracas", "2016-05-01", 1_800),
     "a new offset, a quarter of an hour": ("Asia/Kathmandu", "1985-12-31", 900),
     "a new offset, three hours": ("Antarctica/Casey", "2018-03-10", -10_800),
+    "by the rule for all years to come": ("Europe/Berlin", "2099-03-29", 3_600),
+    "by the rule for all years to come, back": ("Australia/Lord_Howe", "2099-04-04", -1_800),
     "from seconds, on": ("Africa/Monrovia", "1972-01-07", 2_670),
     "from seconds, back": ("Europe/Paris", "1911-03-10", -561),
 }

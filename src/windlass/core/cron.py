@@ -21,8 +21,8 @@ _LATEST = 253_370_937_600_000_000  # 9999-01-03, when the year 9998 is over ever
 
 _EVERY_WEEK = sum(1 << 7 * week for week in range(5))
 _LENGTHS = (0, 31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
-_MONTHS = ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"]
-_WEEKDAYS = ["sun", "mon", "tue", "wed", "thu", "fri", "sat"]
+_MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+_WEEKDAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
 
 _NICKNAMES = {
     "@yearly": "0 0 1 1 *",
@@ -112,7 +112,11 @@ class Cron(msgspec.Struct, frozen=True, eq=False):
         return None
 
     def ticks(self, after: int, until: int, zone: tzinfo) -> Iterator[int]:
-        """The ticks after `after`, up to and including `until`, in order; they are as many as they are."""
+        """The ticks after `after`, up to and including `until`, in order.
+
+        Windows laid end to end share none and miss none. There may be one a second for as long as you ask: how many to
+        take is the caller's to decide.
+        """
         tick = self.next(after, zone)
         while tick is not None and tick <= until:
             yield tick
@@ -120,6 +124,9 @@ class Cron(msgspec.Struct, frozen=True, eq=False):
 
     def __str__(self) -> str:
         return self.text
+
+    def __repr__(self) -> str:
+        return f"Cron.parse({self.text!r})"
 
     def __eq__(self, other: object) -> bool:
         return self._fields() == other._fields() if isinstance(other, Cron) else NotImplemented
@@ -173,15 +180,15 @@ class Cron(msgspec.Struct, frozen=True, eq=False):
         """The first day from that day on; month by month, so the rarest, 29 February on a given weekday, is 40 away."""
         while year <= _YEAR_MAX:
             rest = self.months >> month
-            if rest:
-                found = _least(rest)
-                month += found
-                rest = self._days(year, month) >> (1 if found else day)
-                if rest:
-                    return year, month, (1 if found else day) + _least(rest)
-                month, day = month + 1, 1
-            else:
+            if not rest:
                 year, month, day = year + 1, 1, 1
+            elif not rest & 1:
+                month, day = month + _least(rest), 1
+            else:
+                days = self._days(year, month) >> day
+                if days:
+                    return year, month, day + _least(days)
+                month, day = month + 1, 1
         return None
 
     def _days(self, year: int, month: int) -> int:
@@ -246,7 +253,7 @@ class _Field(msgspec.Struct, frozen=True):
     low: int
     high: int
     right: str
-    names: list[str] = []
+    names: tuple[str, ...] = ()
     alias: int = -1  # one number more, another word for `low`: 7 is Sunday
 
 
