@@ -12,6 +12,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -53,7 +54,9 @@ def commands() -> str:
 
 
 def helps(command: click.Command, path: str, parent: click.Context | None = None) -> Iterator[str]:
-    context = click.Context(command, parent, info_name=path.rpartition(" ")[2], terminal_width=78)
+    # As the command itself would be called, in a terminal of a fixed width.
+    asked: dict[str, Any] = {"info_name": path.rpartition(" ")[2], "terminal_width": 78, **command.context_settings}
+    context = click.Context(command, parent, **asked)
     if parent is not None:
         yield f"{'##' if path.count(' ') == 1 else '###'} {path}\n\n```\n{command.get_help(context)}\n```"
     if isinstance(command, click.Group):

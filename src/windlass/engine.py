@@ -73,7 +73,7 @@ class Engine:
         """Run a plan, and tell listeners if it wrote."""
         shell = self.opened().shell
         answer = shell.run(plan)
-        if plan.write:
+        if plan.write and not plan.hint:
             shell.hint()
         return answer
 
@@ -81,7 +81,7 @@ class Engine:
         """`run` for an event loop."""
         opened = await self.aopened()
         answer = await opened.async_shell().run(plan)
-        if plan.write:
+        if plan.write and not plan.hint:
             opened.shell.hint()
         return answer
 
@@ -94,13 +94,10 @@ class Engine:
         plan = storing(opened.store, jobs)
         while True:
             try:
-                answers = opened.shell.run(plan, deadline.left())
+                return opened.shell.run(plan, deadline.left())
             except OutcomeUnknown:
                 # Jobs carry their ids, so sending them again answers what the lost answer said.
                 deadline.check()
-            else:
-                opened.shell.hint()
-                return answers
 
     async def asubmit(self, jobs: Sequence[NewJob]) -> list[Enqueued]:
         """`submit` for an event loop."""
@@ -113,12 +110,9 @@ class Engine:
         plan = storing(opened.store, jobs)
         while True:
             try:
-                answers = await opened.async_shell().run(plan, deadline.left())
+                return await opened.async_shell().run(plan, deadline.left())
             except OutcomeUnknown:
                 deadline.check()
-            else:
-                opened.shell.hint()
-                return answers
 
     def _gatherer(self, opened: Opened) -> Gatherer:
         """That of the running event loop, on the store that is open now."""
@@ -228,7 +222,7 @@ def storing(store: Store, jobs: Sequence[NewJob]) -> Plan[list[Enqueued]]:
                 raise IdempotencyConflict(str(job.idempotency_key), answer.id)
         return answers
 
-    return Plan(steps, "enqueue", write=True)
+    return Plan(steps, "enqueue", write=True, hint=True)
 
 
 class _Deadline:

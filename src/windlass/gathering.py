@@ -89,7 +89,6 @@ class Gatherer:
             for ask in asks:  # one that the store cannot take must not fail the others (I23)
                 await self._store([ask])
         else:
-            self.opened.shell.hint()
             for ask, answer in zip(asks, answers, strict=True):
                 _tell(ask, answer)
 

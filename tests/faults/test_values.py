@@ -15,7 +15,7 @@ from uuid import UUID
 
 import pytest
 
-from tests.faults.kit import new_job
+from tests.faults.kit import count, new_job
 from tests.worker.harness import World, task
 from windlass import Context, Discard, JobFailed, Retry, Snooze, Windlass
 from windlass.core.backoff import Backoff
@@ -257,7 +257,7 @@ def test_as_arguments(benches: dict[str, Bench], record_property: Any) -> None:
         "object", "function", "complex", "number as key", "null as key", "4,301 digits", "minus 4,301 digits",
     }  # fmt: skip
     assert not refused & {*(each for each in TEXTS if "surrogate" not in each), "2**53+1", "-2**63+0", "-0.0", "depth 64", "null"}
-    record_property("proof", f"{len(calls)} values, {len(refused)} of {len(VALUES)} refused at the top")
+    count(record_property, values=len(calls), refused_at_the_top=len(refused))
 
 
 def test_the_path_of_the_guilty_part(benches: dict[str, Bench]) -> None:
@@ -291,7 +291,7 @@ def test_as_results(benches: dict[str, Bench], record_property: Any) -> None:
             assert same(VALUES[name], rest[0]), f"{name}: {short(rest)}"
     dead = {name for name, answer in answers.items() if answer[0] == "dead"}
     assert dead >= {"lone high surrogate", "NaN", "infinity", "depth 65", "depth 100,000", "circular", "1 MiB", "object"}
-    record_property("proof", f"{len(calls)} results, {len(dead)} of them dead")
+    count(record_property, results=len(calls), dead=len(dead))
 
 
 def test_as_errors_and_reasons(benches: dict[str, Bench]) -> None:

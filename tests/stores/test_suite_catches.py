@@ -249,6 +249,14 @@ class LetsEverybodyIn(MemoryShell):
         return self._transact(plan)
 
 
+class KeepsItToItself(MemoryShell):
+    """Stores a job and tells nobody."""
+
+    def _transact(self, plan: Plan[T]) -> T:
+        plan.hint = False
+        return super()._transact(plan)
+
+
 STORES: dict[type[MemoryStore], tuple[str, ...]] = {
     ForgetsTheFence: ("a_ghost_writes_nothing", "a_resent_settle_finds_its_receipt_later_too"),
     FenceDoesNotGrow: ("the_fence_grows_even_if_the_clock_does_not", "fences_are_exact_beyond_doubles"),
@@ -278,6 +286,7 @@ STORES: dict[type[MemoryStore], tuple[str, ...]] = {
 SHELLS: dict[type[MemoryShell], tuple[str, ...]] = {
     RollsNothingBack: ("every_plan_is_all_or_nothing", "a_plan_that_raises_changes_nothing"),
     WaitsForEver: ("a_busy_store_times_out",),
+    KeepsItToItself: ("an_enqueue_tells_every_listener",),
     LetsEverybodyIn: ("many_claimers", "claimers_are_taken_over_meanwhile"),
 }
 

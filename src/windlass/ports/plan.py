@@ -38,14 +38,18 @@ Steps = Generator[Statement, Rows, T]
 
 
 class Plan(Generic[T]):
-    """An operation that can be started any number of times; iterate it (or `yield from` it) to run it once."""
+    """An operation that can be started any number of times; iterate it (or `yield from` it) to run it once.
 
-    __slots__ = ("_make", "name", "write")
+    `write` says that it changes something, `hint` that listeners will want to know.
+    """
 
-    def __init__(self, make: Callable[[], Steps[T]], name: str, *, write: bool) -> None:
+    __slots__ = ("_make", "hint", "name", "write")
+
+    def __init__(self, make: Callable[[], Steps[T]], name: str, *, write: bool, hint: bool = False) -> None:
         self._make = make
         self.name = name
         self.write = write
+        self.hint = hint
 
     def __iter__(self) -> Steps[T]:
         return self._make()
@@ -58,14 +62,15 @@ class Plan(Generic[T]):
 def plan(method: Callable[Concatenate[S, P], Steps[T]]) -> Callable[Concatenate[S, P], Plan[T]]: ...
 @overload
 def plan(
-    *, write: bool
+    *, write: bool = True, hint: bool = False
 ) -> Callable[[Callable[Concatenate[S, P], Steps[T]]], Callable[Concatenate[S, P], Plan[T]]]: ...
-def plan(method: Any = None, *, write: bool = True) -> Any:
-    """Make a generator method return a restartable Plan; `write=False` lets a shell use a reading transaction."""
+def plan(method: Any = None, *, write: bool = True, hint: bool = False) -> Any:
+    """Make a generator method return a restartable Plan; `write=False` lets a shell use a reading transaction, and
+    `hint=True` has it tell listeners."""
 
     def wrap(made: Callable[..., Steps[Any]]) -> Callable[..., Plan[Any]]:
         def start(*args: Any, **kwargs: Any) -> Plan[Any]:
-            return Plan(lambda: made(*args, **kwargs), made.__name__, write=write)
+            return Plan(lambda: made(*args, **kwargs), made.__name__, write=write, hint=hint)
 
         start.__name__ = made.__name__
         start.__doc__ = made.__doc__
@@ -100,7 +105,8 @@ def chain(*plans: Plan[Any]) -> Plan[list[Any]]:
             answers.append((yield from each))
         return answers
 
-    return Plan(steps, "+".join(p.name for p in plans), write=any(p.write for p in plans))
+    write, hint = any(p.write for p in plans), any(p.hint for p in plans)
+    return Plan(steps, "+".join(p.name for p in plans), write=write, hint=hint)
 
 
 def batches(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:

@@ -494,8 +494,9 @@ class Shell(Protocol):
     """I/O for one store, blocking. Safe to call from several threads."""
 
     def run(self, plan: Plan[T], timeout: float | None = None) -> T:
-        """Run the plan in a transaction. Raises StoreTimeout once `timeout` seconds (default: the shell's
-        own, 5 s) passed before it could be accepted, StoreUnavailable, StoreFull, OutcomeUnknown,
+        """Run the plan in a transaction. Where it has `hint`, must tell every listener, at such a moment that who
+        then claims finds what was committed, or waits for it. Raises StoreTimeout once `timeout` seconds (default:
+        the shell's own, 5 s) passed before it could be accepted, StoreUnavailable, StoreFull, OutcomeUnknown,
         SchemaError."""
         ...
 

@@ -35,7 +35,7 @@ class Life:
 
     # --- enqueue -------------------------------------------------------------------------------------------
 
-    @plan
+    @plan(hint=True)
     def enqueue(self, jobs: Sequence[NewJob]) -> Steps[list[Enqueued]]:
         """See Store.enqueue."""
         now = (yield NOW)[0][0]

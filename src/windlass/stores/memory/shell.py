@@ -49,6 +49,8 @@ class MemoryShell:
             raise
         if self._store.data.commit():
             self._commits += 1
+        if plan.hint:
+            self.hint()
         return answer
 
     def _execute(self, statement: Statement) -> Rows:

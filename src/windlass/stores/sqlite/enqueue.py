@@ -25,7 +25,7 @@ def as_json(value: object) -> str:
 class Enqueueing:
     """The operation `enqueue`, also used for the children of a completed job."""
 
-    @plan
+    @plan(hint=True)
     def enqueue(self, jobs: Sequence[NewJob]) -> Steps[list[Enqueued]]:
         """See Store.enqueue."""
         now = (yield NOW)[0][0]

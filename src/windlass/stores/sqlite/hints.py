@@ -60,7 +60,7 @@ class Hints:
         return HintListener(self._directory)
 
     def send(self) -> None:
-        """Tell every listener; never fails, never blocks. What it is sent after is committed already."""
+        """Tell every listener; never fails, never blocks."""
         with contextlib.suppress(OSError):  # no directory, no listener; no descriptor left for a socket
             self._send()
 

@@ -343,8 +343,7 @@ SELECT id FROM windlass_jobs WHERE id IN (SELECT value FROM json_each(?))
 
 -- name: job_revive
 UPDATE windlass_jobs SET attempt = 0, crashes = 0, losses = 0, lane = 0, fence = ?, due = ?, rank = ?2 - head_start,
-                         error = NULL,
-                expires = NULL
+                         error = NULL, expires = NULL
 WHERE seq = ?3
 
 -- name: job_due_now

@@ -148,6 +148,17 @@ class Shells:
             assert _readable(one, 5.0)
         world.opened.shell.hint()  # nobody listens any more
 
+    def test_an_enqueue_tells_every_listener(self, world: World) -> None:
+        """Whoever claims because of it finds the job, or waits until it is there."""
+        world.need("push")
+        world.beat("w1")
+        with _listening(world.opened.shell.listen) as listener:
+            for _ in range(10):
+                world.put()
+                assert _readable(listener, 5.0)
+                listener.drain()
+                assert len(world.claim("w1").jobs) == 1
+
     def test_hints_that_nobody_reads_do_no_harm(self, world: World) -> None:
         """I20: a listener that has stalled costs nobody anything."""
         world.need("push")
