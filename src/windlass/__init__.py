@@ -7,6 +7,7 @@ from windlass.core.backoff import Backoff
 from windlass.core.errors import (
     ConfigError,
     Discard,
+    DuplicateJob,
     IdempotencyConflict,
     JobCancelled,
     JobExpired,
@@ -22,15 +23,18 @@ from windlass.core.errors import (
 from windlass.core.job import State
 from windlass.declaration import provided
 from windlass.handle import Job
+from windlass.limits import Limit
 from windlass.ports.store import Filter
 from windlass.runtime.context import Context
 from windlass.task import Task
+from windlass.unique import Unique
 
 __all__ = [
     "Backoff",
     "ConfigError",
     "Context",
     "Discard",
+    "DuplicateJob",
     "Filter",
     "IdempotencyConflict",
     "Job",
@@ -38,6 +42,7 @@ __all__ = [
     "JobExpired",
     "JobFailed",
     "JobNotFound",
+    "Limit",
     "PayloadInvalid",
     "ResultTimeout",
     "Retry",
@@ -45,6 +50,7 @@ __all__ = [
     "State",
     "StoreUnavailable",
     "Task",
+    "Unique",
     "Windlass",
     "WindlassError",
     "provided",

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
 from windlass.core import job as records
-from windlass.core.errors import JobNotFound
+from windlass.core.errors import InvalidJob, JobNotFound
 from windlass.core.job import Attempt, LogLine
 from windlass.declaration import Call, as_call
 from windlass.handle import Job
-from windlass.options import JobOptions
+from windlass.options import JobOptions, valid_queue
 from windlass.ports.plan import Plan, Steps
 from windlass.ports.store import (
     Filter,
@@ -18,6 +18,7 @@ from windlass.ports.store import (
     Pruned,
     PruneRules,
     QueueChange,
+    QueueRules,
     Selected,
     Selection,
     Stats,
@@ -106,15 +107,24 @@ class Client:
 
     def queues(self) -> dict[str, bool]:
         """The queues that were ever paused or resumed, with whether they are paused."""
-        return self._app.engine.run(self._plans.store.queues())
+        return _paused(self._app.engine.run(self._plans.store.queues()))
 
     def pause(self, *queues: str) -> dict[str, bool]:
         """Let no worker claim from these queues; what runs goes on."""
-        return self._app.engine.run(self._plans.store.queues([QueueChange(queue, True) for queue in queues]))
+        return _paused(self._app.engine.run(self._plans.pause(queues, True)))
 
     def resume(self, *queues: str) -> dict[str, bool]:
         """Undo `pause`."""
-        return self._app.engine.run(self._plans.store.queues([QueueChange(queue, False) for queue in queues]))
+        return _paused(self._app.engine.run(self._plans.pause(queues, False)))
+
+    def limit(self, queue: str, most: int | None) -> QueueRules:
+        """Let at most `most` jobs of a queue run at once, over all workers; None lifts the limit. Answers what now
+        holds for the queue.
+
+        It holds from the next claim on, also for what waits already; what runs goes on. Raises InvalidJob for what is
+        no whole number from 1, or no name of a queue.
+        """
+        return self._app.engine.run(self._plans.limit(queue, most))[queue]
 
     def workers(self) -> list[WorkerInfo]:
         """The workers that beat, and those that stopped and were not taken over yet."""
@@ -187,15 +197,19 @@ class AsyncClient:
 
     async def queues(self) -> dict[str, bool]:
         """See Client."""
-        return await self._app.engine.arun(self._plans.store.queues())
+        return _paused(await self._app.engine.arun(self._plans.store.queues()))
 
     async def pause(self, *queues: str) -> dict[str, bool]:
         """See Client."""
-        return await self._app.engine.arun(self._plans.store.queues([QueueChange(queue, True) for queue in queues]))
+        return _paused(await self._app.engine.arun(self._plans.pause(queues, True)))
 
     async def resume(self, *queues: str) -> dict[str, bool]:
         """See Client."""
-        return await self._app.engine.arun(self._plans.store.queues([QueueChange(queue, False) for queue in queues]))
+        return _paused(await self._app.engine.arun(self._plans.pause(queues, False)))
+
+    async def limit(self, queue: str, most: int | None) -> QueueRules:
+        """See Client."""
+        return (await self._app.engine.arun(self._plans.limit(queue, most)))[queue]
 
     async def workers(self) -> list[WorkerInfo]:
         """See Client."""
@@ -215,6 +229,14 @@ class _Plans:
     @property
     def store(self) -> Store:
         return self._app.engine.bare().store
+
+    def pause(self, queues: Sequence[str], paused: bool) -> Plan[dict[str, QueueRules]]:
+        return self.store.queues([QueueChange(queue, paused) for queue in queues])
+
+    def limit(self, queue: str, most: int | None) -> Plan[dict[str, QueueRules]]:
+        _checked(lambda: valid_queue(queue, "queue"), "queue")
+        _check_most(most)
+        return self.store.queues([QueueChange(queue, limit=most or 0)])
 
     def fetch(self, id: str) -> Plan[records.Job]:
         def steps() -> Steps[records.Job]:
@@ -238,6 +260,22 @@ class _Plans:
             return (yield from self.store.edit(id, payload))
 
         return Plan(steps, "edit", write=True)
+
+
+def _paused(rules: dict[str, QueueRules]) -> dict[str, bool]:
+    return {queue: said.paused for queue, said in rules.items()}
+
+
+def _check_most(most: Any) -> None:
+    if most is not None and (not isinstance(most, int) or isinstance(most, bool) or not 1 <= most < 2**31):
+        raise InvalidJob("most", f"{most!r} must be a whole number from 1, or None for no limit")
+
+
+def _checked(check: Callable[[], object], field: str) -> None:
+    try:
+        check()
+    except ValueError as error:
+        raise InvalidJob(field, str(error).removeprefix(f"{field}: ")) from None
 
 
 def _found(answer: T | None, id: str) -> T:

@@ -104,6 +104,10 @@ class Declaration:
         """Arguments to payload text, checked as a worker will; raises PayloadInvalid, PayloadTooLarge."""
         return self.signature.binder.pack(args, kwargs, self.limits)  # type: ignore[no-any-return]
 
+    def named(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+        """Arguments that were packed, by the names of their parameters, with the defaults of those left out."""
+        return self.signature.binder.named(args, kwargs)  # type: ignore[no-any-return]
+
     def bind(self, payload: str, version: int) -> tuple[list[Any], dict[str, Any]]:
         """Payload text of this version, or an older one, to the handler's arguments; raises PayloadInvalid."""
         while version < self.version:
@@ -183,6 +187,10 @@ class Remote:
         from windlass.core.binding import pack_unknown
 
         return pack_unknown(args, kwargs, self.limits)
+
+    def named(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+        """As Declaration.named, but of those given by position nobody here knows the names."""
+        return kwargs
 
     def decode(self, result: str) -> Any:
         """JSON text of a result to plain values."""

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from windlass.config import Settings
-from windlass.core.errors import IdempotencyConflict, OutcomeUnknown, StoreTimeout
+from windlass.core.errors import DuplicateJob, IdempotencyConflict, OutcomeUnknown, StoreTimeout
 from windlass.core.job import NewJob
 from windlass.ports.plan import Plan, Steps
 from windlass.ports.store import Enqueued, Opened, Shell, Store
@@ -213,13 +213,15 @@ class Transaction:
 
 
 def storing(store: Store, jobs: Sequence[NewJob]) -> Plan[list[Enqueued]]:
-    """Enqueue all or none: a conflict over an idempotency key undoes the others."""
+    """Enqueue all or none: a conflict over a key undoes the others."""
 
     def steps() -> Steps[list[Enqueued]]:
         answers = yield from store.enqueue(jobs)
         for job, answer in zip(jobs, answers, strict=True):
             if answer.conflict:
                 raise IdempotencyConflict(str(job.idempotency_key), answer.id)
+            if answer.refused:
+                raise DuplicateJob(job.task, answer.id)
         return answers
 
     return Plan(steps, "enqueue", write=True, hint=True)

@@ -12,7 +12,14 @@ import time
 from collections import deque
 from collections.abc import Sequence
 
-from windlass.core.errors import IdempotencyConflict, OutcomeUnknown, StoreError, StoreTimeout, StoreUnavailable
+from windlass.core.errors import (
+    DuplicateJob,
+    IdempotencyConflict,
+    OutcomeUnknown,
+    StoreError,
+    StoreTimeout,
+    StoreUnavailable,
+)
 from windlass.core.job import NewJob
 from windlass.ports.store import Enqueued, Opened
 
@@ -104,6 +111,8 @@ def _tell(ask: _Ask, answer: Enqueued) -> None:
         return
     if answer.conflict:
         ask.future.set_exception(IdempotencyConflict(str(ask.job.idempotency_key), answer.id))
+    elif answer.refused:
+        ask.future.set_exception(DuplicateJob(ask.job.task, answer.id))
     else:
         ask.future.set_result(answer)
 

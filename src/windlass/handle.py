@@ -29,7 +29,8 @@ READ_AT_LEAST_EVERY = 1.0
 class Job(Generic[R]):
     """A job that may be anywhere. Holding one costs nothing: every method asks the store.
 
-    `id` is its address. `created` is False where an idempotency key had been used before, and this is the job of then.
+    `id` is its address. `created` is False where an idempotency key had been used before, and this is the job of then,
+    or where another job has the same unique key, and this is that one.
     """
 
     __slots__ = ("_app", "created", "id")

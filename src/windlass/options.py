@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from typing import Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import msgspec
 
@@ -12,6 +12,11 @@ from windlass.core.backoff import Backoff
 from windlass.core.duration import Duration, micros, seconds
 from windlass.core.errors import InvalidJob
 from windlass.core.job import PRIORITY, Policy
+
+if TYPE_CHECKING:
+    from windlass.keys import Key
+    from windlass.limits import Limit
+    from windlass.unique import Unique
 
 NAME_MOST = 200
 KEY_MOST = 255
@@ -43,6 +48,12 @@ class JobOptions(TypedDict, total=False):
     headers: Mapping[str, str]
     result_ttl: Duration
     partition_key: str
+    limit: int | Limit | Sequence[int | Limit] | None
+    """How many jobs of the task may run at once, anywhere; see Limit for more."""
+    unique: Unique | None
+    """At most one job with the same key lives; see Unique."""
+    limit_key: Key
+    """Beside a `limit` that is a number: it holds for each value of this parameter, or of this function of them."""
 
 
 class Terms(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,12 +69,18 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
     tags: tuple[str, ...] = ()
     headers: dict[str, str] = {}
     partition_key: str = ""
+    limits: tuple[Any, ...] = ()
+    """Of Limit."""
+    unique: Any = None
+    """A Unique."""
     policy: Policy = Policy()
 
     def having(self, options: Mapping[str, Any]) -> Terms:
         """These terms with `options` instead; raises InvalidJob that names the option and says what would be right."""
         changes: dict[str, Any] = {}
         policy: dict[str, Any] = {}
+        if "limit_key" in options:
+            options = _with_limit_key(options)
         for name, value in options.items():
             read = _READERS.get(name)
             if read is None:
@@ -75,6 +92,9 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
             (policy if name in Policy.__struct_fields__ else changes).update(found)
         if "delay" in options and "at" in options:
             raise InvalidJob("at", "cannot be given together with delay")
+        unique = changes.get("unique", self.unique)
+        if unique is not None and changes.get("idempotency_key", self.idempotency_key) is not None:
+            raise InvalidJob("unique", "cannot be given together with idempotency_key")
         if policy:
             changes["policy"] = msgspec.structs.replace(self.policy, **policy)
         return msgspec.structs.replace(self, **changes)
@@ -184,6 +204,36 @@ def _headers(value: Any, name: str) -> dict[str, Any]:
     return {name: dict(value)}
 
 
+def _limit(value: Any, _: str) -> dict[str, Any]:
+    from windlass.limits import read_limits
+
+    return {"limits": value if isinstance(value, _Read) else read_limits(value)}
+
+
+def _unique(value: Any, name: str) -> dict[str, Any]:
+    from windlass.unique import Unique
+
+    if value is not None and not isinstance(value, Unique):
+        raise ValueError(f'{_shown(value)} must be a Unique, for instance Unique(key="user_id", policy="keep-last")')
+    return {name: value}
+
+
+class _Read(tuple[Any, ...]):
+    """Limits that were read already."""
+
+    __slots__ = ()
+
+
+def _with_limit_key(options: Mapping[str, Any]) -> dict[str, Any]:
+    from windlass.limits import read_limits
+
+    rest = {name: value for name, value in options.items() if name != "limit_key"}
+    try:
+        return {**rest, "limit": _Read(read_limits(rest.get("limit"), options["limit_key"]))}
+    except ValueError as error:
+        raise InvalidJob("limit_key", str(error)) from None
+
+
 def _shown(value: Any) -> str:
     text = ascii(value)
     return text if len(text) <= 60 else text[:57] + "..."
@@ -204,6 +254,8 @@ _READERS: dict[str, Callable[[Any, str], dict[str, Any]]] = {
     "headers": _headers,
     "result_ttl": _time,
     "partition_key": _text(KEY_MOST),
+    "limit": _limit,
+    "unique": _unique,
     "crash_budget": _whole(1, 1_000),
     "loss_budget": _whole(1, 1_000),
 }

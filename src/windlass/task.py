@@ -26,14 +26,17 @@ import msgspec
 
 from windlass.core.backoff import Backoff
 from windlass.core.duration import Duration
-from windlass.core.errors import PayloadInvalid, PayloadTooLarge, RegistrationError, UnknownTask
+from windlass.core.errors import InvalidJob, RegistrationError, UnknownTask
 from windlass.core.job import Meta, NewJob, Policy
 from windlass.core.placement import SHARDS, head_start, job_ids
 from windlass.declaration import Call, Declaration, Remote, as_call
 from windlass.handle import Job
+from windlass.keys import Key
+from windlass.limits import Limit
 from windlass.options import JobOptions, Terms
 from windlass.runtime.context import Context, Run, current_run
 from windlass.runtime.registry import TaskDef
+from windlass.unique import Unique
 
 if TYPE_CHECKING:
     from windlass.app import Windlass
@@ -69,6 +72,12 @@ class TaskOptions(TypedDict, total=False):
     """Exceptions after which it cannot: the job is dead at once."""
     exclusive: bool
     """No two runs of one job ever overlap, not even of one that was cut off from the store; implies process."""
+    limit: int | Limit | Sequence[int | Limit] | None
+    """How many of its jobs may run at once, anywhere; see Limit for more."""
+    unique: Unique | None
+    """At most one of its jobs with the same key lives; see Unique."""
+    limit_key: Key
+    """Beside a `limit` that is a number: it holds for each value of this parameter, or of this function of them."""
     crash_budget: int
     """Crashes that are certainly the job's own, after which it is dead."""
 
@@ -131,7 +140,8 @@ class Task(Generic[P, R]):
     def enqueue(self, /, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
         """Store one job and return a handle to it. When this returns, the job is committed.
 
-        Raises PayloadInvalid or PayloadTooLarge for arguments that do not fit; IdempotencyConflict; and within
+        Raises PayloadInvalid or PayloadTooLarge for arguments that do not fit, InvalidJob for a key that cannot be had
+        from them; IdempotencyConflict; DuplicateJob; and within
         `enqueue_timeout` (5 s) StoreTimeout, or at once StoreUnavailable or StoreFull.
         """
         job = self.new_job(args, kwargs, current_run.get())
@@ -181,35 +191,47 @@ class Task(Generic[P, R]):
         """The job, complete but not stored; a child of `run`'s. Raises PayloadInvalid, PayloadTooLarge."""
         payload = self._declaration.pack(args, kwargs)
         (id,) = new_ids(1, self._terms.partition_key)
-        return NewJob(id=id, payload=payload, digest=self._digest(payload), **self._common(run))
+        particulars = self._particulars(run, args, kwargs, payload)
+        return NewJob(id=id, payload=payload, digest=self._digest(payload), **particulars)
 
     def _new_jobs(self, calls: Iterable[Call | tuple[Any, ...] | dict[str, Any]]) -> list[NewJob]:
-        payloads, pack = [], self._declaration.pack
+        payloads, particulars, pack = [], [], self._declaration.pack
+        run = current_run.get()
         for number, given in enumerate(calls):
             try:
                 call = as_call(given, "arguments")
                 payloads.append(pack(call.args, call.kwargs))
-            except (PayloadInvalid, PayloadTooLarge) as error:
+                particulars.append(self._particulars(run, call.args, call.kwargs, payloads[-1]))
+            except InvalidJob as error:
                 raise type(error)(f"calls[{number}].{error.field}", error.problem) from None
-        common = self._common(current_run.get())
         ids = new_ids(len(payloads), self._terms.partition_key)
         return [
-            NewJob(id=id, payload=payload, digest=self._digest(payload), **common)
-            for id, payload in zip(ids, payloads, strict=True)
+            NewJob(id=id, payload=payload, digest=self._digest(payload), **each)
+            for id, payload, each in zip(ids, payloads, particulars, strict=True)
         ]
+
+    def _particulars(
+        self, run: Run | None, args: tuple[Any, ...], kwargs: dict[str, Any], payload: str
+    ) -> dict[str, Any]:
+        """Everything about one job but its id and payload. Raises InvalidJob for a key that cannot be had."""
+        common, terms = self._common(run), self._terms
+        if not (terms.limits or terms.unique):
+            return common
+        arguments = self._declaration.named(args, kwargs)
+        limits = tuple(limit.of(self.name, arguments) for limit in terms.limits)
+        unique = terms.unique.of(arguments, payload) if terms.unique else None
+        meta = msgspec.structs.replace(self._meta(run), limits=limits, unique=unique)
+        if terms.unique and terms.unique.after:
+            if terms.after or terms.at is not None:
+                raise InvalidJob("unique", "a debounce says itself when the job is due; leave out delay and at")
+            common = {**common, "after": terms.unique.after}
+        return {**common, "meta": _encode(meta).decode()}
 
     def _common(self, run: Run | None) -> dict[str, Any]:
         """Everything about a job that its arguments do not say; made once for all that have no parent."""
         if run is None and self._fixed is not None:
             return self._fixed
         terms = self._terms
-        meta: dict[str, Any] = {"headers": terms.headers, "tags": terms.tags, "partition_key": terms.partition_key}
-        if run is not None:
-            meta["headers"] = {**run.meta.headers, **terms.headers}
-            meta["correlation_id"] = run.meta.correlation_id or run.held.id
-            meta["parent_id"] = run.held.id
-        if terms.policy != _DEFAULT_POLICY:
-            meta["policy"] = terms.policy  # msgspec does not see that a Struct is the default one
         common = {
             "task": self.name,
             "version": self._declaration.version,
@@ -221,11 +243,22 @@ class Task(Generic[P, R]):
             "expires_after": terms.expires_after,
             "expires_at": terms.expires_at,
             "idempotency_key": terms.idempotency_key,
-            "meta": _encode(Meta(**meta)).decode(),
+            "meta": _encode(self._meta(run)).decode(),
         }
         if run is None:
             self._fixed = common
         return common
+
+    def _meta(self, run: Run | None) -> Meta:
+        terms = self._terms
+        meta: dict[str, Any] = {"headers": terms.headers, "tags": terms.tags, "partition_key": terms.partition_key}
+        if run is not None:
+            meta["headers"] = {**run.meta.headers, **terms.headers}
+            meta["correlation_id"] = run.meta.correlation_id or run.held.id
+            meta["parent_id"] = run.held.id
+        if terms.policy != _DEFAULT_POLICY:
+            meta["policy"] = terms.policy  # msgspec does not see that a Struct is the default one
+        return Meta(**meta)
 
     def _digest(self, payload: str) -> str:
         if self._terms.idempotency_key is None:

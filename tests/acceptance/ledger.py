@@ -72,6 +72,35 @@ def violations(
     return found
 
 
+def crowds(
+    lines: Iterable[Line], limits: dict[str, dict[str, int]], deaths: dict[int, float]
+) -> tuple[list[str], dict[str, int]]:
+    """Where more jobs ran at once than a limit allows, and how many ever did, by key.
+
+    `limits` holds, by job, how many may run under each of its keys. A run lasts from its start to its end; one that has
+    no end lasted until its actor died, at the latest at the instant in `deaths`, or until its job started again.
+    """
+    lines = sorted(lines, key=lambda line: line.at)
+    ends = {(line.job, line.fence): line.at for line in lines if line.what == "end"}
+    starts = [line for line in lines if line.what == "start"]
+    again: dict[str, float] = {}
+    steps: list[tuple[float, int, Line]] = []
+    for line in reversed(starts):
+        until = min(deaths.get(line.actor, float("inf")), again.get(line.job, float("inf")))
+        steps += [(line.at, 1, line), (ends.get((line.job, line.fence), until), -1, line)]
+        again[line.job] = line.at
+    now: Counter[str] = Counter()
+    most: Counter[str] = Counter()
+    found = []
+    for at, step, line in sorted(steps, key=lambda each: each[:2]):
+        for key, limit in limits.get(line.job, {}).items():
+            now[key] += step
+            most[key] = max(most[key], now[key])
+            if step > 0 and now[key] > limit:
+                found.append(f"I9: {now[key]} of {limit} ran under {key!r} at {at:.3f}, the last one job {line.job}")
+    return found, dict(most)
+
+
 def _of_one(job: Job, starts: int, ends: int, fences: list[int], exactly_once: bool, starts_most: int) -> list[Any]:
     found = []
     if not job.state.terminal:

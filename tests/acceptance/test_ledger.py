@@ -48,3 +48,20 @@ def test_lines_of_several_actors_come_by_time(tmp_path: Path) -> None:
     ledger.write(str(tmp_path), "start", "a", 1)
     (tmp_path / "2.jsonl").write_bytes(msgspec.json.encode(Line(0.5, 2, "start", "b")) + b"\n")
     assert [line.job for line in ledger.read(tmp_path)] == ["b", "a"]
+
+
+def test_a_crowd_is_noticed() -> None:
+    """Of three runs under a limit of two; and neither a death nor an end is taken for one."""
+    limits = {job: {"k": 2} for job in "abc"}
+    lines = [
+        ledger.Line(1.0, 1, "start", "a", 1),
+        ledger.Line(2.0, 2, "start", "b", 1),
+        ledger.Line(3.0, 1, "end", "a", 1),
+        ledger.Line(4.0, 3, "start", "c", 1),
+        ledger.Line(5.0, 1, "start", "a", 2),
+    ]
+    found, most = ledger.crowds(lines, limits, {2: 4.5})
+    assert (found, most) == ([], {"k": 2})
+    found, most = ledger.crowds(lines, limits, {})
+    assert (len(found), most) == (1, {"k": 3})
+    assert "3 of 2 ran under 'k'" in found[0]

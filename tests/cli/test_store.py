@@ -258,6 +258,19 @@ def test_queues_are_paused_and_resumed(world: World) -> None:
     assert world.json("queues", "resume", "default") == {"queues": {"default": {"paused": False}}}
 
 
+def test_queues_are_limited(world: World) -> None:
+    world.enqueue()
+    assert world.run("queues", "limit", "default", "2").out == "queue 'default' has a limit of 2\n"
+    assert world.json("queues", "limit", "default", "3") == {"queue": "default", "limit": 3}
+    [found] = world.json("queues", "list")["queues"]
+    assert (found["limit"], found["running"]) == (3, 0)
+    assert "0 of 3" in world.run("queues", "list").out
+    assert world.run("queues", "limit", "default", "none").out == "queue 'default' has no limit\n"
+    for wrong in ("0", "-1", "many", "1.5"):
+        assert world.run("queues", "limit", "default", "--", wrong).code == 2
+    assert world.run("queues", "limit", "a:b", "1").code == 2
+
+
 def test_workers(world: World) -> None:
     world.enqueue()
     world.claim("w1")

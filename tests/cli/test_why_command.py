@@ -55,6 +55,29 @@ def test_queue_paused(world: World) -> None:
     assert why(world, id)["cause"] == "next"
 
 
+def test_blocked_by_a_limit(world: World) -> None:
+    world.enqueue(limit=1, limit_key="user", arguments={"user": "ada"})
+    id = world.enqueue(limit=1, limit_key="user", arguments={"user": "ada"})
+    world.claim()
+    world.enqueue()
+    world.claim()  # which passes it by
+    found = why(world, id)
+    assert found["cause"] == "limit"
+    assert found["sentence"] == "blocked by the limit 'tasks.add' for 'ada': 1 of 1 runs"
+    assert found["facts"] == {"limit": "tasks.add", "key": "ada", "running": 1, "most": 1}
+
+
+def test_queue_at_its_limit(world: World) -> None:
+    world.enqueue()
+    world.enqueue()
+    id = world.enqueue()
+    world.run("queues", "limit", "default", "1")
+    world.claim()
+    found = why(world, id)
+    assert found["cause"] == "queue_limit"
+    assert found["sentence"] == "queue 'default' is at its limit: 1 of 1 runs, with 1 job before it"
+
+
 def test_no_workers(world: World) -> None:
     assert why(world, world.enqueue())["sentence"] == "no worker is alive"
 

@@ -7,7 +7,7 @@ import contextlib
 import inspect
 import random
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
@@ -15,12 +15,14 @@ from typing import TypeVar
 import msgspec
 import pytest
 
-from windlass.core.job import Held, NewJob, Settled, State, Transition
+from windlass.core.job import Held, KeyLimit, NewJob, Settled, State, Transition, UniqueKey
 from windlass.ports.plan import NOW, Plan, Steps, drive, plan
 from windlass.ports.store import BeatAnswer, Claimed, ClaimRequest, Death, Enqueued, Reaped, WorkerReport
 from windlass.stores.memory import MemoryStore, OpenedMemory
+from windlass.stores.memory.jobs import Look
 from windlass.stores.memory.shell import AsyncMemoryShell, MemoryShell
-from windlass.stores.memory.tables import Key, Row, replace
+from windlass.stores.memory.tables import Key, Owner, Row, replace
+from windlass.stores.memory.unique import place_of
 from windlass.testing import ManualClock
 from windlass.testing.conformance import Suite, open_world
 from windlass.testing.conformance.race import Races
@@ -60,9 +62,10 @@ class TakeoverKeepsTheFence(MemoryStore):
 class GivesTokensTwice(MemoryStore):
     """Where nothing waits, what runs is given away once more."""
 
-    def _look(self, queue: str, room: int, request: ClaimRequest, now: int) -> tuple[list[Row], bool]:
-        found, cut = super()._look(queue, room, request, now)
-        return found or [row for row in self.data.jobs.values() if row.state is State.RUNNING][:room], cut
+    def _look(self, queue: str, room: int, request: ClaimRequest, now: int) -> Look:
+        look = super()._look(queue, room, request, now)
+        again = [row for row in self.data.jobs.values() if row.state is State.RUNNING][:room]
+        return look._replace(found=look.found or again)
 
     def _grant(self, row: Row, worker: str, seq: int, now: int) -> Held:
         return row.as_held() if row.state is State.RUNNING else super()._grant(row, worker, seq, now)
@@ -103,7 +106,7 @@ class GrantsTheExpired(MemoryStore):
         for row in self.data.jobs.until("due", now, limit):
             self.data.jobs[row.new.id] = replace(row, state=State.QUEUED, reason=None, parked_until=None)
 
-    def _look(self, queue: str, room: int, request: ClaimRequest, now: int) -> tuple[list[Row], bool]:
+    def _look(self, queue: str, room: int, request: ClaimRequest, now: int) -> Look:
         return super()._look(queue, room, request, 0)
 
 
@@ -192,8 +195,8 @@ class WalksPastTheUnknown(MemoryStore):
 class SaysNoMore(MemoryStore):
     """And the worker sleeps on a full queue."""
 
-    def _look(self, queue: str, room: int, request: ClaimRequest, now: int) -> tuple[list[Row], bool]:
-        return super()._look(queue, room, request, now)[0], False
+    def _look(self, queue: str, room: int, request: ClaimRequest, now: int) -> Look:
+        return super()._look(queue, room, request, now)._replace(more=False)
 
 
 class SpoilsBatches(MemoryStore):
@@ -224,6 +227,137 @@ class ForgetsSomeOwners(MemoryStore):
         if t.outcome == "snoozed":
             moved = msgspec.structs.replace(row.new, queue=row.new.queue + " ")
             self.data.jobs[t.id] = replace(self.data.jobs[t.id], new=moved)
+
+
+class CountsNoRuns(MemoryStore):
+    """Whoever asks for a permit gets one: it was forgotten who has them."""
+
+    def _runs_under(self, key: str) -> int:
+        return 0
+
+
+class LeaksPermits(MemoryStore):
+    """A permit is kept for good once its owner has died."""
+
+    leaked = 0
+
+    def _reap(self, death: Death, now: int, dice: random.Random) -> Reaped:
+        self.leaked += bool(self.data.jobs.line("held", death.worker))
+        return super()._reap(death, now, dice)
+
+    def _runs_under(self, key: str) -> int:
+        return super()._runs_under(key) + self.leaked
+
+
+class CountsOnlyTheOthers(MemoryStore):
+    """What one claim grants does not count for the rest of the same claim."""
+
+    def _admit(self, line: Sequence[Row], room: int) -> tuple[list[Row], list[tuple[Row, KeyLimit]]]:
+        alone = [super(CountsOnlyTheOthers, self)._admit([row], 1) for row in line]
+        return [row for found, _ in alone for row in found][:room], [each for _, kept in alone for each in kept]
+
+
+class LetsNobodyBack(MemoryStore):
+    """What was blocked once stays so until a leader looks."""
+
+    def _free(self, ended: Iterable[Row]) -> bool:
+        return False
+
+
+class LetsOneQueueBack(MemoryStore):
+    """A turn falls to one queue only, whether anybody serves it or not."""
+
+    def _blocked_lines(self) -> list[tuple[str, bool, str]]:
+        return sorted(super()._blocked_lines())[:1]
+
+
+class KeepsTurns(MemoryStore):
+    """Whoever has a turn and cannot use it lets it lapse."""
+
+    def _keep_back(self, kept: Sequence[tuple[Row, KeyLimit]]) -> bool:
+        for row, limit in kept:
+            self._block(row, limit)
+        return False
+
+
+class NeverSweeps(MemoryStore):
+    """A turn that was wasted is nobody's any more."""
+
+    def _sweep(self) -> None:
+        pass
+
+
+class LimitsNoQueue(MemoryStore):
+    """What operators say about a queue is written down and not read."""
+
+    def _queue_room(self, queue: str) -> int | None:
+        return None
+
+
+class KeepsKeysOfTheDead(MemoryStore):
+    """A key is given up by whoever settles its job; of one that was reaped, nobody does."""
+
+    def _reap(self, death: Death, now: int, dice: random.Random) -> Reaped:
+        orphans = self.data.jobs.line("held", death.worker)
+        before = {place: entry for place, entry in self.data.owners.items()}
+        answer = super()._reap(death, now, dice)
+        for row in orphans:
+            place = place_of(row)
+            if place is not None and place in before:
+                self.data.owners[place] = before[place]
+        return answer
+
+
+class KeepsEveryKey(MemoryStore):
+    """A key is never free again."""
+
+    def _give_up(self, rows: Iterable[Row], now: int) -> None:
+        pass
+
+
+class FreesKeysWithTheRun(MemoryStore):
+    """A job that is going to be tried again does not live meanwhile."""
+
+    def _over(self, rows: Sequence[Row], now: int) -> None:
+        super()._over(rows, now)
+        self._give_up(rows, now)
+
+
+class OwnsNothing(MemoryStore):
+    """Keys are written down and not looked at."""
+
+    def _keeps_out(self, entry: Owner, unique: UniqueKey, now: int) -> bool:
+        return False
+
+
+class ForgetsThatItMerged(MemoryStore):
+    """A job that took another's place takes it again whenever it is sent again."""
+
+    def _take_place(self, id: str, job: NewJob, unique: UniqueKey, now: int) -> Enqueued:
+        answer = super()._take_place(id, job, unique, now)
+        del self.data.merged[job.id]
+        return answer
+
+
+class LosesSuccessors(MemoryStore):
+    """Whoever waits for the end of the owner waits for ever."""
+
+    def _pass_key(self, place: tuple[str, str, str], entry: Owner, now: int) -> None:
+        del self.data.owners[place]
+
+
+class RevivesBesideTheOwner(MemoryStore):
+    """An old job comes back to life, whoever has its key by now."""
+
+    def _may_have_key(self, row: Row) -> bool:
+        return True
+
+
+class ForgetsWindows(MemoryStore):
+    """A throttle ends with its job."""
+
+    def _pass_key(self, place: tuple[str, str, str], entry: Owner, now: int) -> None:
+        super()._pass_key(place, replace(entry, until=None), now)
 
 
 class RollsNothingBack(MemoryShell):
@@ -282,6 +416,22 @@ STORES: dict[type[MemoryStore], tuple[str, ...]] = {
     SpoilsBatches: ("a_mixed_batch_is_answered_in_order",),
     LosesNumbers: ("payloads_come_back_to_the_letter",),
     ForgetsSomeOwners: ("the_same_as_the_model",),
+    CountsNoRuns: ("no_more_than_the_limit_run", "many_claimers_keep_within_every_limit"),
+    LeaksPermits: ("a_takeover_frees_the_limit",),
+    CountsOnlyTheOthers: ("no_more_than_the_limit_run", "many_claimers_keep_within_every_limit"),
+    LetsNobodyBack: ("the_end_of_a_run_lets_the_next_in", "as_many_turns_as_runs_have_ended"),
+    LetsOneQueueBack: ("a_turn_falls_to_every_queue",),
+    KeepsTurns: ("a_turn_is_passed_on",),
+    NeverSweeps: ("a_turn_that_was_wasted_is_given_again", "every_key_is_swept_in_its_turn"),
+    KeepsKeysOfTheDead: ("the_end_of_a_run_frees_the_key",),
+    KeepsEveryKey: ("the_end_of_a_run_frees_the_key", "the_end_of_one_that_waits_frees_the_key"),
+    FreesKeysWithTheRun: ("a_run_that_is_not_over_keeps_the_key",),
+    OwnsNothing: ("one_lives", "of_many_at_once_one_lives"),
+    ForgetsThatItMerged: ("sent_again_it_answers_as_the_first_time",),
+    LosesSuccessors: ("a_successor_waits_for_the_end",),
+    RevivesBesideTheOwner: ("a_job_whose_key_is_taken_is_not_revived",),
+    ForgetsWindows: ("a_throttle_outlives_its_owner", "a_window_outlives_the_pruned_owner"),
+    LimitsNoQueue: ("a_queue_with_a_limit", "by_id_a_queue_limit_holds_too"),
 }
 SHELLS: dict[type[MemoryShell], tuple[str, ...]] = {
     RollsNothingBack: ("every_plan_is_all_or_nothing", "a_plan_that_raises_changes_nothing"),
@@ -332,7 +482,7 @@ def complaint(store: type[MemoryStore], shell: type[MemoryShell], test: str, pat
 
 def notices(store: type[MemoryStore], shell: type[MemoryShell], test: str, path: Path) -> bool:
     """Whether a test fails; in a race, who meets whom is chance, so it may run a few times."""
-    tries = 10 if hasattr(Races, f"test_{test}") else 1
+    tries = 10 if hasattr(Races, f"test_{test}") or "claimers" in test else 1
     with impatient():
         return any(complaint(store, shell, test, path / str(n)) for n in range(tries))
 

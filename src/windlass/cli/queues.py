@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @click.group()
 def queues() -> None:
-    """List, pause and resume queues."""
+    """List, pause, resume and limit queues."""
 
 
 @queues.command("list")
@@ -46,6 +46,22 @@ def resume(place: Place, names: tuple[str, ...]) -> None:
     """Let workers claim from these queues again."""
     with place.app() as app:
         _say(place, app, app.client.resume(*names), names)
+
+
+@queues.command()
+@click.argument("name", metavar="QUEUE")
+@click.argument("most", metavar="N|none")
+@places
+def limit(place: Place, name: str, most: str) -> None:
+    """Let at most N jobs of a queue run at once, over all workers; none lifts the limit."""
+    if most != "none" and not (most.isascii() and most.isdigit() and int(most[:12])):
+        raise click.UsageError(f"{most!r} must be a whole number from 1, or none")
+    with place.app() as app:
+        rules = app.client.limit(name, None if most == "none" else int(most))
+    if place.as_json:
+        place.document({"queue": name, "limit": rules.limit})
+    else:
+        place.say(f"queue {name!r} has {'no limit' if rules.limit is None else f'a limit of {rules.limit}'}")
 
 
 def _say(place: Place, app: Windlass, paused: dict[str, bool], names: tuple[str, ...]) -> None:

@@ -57,12 +57,22 @@ def queues_document(found: Stats, workers: Sequence[WorkerInfo]) -> list[dict[st
             "queued": each.queued,
             "waiting": each.waiting,
             "running": each.running,
+            "blocked": each.blocked,
+            "limit": each.limit,
             "oldest_due": None if each.oldest_due is None else each.oldest_due / 1e6,
             "workers": served.pop(each.queue, 0),
         }
         for each in found.queues
     ]
-    empty = {"paused": False, "queued": 0, "waiting": 0, "running": 0, "oldest_due": None}
+    empty = {
+        "paused": False,
+        "queued": 0,
+        "waiting": 0,
+        "running": 0,
+        "blocked": 0,
+        "limit": None,
+        "oldest_due": None,
+    }
     documents += [{"queue": name, **empty, "workers": number} for name, number in served.items()]
     return sorted(documents, key=lambda each: str(each["queue"]))
 
@@ -73,8 +83,8 @@ def queue_rows(out: Output, found: Stats, workers: Sequence[WorkerInfo]) -> None
         (
             each["queue"] + (" (paused)" if each["paused"] else ""),
             each["queued"],
-            each["waiting"],
-            each["running"],
+            each["waiting"] + each["blocked"],
+            each["running"] if each["limit"] is None else f"{each['running']} of {each['limit']}",
             None if each["oldest_due"] is None else span(each["oldest_due"] * 1e6),
             each["workers"],
         )

@@ -25,6 +25,7 @@ class Slot(msgspec.Struct, frozen=True):
     name: str
     decode: Callable[[Any], Any]
     required: bool
+    default: Any
     by_name: bool
     """Passed by keyword even if it was given by position: it stands behind a parameter that the worker fills."""
 
@@ -36,6 +37,7 @@ class Binder:
         """Raises RegistrationError, naming the parameter, for a signature that no payload can satisfy."""
         self._positional: list[Slot] = []
         self._named: dict[str, Slot] = {}
+        self._rest_name = ""
         self._rest: Callable[[Any], Any] | None = None
         self._extra: Callable[[Any], Any] | None = None
         behind = False
@@ -62,9 +64,9 @@ class Binder:
             )
         if behind and kind in (parameter.POSITIONAL_ONLY, parameter.VAR_POSITIONAL):
             raise _unreachable(name)
-        slot = Slot(name, decoder(annotation), parameter.default is parameter.empty, behind)
+        slot = Slot(name, decoder(annotation), parameter.default is parameter.empty, parameter.default, behind)
         if kind is parameter.VAR_POSITIONAL:
-            self._rest = slot.decode
+            self._rest, self._rest_name = slot.decode, name
         elif kind is parameter.VAR_KEYWORD:
             self._extra = slot.decode
         else:
@@ -133,6 +135,15 @@ class Binder:
         for name, sent in kwargs.items():
             refuse_loss(sent, seen_kwargs[name], name)
         return payload
+
+    def named(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+        """Arguments that `pack` took, by the names of their parameters, with the defaults of those left out."""
+        slots = (*self._positional, *self._named.values())
+        found = {slot.name: slot.default for slot in slots if not slot.required}
+        found |= {slot.name: value for slot, value in zip(self._positional, args, strict=False)}
+        if self._rest is not None:
+            found[self._rest_name] = args[len(self._positional) :]
+        return found | kwargs
 
     def _label(self, index: int) -> str:
         return self._positional[index].name if index < len(self._positional) else f"args[{index}]"

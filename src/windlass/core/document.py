@@ -51,6 +51,8 @@ def full(job: Job) -> Document:
         "fence": job.fence,
         "worker": job.worker,
         "tags": list(meta.tags),
+        "unique": meta.unique.key if meta.unique else None,
+        "limits": [{"key": limit.key, "most": limit.most} for limit in meta.limits],
         "headers": meta.headers,
         "correlation_id": meta.correlation_id or job.id,
         "parent_id": meta.parent_id or None,

@@ -54,6 +54,15 @@ class IdempotencyConflict(WindlassError):
         self.job_id = job_id
 
 
+class DuplicateJob(WindlassError):
+    """Another job has the same unique key and has not ended; `job_id` says which. Nothing was stored."""
+
+    def __init__(self, task: str, job_id: str) -> None:
+        super().__init__(f"unique: job {job_id} of {task} has the same key, and has not ended")
+        self.task = task
+        self.job_id = job_id
+
+
 class StoreError(WindlassError):
     """The store refused or failed."""
 

@@ -52,8 +52,27 @@ class Policy(msgspec.Struct, frozen=True, omit_defaults=True):
     result_ttl: float = 7 * 86_400.0
 
 
+class KeyLimit(msgspec.Struct, frozen=True, array_like=True):
+    """At most `most` of the jobs that carry `key` run at once, wherever."""
+
+    key: str
+    most: int
+
+
+class UniqueKey(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
+    """Of the jobs of one tenant and task that carry `key`, at most one lives; see core.unique."""
+
+    key: str
+    policy: str = "reject"
+    """What becomes of a job that finds its key taken."""
+    max_wait: int | None = None
+    """Of a debounce: microseconds after the first arrival by which it is due at the latest."""
+    window: int = 0
+    """Of a throttle: microseconds, from the enqueue of the job that goes, in which no other does."""
+
+
 class Meta(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What rides with a job and no store has to understand; kept as one JSON text, `{}` for a plain job."""
+    """What rides with a job; kept as one JSON text, `{}` for a plain job. A store reads `limits` and `unique` only."""
 
     policy: Policy = Policy()
     headers: dict[str, str] = {}
@@ -65,7 +84,9 @@ class Meta(msgspec.Struct, frozen=True, omit_defaults=True):
     encryption_key_id: str = ""
     claim_check: str = ""
     partition_key: str = ""
-    limit_keys: tuple[str, ...] = ()
+    limits: tuple[KeyLimit, ...] = ()
+    """All of them must have room when the job is claimed; see core.flow."""
+    unique: UniqueKey | None = None
     cost: int = 1
 
 

@@ -30,7 +30,7 @@ from windlass.core.job import (
 MOVES: dict[str, tuple[tuple[State | None, ...], State]] = {
     # name: (from, to). None is "not stored yet". The chart in docs/internals.md is generated from this table.
     "enqueue": ((None,), State.QUEUED),
-    "schedule": ((None,), State.SCHEDULED),
+    "schedule": ((None, State.QUEUED, State.BLOCKED, State.RETRYING), State.SCHEDULED),
     "promote": ((State.SCHEDULED, State.RETRYING), State.QUEUED),
     "block": ((None, State.SCHEDULED, State.QUEUED), State.BLOCKED),
     "unblock": ((State.BLOCKED,), State.QUEUED),

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from windlass.core.job import Attempt, ErrorInfo, Job, Meta, Policy, State
+from windlass.core.job import Attempt, ErrorInfo, Job, KeyLimit, Meta, Policy, State
 from windlass.core.words import brief, count, instant, span
 
 AHEAD_MOST = 10_000
@@ -54,6 +54,16 @@ class Facts(Protocol):
     def workers(self) -> Sequence[Worker]: ...
     @property
     def attempts(self) -> Sequence[Attempt]: ...
+    @property
+    def limit(self) -> KeyLimit | None: ...
+    @property
+    def running(self) -> int: ...
+    @property
+    def owner(self) -> str | None: ...
+    @property
+    def queue_limit(self) -> int | None: ...
+    @property
+    def queue_running(self) -> int: ...
 
 
 class Cause(msgspec.Struct, frozen=True):
@@ -227,6 +237,21 @@ def _parked(facts: Facts) -> Cause:
 
 
 def _blocked(facts: Facts) -> Cause:
+    limit = facts.limit
+    if limit is not None:
+        name, keyed, key = limit.key.partition(",")
+        whose = f" for {key!r}" if keyed else ""
+        return Cause(
+            "limit",
+            f"blocked by the limit {name!r}{whose}: {_those_running(facts.running, limit.most)}",
+            {"limit": name, "key": key or None, "running": facts.running, "most": limit.most},
+        )
+    if facts.owner is not None:
+        return Cause(
+            "unique",
+            f"blocked: job {facts.owner} has the same unique key, and must end first",
+            {"owner": facts.owner},
+        )
     reason = facts.job.reason or "no reason was given"
     return Cause("blocked", f"blocked: {brief(reason)}", {"reason": facts.job.reason})
 
@@ -235,7 +260,19 @@ def _blocked(facts: Facts) -> Cause:
 
 
 def _queued(facts: Facts) -> Cause:
-    return _obstacle(facts) or (_suspect(facts) if facts.job.suspect else _in_line(facts))
+    return _obstacle(facts) or _full(facts) or (_suspect(facts) if facts.job.suspect else _in_line(facts))
+
+
+def _full(facts: Facts) -> Cause | None:
+    queue, most = facts.job.queue, facts.queue_limit
+    if most is None or facts.queue_running < most:
+        return None
+    return Cause(
+        "queue_limit",
+        f"queue {queue!r} is at its limit: {_those_running(facts.queue_running, most)}, with {_those(facts.ahead)} "
+        "before it",
+        {"queue": queue, "running": facts.queue_running, "most": most, "place": facts.ahead + 1},
+    )
 
 
 def _obstacle(facts: Facts) -> Cause | None:
@@ -379,6 +416,10 @@ def _those(ahead: int) -> str:
     if ahead >= AHEAD_MOST:
         return f"{AHEAD_MOST:,} or more jobs"
     return count(ahead, "job") if ahead else "no jobs"
+
+
+def _those_running(running: int, most: int) -> str:
+    return f"{running} of {most} run" + ("s" if running == 1 else "")
 
 
 def _those_of(serving: Sequence[Worker]) -> str:

@@ -14,7 +14,19 @@ from typing import Any, Protocol, TypeVar
 
 import msgspec
 
-from windlass.core.job import Attempt, Held, Job, LogLine, NewJob, Progress, Settled, State, Token, Transition
+from windlass.core.job import (
+    Attempt,
+    Held,
+    Job,
+    KeyLimit,
+    LogLine,
+    NewJob,
+    Progress,
+    Settled,
+    State,
+    Token,
+    Transition,
+)
 from windlass.ports.plan import Plan
 
 T = TypeVar("T")
@@ -22,7 +34,8 @@ T = TypeVar("T")
 KEY_KEEP = 86_400_000_000
 """Microseconds that an idempotency key stays live after its job ended."""
 CLAIM_WINDOW = 256
-"""How many jobs that a worker cannot run a claim looks past, per queue, beyond its room."""
+"""How many jobs that a worker cannot run, or that a limit keeps back, a claim looks past, per queue, beyond its
+room."""
 LOG_LINES = 1_000
 """Log lines kept per job."""
 
@@ -34,6 +47,8 @@ class Enqueued(msgspec.Struct, frozen=True):
     inserted: bool
     conflict: bool = False
     """The idempotency key belongs to job `id`, whose payload is another: nothing was stored for this one."""
+    refused: bool = False
+    """The unique key belongs to job `id`, which lives: nothing was stored for this one."""
 
 
 class Quota(msgspec.Struct, frozen=True):
@@ -212,6 +227,9 @@ class QueueStats(msgspec.Struct, frozen=True):
     running: int
     oldest_due: int | None = None
     """Microseconds that the longest-waiting queued job has been due."""
+    blocked: int = 0
+    limit: int | None = None
+    """How many of it may run at once."""
 
 
 class Stats(msgspec.Struct, frozen=True):
@@ -224,10 +242,19 @@ class Stats(msgspec.Struct, frozen=True):
 
 
 class QueueChange(msgspec.Struct, frozen=True):
-    """Pause or resume one queue."""
+    """Pause or resume one queue, or limit it; what is None stays as it is."""
 
     queue: str
-    paused: bool
+    paused: bool | None = None
+    limit: int | None = None
+    """How many of it may run at once; 0 is no limit."""
+
+
+class QueueRules(msgspec.Struct, frozen=True):
+    """What an operator has said about one queue."""
+
+    paused: bool = False
+    limit: int | None = None
 
 
 class PruneRules(msgspec.Struct, frozen=True):
@@ -272,6 +299,15 @@ class Why(msgspec.Struct, frozen=True, kw_only=True):
     """Claimable jobs of its queue with a smaller rank, capped at 10,000."""
     workers: tuple[WorkerInfo, ...]
     attempts: tuple[Attempt, ...]
+    limit: KeyLimit | None = None
+    """Of a blocked job: the limit for which it waits."""
+    running: int = 0
+    """How many jobs run under that limit."""
+    owner: str | None = None
+    """Of a blocked job: the one that has its unique key, and must end first."""
+    queue_limit: int | None = None
+    queue_running: int = 0
+    """How many jobs of its queue run, counted only where it has a limit."""
 
 
 class Store(Protocol):
@@ -292,7 +328,18 @@ class Store(Protocol):
         ended, whether or not the owner's row is still there, or until a prune with a shorter rule; deleting
         the owner frees it. The due time is `at`, else now + `after`; a job due later is `scheduled`, else
         `queued`. The expiry is `expires_at`, else now + `expires_after`, else never. The rank is the due time
-        less `head_start`, and jobs of equal rank stand in the order of their enqueue."""
+        less `head_start`, and jobs of equal rank stand in the order of their enqueue.
+
+        Unique keys (I10): of the jobs of one (tenant, task) that carry one key in `Meta.unique`, at most one
+        lives, the owner, and at most one more is its successor: `blocked`, reason `unique`. A job whose key no
+        living job has becomes the owner. Otherwise `core.unique.arrive` says what becomes of it: REFUSE must
+        answer `refused=True` with the owner's id; EXISTING `inserted=False` with the owner's id; REPLACE must
+        give the one that waits (the successor, else the owner) the new job's payload, meta, version, queue,
+        priority, expiry and due time (`core.unique.due_of`), with fresh counts, without error, progress,
+        suspicion and first results, keeping its id, key, creation, fence and history, and answer its id with
+        `inserted=False`, also when the new job is sent again; FOLLOW must store the new job as the successor;
+        OUST as well, and mark the owner as asked to cancel. A throttle's key also stands for its owner, ended
+        or not, until `window` after its enqueue, to jobs of that policy alone. Idempotency keys come first."""
         ...
 
     def claim(self, worker: str, seq: int, request: ClaimRequest) -> Plan[Claimed]:
@@ -305,7 +352,13 @@ class Store(Protocol):
         skip paused queues and excluded tasks. Looking past excluded tasks must be bounded (CLAIM_WINDOW
         beyond the room): where such a window holds nothing else, its jobs must be parked: `scheduled`, reason
         `unknown_task`, uncharged, at their old rank, due again after `core.machine.parked_for` their age.
-        Must never wait for another claimer. No token is ever given twice."""
+        Must never wait for another claimer. No token is ever given twice.
+
+        Limits (I9): jobs of a window are let in by `core.flow.admit`, where the jobs that run under a key are
+        counted from what is held, in this transaction; a queue with a limit grants at most that many less those
+        that run. A job that is not let in becomes `blocked`, reason `limit`, at its rank, under the limit that
+        `admit` names, and counts like an excluded one toward the window. Of the other keys of jobs that were
+        just blocked, `core.flow.passed_on` says how many turns pass on, as after a settle."""
         ...
 
     def claim_ids(self, worker: str, seq: int, ids: Sequence[str]) -> Plan[Claimed]:
@@ -325,7 +378,17 @@ class Store(Protocol):
         while it is parked. An ended job is no suspect. `result_ttl` counts from this moment. An
         ended job must read the error it ended by, any other the last error there was; a queued or running one
         reads no reason. `worker` and `started_at` are those of the current run, or of the one that ended the
-        job."""
+        job.
+
+        Whatever ends a run (this, or a takeover) frees its limits in the same transaction. For each key, each
+        queue and kind (suspects apart) in which jobs are blocked under it must get as many of them back to
+        `queued`, by rank, as `core.flow.turns` says of the number freed, of the first one's own limit, and of
+        those that still run: whoever then finds no room is blocked again by its claim. So a turn that falls to
+        a queue that nobody serves keeps no other queue waiting.
+
+        Whatever ends a job (this, a takeover, an operator, its expiry) frees its unique key in the same
+        transaction: its successor becomes the owner, `queued`, or `scheduled` if it is due later. Children are
+        enqueued after that."""
         ...
 
     def report(
@@ -392,7 +455,8 @@ class Store(Protocol):
         larger fence, without expiry, result, error and suspicion, keeping their history, log lines and first
         results; must queue scheduled and retrying ones, due and ranked now, with their counts as they are;
         must leave queued and running ones untouched. The key of a revived job is live again unless it was
-        freed."""
+        freed. An ended job whose unique key another job has by now must be left untouched, and is not found by
+        a filter; otherwise it owns the key again."""
         ...
 
     def edit(self, job: str, payload: str) -> Plan[Selected]:
@@ -408,7 +472,9 @@ class Store(Protocol):
     def promote(self, limit: int) -> Plan[Claimed]:
         """Must queue what has come due, without its reason, and expire what is past its time in whatever
         state it waits, about `limit` jobs of each; answers no grants, but `next_due`, `more` while there
-        is more to do, and `suspects`."""
+        is more to do, and `suspects`. Must give every key under which jobs are blocked the turns for which
+        there is room (`core.flow.turns` of None), about `limit` keys at a time, in a round: whoever had a turn
+        may have been cancelled instead of claimed."""
         ...
 
     def prune(self, rules: PruneRules, limit: int) -> Plan[Pruned]:
@@ -446,9 +512,9 @@ class Store(Protocol):
 
     # --- queues, cluster, schema --------------------------------------------------------------------------
 
-    def queues(self, changes: Sequence[QueueChange] = ()) -> Plan[dict[str, bool]]:
-        """Must apply the changes and answer the queues that were ever changed, with whether they are
-        paused."""
+    def queues(self, changes: Sequence[QueueChange] = ()) -> Plan[dict[str, QueueRules]]:
+        """Must apply the changes and answer the queues that were ever changed, with what holds for them.
+        A limit holds from the next claim on, also for what waits already; what runs goes on."""
         ...
 
     def lead(self, name: str, holder: str, ttl: int) -> Plan[Leadership]:

@@ -68,6 +68,8 @@ def translate(error: errors.WindlassError) -> Problem:
             return Problem(404, "job_not_found", str(error))
         case errors.IdempotencyConflict():
             return Problem(422, "idempotency_conflict", str(error), job=error.job_id)
+        case errors.DuplicateJob():
+            return Problem(409, "duplicate_job", str(error), job=error.job_id)
         case errors.StoreUnavailable() | errors.OutcomeUnknown():
             log.warning("the store does not answer", problem=error)
             code = "store_full" if isinstance(error, errors.StoreFull) else "store_unavailable"

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import msgspec
 
 from windlass.core.errors import LeaseLost
+from windlass.core.flow import limits_of, passed_on
 from windlass.core.job import (
     Attempt,
     Held,
+    KeyLimit,
     LogLine,
     NewJob,
     Progress,
@@ -19,19 +22,32 @@ from windlass.core.job import (
     Transition,
 )
 from windlass.core.machine import parked_for
+from windlass.core.unique import unique_of
 from windlass.ports.plan import NOW, Steps, plan
 from windlass.ports.store import CLAIM_WINDOW, KEY_KEEP, LOG_LINES, Claimed, ClaimRequest, Enqueued
-from windlass.stores.memory.tables import Key, Row, Tables, replace
+from windlass.stores.memory.tables import Key, Row, replace
+from windlass.stores.memory.unique import Unique
 
 PROMOTE = 1_000
 """How many jobs a claim promotes on its way, so that its cost has a bound."""
 
 
-class Life:
+class Look(NamedTuple):
+    """What a claim found in one queue."""
+
+    found: list[Row]
+    """To be granted."""
+    kept: list[tuple[Row, KeyLimit]]
+    """Kept back, each by the limit beside it."""
+    more: bool
+
+
+class Life(Unique):
     """The operations that move jobs. Every plan reads the clock, then changes things in one go."""
 
     def __init__(self) -> None:
-        self.data = Tables()
+        super().__init__()
+        self._children: list[NewJob] = []
 
     # --- enqueue -------------------------------------------------------------------------------------------
 
@@ -48,13 +64,27 @@ class Life:
             owned = None
         if job.id in self.data.jobs or (owned and owned.owner == job.id):
             return Enqueued(job.id, inserted=True)
+        if job.id in self.data.merged:
+            return Enqueued(self.data.merged[job.id], inserted=False)
         if owned:
             return Enqueued(owned.owner, inserted=False, conflict=owned.digest != job.digest)
-        if place:
+        unique = unique_of(job.meta)
+        if unique:
+            answer = self._arrive(job, unique, now)
+        else:
+            self._store(job, now)
+            answer = Enqueued(job.id, inserted=True)
+        if place and answer.inserted:
             self.data.keys[place] = Key(job.id, job.digest)
+        return answer
+
+    def _store(self, job: NewJob, now: int) -> Row:
         self.data.enqueued += 1
-        self.data.jobs[job.id] = _new_row(job, self.data.enqueued, now)
-        return Enqueued(job.id, inserted=True)
+        row = self.data.jobs[job.id] = _new_row(job, self.data.enqueued, now)
+        return row
+
+    def _row(self, job: NewJob, now: int) -> Row:
+        return _new_row(job, 0, now)
 
     def _live(self, key: Key, now: int) -> bool:
         ended = self._ended_at(key)
@@ -72,9 +102,10 @@ class Life:
         """See Store.promote."""
         now = (yield NOW)[0][0]
         self._come_due(now, limit)
+        self._sweep()
         more = any(self.data.jobs.until(line, now, 1) for line in ("due", "expiring"))
         ready = [key for name, key in self.data.jobs.lines if name == "ready" and isinstance(key, tuple)]
-        suspects = tuple(queue for suspect, queue in ready if suspect and not self.data.paused.get(queue))
+        suspects = tuple(queue for suspect, queue in ready if suspect and not self._rules(queue).paused)
         return Claimed([], self._next_due(now), more, suspects=suspects)
 
     def _come_due(self, now: int, limit: int) -> None:
@@ -89,8 +120,16 @@ class Life:
     def _end(self, row: Row, state: State, reason: str | None, now: int) -> None:
         """End a job that waits, without an attempt."""
         self.data.jobs[row.new.id] = replace(
-            row, state=state, reason=reason, finished_at=now, parked_until=None, suspect=False, error=None
+            row,
+            state=state,
+            reason=reason,
+            finished_at=now,
+            parked_until=None,
+            blocked_by=None,
+            suspect=False,
+            error=None,
         )
+        self._give_up([row], now)
 
     def _next_due(self, now: int) -> int | None:
         due = self.data.jobs.first("due")
@@ -110,9 +149,9 @@ class Life:
         more = False
         for quota in request.quotas:
             room = min(quota.limit, request.limit - len(granted))
-            found, cut = self._look(quota.queue, room, request, now)
-            granted += [self._grant(row, worker, seq, now) for row in found]
-            more = more or cut
+            look = self._look(quota.queue, room, request, now)
+            granted += [self._grant(row, worker, seq, now) for row in look.found]
+            more = self._keep_back(look.kept) or more or look.more
         return Claimed(granted, self._next_due(now), more or 0 < request.limit <= len(granted))
 
     @plan
@@ -124,9 +163,22 @@ class Life:
             return refused
         self._come_due(now, PROMOTE)
         rows = [self.data.jobs[id] for id in dict.fromkeys(ids) if id in self.data.jobs]
-        free = [row for row in rows if not row.suspect and not self.data.paused.get(row.new.queue)]
-        found = [row for row in free if _claimable(row, now)]
-        return Claimed([self._grant(row, worker, seq, now) for row in found], self._next_due(now))
+        free = [row for row in rows if not row.suspect and not self._rules(row.new.queue).paused]
+        line = self._within_queue_limits([row for row in free if _claimable(row, now)])
+        found, kept = self._admit(line, len(line))
+        granted = [self._grant(row, worker, seq, now) for row in found]
+        self._keep_back(kept)
+        return Claimed(granted, self._next_due(now))
+
+    def _within_queue_limits(self, line: list[Row]) -> list[Row]:
+        rooms = {row.new.queue: self._queue_room(row.new.queue) for row in line}
+        found = []
+        for row in line:
+            room = rooms[row.new.queue]
+            if room is None or room > 0:
+                found.append(row)
+                rooms[row.new.queue] = None if room is None else room - 1
+        return found
 
     def _refuse(self, worker: str, seq: int) -> Claimed | None:
         known = self.data.workers.get(worker)
@@ -134,19 +186,28 @@ class Life:
             return Claimed([], alive=False)
         return Claimed([]) if seq <= known.closed else None
 
-    def _look(self, queue: str, room: int, request: ClaimRequest, now: int) -> tuple[list[Row], bool]:
-        """The jobs of one queue to grant, and whether there may be more. Looks at a bounded window only: one
-        full of jobs that this worker cannot run is parked, else every claim to come would walk past them."""
-        if room <= 0 or self.data.paused.get(queue):
-            return [], False
+    def _look(self, queue: str, room: int, request: ClaimRequest, now: int) -> Look:
+        """Looks at a bounded window of one queue only: one full of jobs that this worker cannot run is parked, else
+        every claim to come would walk past them."""
+        within = self._queue_room(queue)
+        asked, room = room, room if within is None else min(room, within)
+        if room <= 0 or self._rules(queue).paused:
+            return Look([], [], more=False)
         window = self.data.jobs.line("ready", (request.suspects, queue), room + CLAIM_WINDOW)
         ready = [row for row in window if _claimable(row, now)]
-        found = [row for row in ready if (row.new.task, row.new.version) not in request.exclude][:room]
+        runnable = [row for row in ready if (row.new.task, row.new.version) not in request.exclude]
+        found, kept = self._admit(runnable, room)
         full = len(window) == room + CLAIM_WINDOW
-        if full and not found:
+        if full and not runnable:
             for row in ready:
                 self._park(row, now)
-        return found, full or len(found) == room
+        return Look(found, kept, more=full if len(found) < room else asked == room)
+
+    def _keep_back(self, kept: Sequence[tuple[Row, KeyLimit]]) -> bool:
+        """Block what a limit keeps back; answers whether that gave others a turn."""
+        for row, limit in kept:
+            self._block(row, limit)
+        return self._unblock(passed_on((row.limits, limit) for row, limit in kept))
 
     def _park(self, row: Row, now: int) -> None:
         due = now + round(parked_for(now - row.created_at) * 1e6)
@@ -185,7 +246,19 @@ class Life:
     def settle(self, worker: str, transitions: Sequence[Transition]) -> Steps[list[Settled]]:
         """See Store.settle. The fence alone says who may write, so the name of the worker is not asked."""
         now = (yield NOW)[0][0]
-        return [self._settle(transition, now) for transition in transitions]
+        before = [self.data.jobs.get(t.id) for t in transitions]
+        answers = [self._settle(transition, now) for transition in transitions]
+        applied = [row for row, answer in zip(before, answers, strict=True) if row and answer is Settled.APPLIED]
+        self._over(applied, now)
+        return answers
+
+    def _over(self, rows: Sequence[Row], now: int) -> None:
+        """These runs are over: what they kept is free, and then their children come."""
+        self._free(rows)
+        self._give_up([row for row in rows if self.data.jobs[row.new.id].state.terminal], now)
+        children, self._children = self._children, []
+        for child in children:
+            self._enqueue(child, now)
 
     def _settle(self, t: Transition, now: int) -> Settled:
         row = self.data.jobs.get(t.id)
@@ -217,8 +290,7 @@ class Life:
             cancelling=False,
         )
         self.data.jobs[t.id] = _ended(counted, t, now) if t.state.terminal else _waiting(counted, t, now)
-        for child in t.children:
-            self._enqueue(child, now)
+        self._children += t.children
 
     # --- what a running job writes -------------------------------------------------------------------------
 
@@ -266,6 +338,7 @@ def _new_row(job: NewJob, seq: int, now: int) -> Row:
         due_at=due,
         rank=due - job.head_start,
         expires_at=expires,
+        limits=limits_of(job.meta),
     )
 
 

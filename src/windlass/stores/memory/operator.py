@@ -7,9 +7,10 @@ from itertools import islice
 
 from windlass.core.job import State
 from windlass.ports.plan import NOW, Steps, plan
-from windlass.ports.store import KEY_KEEP, Pruned, PruneRules, QueueChange, Selected, Selection
+from windlass.ports.store import KEY_KEEP, Pruned, PruneRules, QueueChange, QueueRules, Selected, Selection
 from windlass.stores.memory.reading import Reading
 from windlass.stores.memory.tables import Row, replace
+from windlass.stores.memory.unique import place_of
 
 CHANGED, ASKED, UNTOUCHED = "changed", "asked", "untouched"
 Verdict = Callable[[Row], str]
@@ -39,9 +40,26 @@ class Operator(Reading):
         def change(row: Row) -> None:
             queued = replace(row, state=State.QUEUED, reason=None, due_at=now, rank=now - row.new.head_start)
             queued = replace(queued, parked_until=None)
-            self.data.jobs[row.new.id] = _afresh(queued, self._fence(row, now)) if row.state.terminal else queued
+            if row.state.terminal:
+                self._take_key(row)
+                queued = _afresh(queued, self._fence(row, now))
+            self.data.jobs[row.new.id] = queued
 
-        return self._act(selection, _revivable, change)
+        taken: set[object] = set()
+
+        def judge(row: Row) -> str:
+            """Of two that would have one unique key, the first; also where nothing is changed in between."""
+            place = place_of(row) if row.state.terminal else None
+            if place is not None and place in taken:
+                return UNTOUCHED
+            taken.add(place)
+            return self._revivable(row)
+
+        return self._act(selection, judge, change, self._revivable)
+
+    def _revivable(self, row: Row) -> str:
+        early = row.state in {State.SCHEDULED, State.RETRYING}
+        return CHANGED if early or (row.state.terminal and self._may_have_key(row)) else UNTOUCHED
 
     @plan
     def edit(self, job: str, payload: str) -> Steps[Selected]:
@@ -56,9 +74,11 @@ class Operator(Reading):
     @plan
     def delete(self, selection: Selection) -> Steps[Selected]:
         """See Store.delete."""
-        yield NOW
+        now = (yield NOW)[0][0]
 
         def change(row: Row) -> None:
+            self._give_up([row], now)
+            self._forget_key(row)
             place = (row.new.tenant, row.new.task, row.new.idempotency_key or "")
             owned = self.data.keys.get(place)
             if owned and owned.owner == row.new.id:
@@ -67,9 +87,11 @@ class Operator(Reading):
 
         return self._act(selection, _not_running, change)
 
-    def _act(self, selection: Selection, verdict: Verdict, change: Callable[[Row], None]) -> Selected:
+    def _act(
+        self, selection: Selection, verdict: Verdict, change: Callable[[Row], None], fits: Verdict | None = None
+    ) -> Selected:
         found: dict[str, list[str]] = {CHANGED: [], ASKED: [], UNTOUCHED: [], "missing": []}
-        for id in self._chosen(selection, verdict):
+        for id in self._chosen(selection, fits or verdict):
             row = self.data.jobs.get(id)
             word = verdict(row) if row else "missing"
             found[word].append(id)
@@ -88,6 +110,8 @@ class Operator(Reading):
     def _remove(self, row: Row) -> None:
         id = row.new.id
         del self.data.jobs[id]
+        for merged in [merged for merged, into in self.data.merged.items() if into == id]:
+            del self.data.merged[merged]
         for table in (self.data.attempts, self.data.logs, self.data.first_results):
             if id in table:
                 del table[id]
@@ -106,6 +130,8 @@ class Operator(Reading):
         for row in results:
             self.data.jobs[row.new.id] = replace(row, result=None, result_until=None, result_expired=True)
         keys = self._prune_keys(min(rules.keys, KEY_KEEP), now)
+        for place in [p for p, each in self.data.owners.items() if not each.live and (each.until or 0) <= now]:
+            del self.data.owners[place]
         workers = self._prune_workers(now - rules.workers, now)
         return Pruned(len(old), len(results), keys, workers, done=len(results) + len(old) < limit)
 
@@ -151,23 +177,20 @@ class Operator(Reading):
     # --- queues --------------------------------------------------------------------------------------------
 
     @plan
-    def queues(self, changes: Sequence[QueueChange] = ()) -> Steps[dict[str, bool]]:
+    def queues(self, changes: Sequence[QueueChange] = ()) -> Steps[dict[str, QueueRules]]:
         """See Store.queues."""
         yield NOW
         for change in changes:
-            self.data.paused[change.queue] = change.paused
-        return dict(self.data.paused)
+            said = {n: v for n in ("paused", "limit") if (v := getattr(change, n)) is not None}
+            said = {name: value if name == "paused" else value or None for name, value in said.items()}
+            self.data.rules[change.queue] = replace(self._rules(change.queue), **said)
+        return dict(self.data.rules)
 
 
 def _cancellable(row: Row) -> str:
     if row.state is State.RUNNING:
         return ASKED
     return UNTOUCHED if row.state.terminal else CHANGED
-
-
-def _revivable(row: Row) -> str:
-    early = row.state in {State.SCHEDULED, State.RETRYING}
-    return CHANGED if early or row.state.terminal else UNTOUCHED
 
 
 def _not_running(row: Row) -> str:

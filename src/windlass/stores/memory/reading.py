@@ -12,6 +12,7 @@ from windlass.core.job import Attempt, Job, LogLine, Meta, State
 from windlass.ports.plan import NOW, Steps, plan
 from windlass.ports.store import Filter, Page, QueueStats, Stats, Why
 from windlass.stores.memory.tables import LINES, Row
+from windlass.stores.memory.unique import place_of
 from windlass.stores.memory.workers import Liveness
 
 AHEAD = 10_000
@@ -60,18 +61,20 @@ class Reading(Liveness):
         counts = Counter((row.new.queue, row.state) for row in self.data.jobs.values())
         states = {state.value: sum(counts[q, s] for q, s in counts if s is state) for state in State}
         open_queues = {queue for queue, state in counts if not state.terminal}
-        queues = [self._glance(queue, counts, now) for queue in sorted(open_queues | self.data.paused.keys())]
+        queues = [self._glance(queue, counts, now) for queue in sorted(open_queues | self.data.rules.keys())]
         return Stats(states, queues, now, exact=True)
 
     def _glance(self, queue: str, counts: Counter[tuple[str, State]], now: int) -> QueueStats:
         ready = [row for suspect in (False, True) for row in self.data.jobs.line("ready", (suspect, queue))]
         return QueueStats(
             queue,
-            self.data.paused.get(queue, False),
+            self._rules(queue).paused,
             queued=counts[queue, State.QUEUED],
             waiting=counts[queue, State.SCHEDULED] + counts[queue, State.RETRYING],
             running=counts[queue, State.RUNNING],
             oldest_due=max(0, now - min(row.due_at for row in ready)) if ready else None,
+            blocked=counts[queue, State.BLOCKED],
+            limit=self._rules(queue).limit,
         )
 
     @plan(write=False)
@@ -81,14 +84,24 @@ class Reading(Liveness):
         row = self.data.jobs.get(job)
         if row is None:
             return None
+        rules = self._rules(row.new.queue)
         return Why(
             job=row.as_job(),
             now=now,
-            paused=self.data.paused.get(row.new.queue, False),
+            paused=rules.paused,
             ahead=min(self.data.jobs.before(row), AHEAD),
             workers=tuple(self._untaken()),
             attempts=self.data.attempts.get(job, ()),
+            limit=row.blocked_by,
+            running=self._runs_under(row.blocked_by.key) if row.blocked_by else 0,
+            owner=self._awaited(row),
+            queue_limit=rules.limit,
+            queue_running=self._runs_in(row.new.queue) if rules.limit else 0,
         )
+
+    def _awaited(self, row: Row) -> str | None:
+        place = place_of(row) if row.state is State.BLOCKED and row.reason == "unique" else None
+        return self.data.owners[place].id if place else None
 
     @plan(write=False)
     def audit(self) -> Steps[list[str]]:
@@ -120,12 +133,29 @@ class Reading(Liveness):
         for id, row in self.data.jobs.items():
             if row.state.terminal != (row.finished_at is not None):
                 yield f"job {id} is {row.state} and finished_at is {row.finished_at}"
+            if (row.state is State.BLOCKED) != (row.blocked_by is not None or row.reason == "unique"):
+                yield f"job {id} is {row.state} and blocked by {row.blocked_by}"
             fences = [attempt.fence for attempt in self.data.attempts.get(id, ())]
             if any(later <= sooner for sooner, later in pairwise([*fences, row.fence + 1])):
                 yield f"job {id} has fences that do not grow: {fences}, now {row.fence}"
+        yield from self._unowned()
         for table in ("attempts", "logs", "first_results"):
             for id in getattr(self.data, table).keys() - self.data.jobs.keys():
                 yield f"{table} of job {id}, which is not stored"
+
+    def _unowned(self) -> Iterator[str]:
+        """Unique keys: one living owner each, and every living job an owner or a successor."""
+        for place, entry in self.data.owners.items():
+            owner = self.data.jobs.get(entry.id)
+            if entry.live != (owner is not None and not owner.state.terminal):
+                yield f"the owner of unique key {place} is {entry.id}, and {owner and owner.state}"
+            if entry.successor is not None and self.data.jobs[entry.successor].reason != "unique":
+                yield f"the successor under unique key {place} is {entry.successor}, and does not wait"
+        for id, row in self.data.jobs.items():
+            own = place_of(row)
+            mine = self.data.owners.get(own) if own else None
+            if own and not row.state.terminal and (mine is None or id not in {mine.id, mine.successor}):
+                yield f"job {id} is {row.state} and has no part in its unique key {own}"
 
 
 def _matches(row: Row, wanted: Filter) -> bool:

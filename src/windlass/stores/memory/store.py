@@ -5,7 +5,7 @@ from __future__ import annotations
 from windlass.ports.plan import NOW, Steps, plan
 from windlass.stores.memory.operator import Operator
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 class MemoryStore(Operator):

@@ -8,8 +8,8 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
-from windlass.core.job import Attempt, Held, Job, LogLine, NewJob, State
-from windlass.ports.store import WorkerReport
+from windlass.core.job import Attempt, Held, Job, KeyLimit, LogLine, NewJob, State
+from windlass.ports.store import QueueRules, WorkerReport
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -29,6 +29,8 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     due_at: int
     rank: int
     expires_at: int | None
+    limits: tuple[KeyLimit, ...] = ()
+    blocked_by: KeyLimit | None = None
     parked_until: int | None = None
     reason: str | None = None
     attempt: int = 0
@@ -75,6 +77,15 @@ class Key(msgspec.Struct, frozen=True):
     owner: str
     digest: str
     ended_at: int | None = None
+
+
+class Owner(msgspec.Struct, frozen=True):
+    """Who has a unique key, and who comes after; `live` is False where only a throttle's window is left of it."""
+
+    id: str
+    successor: str | None = None
+    until: int | None = None
+    live: bool = True
 
 
 class Worker(msgspec.Struct, frozen=True, kw_only=True):
@@ -128,6 +139,7 @@ Place = tuple[Hashable, int]
 LINES: dict[str, Callable[[Row], Place | None]] = {
     "all": lambda r: (None, r.seq),
     "ready": lambda r: ((r.suspect, r.new.queue), r.rank) if r.state is State.QUEUED else None,
+    "blocked": lambda r: ((r.blocked_by.key, r.suspect, r.new.queue), r.rank) if r.blocked_by else None,
     "due": lambda r: (None, r.comes_due) if r.state in {State.SCHEDULED, State.RETRYING} else None,
     "expiring": lambda r: (None, r.expires_at) if r.waits and r.expires_at is not None else None,
     "held": lambda r: (r.worker, r.started_at or 0) if r.state is State.RUNNING else None,
@@ -198,8 +210,11 @@ class Tables:
         self.logs: Table[str, tuple[LogLine, ...]] = Table(self._journal)
         self.first_results: Table[str, dict[str, str]] = Table(self._journal)
         self.keys: Table[tuple[str, str, str], Key] = Table(self._journal)
+        self.owners: Table[tuple[str, str, str], Owner] = Table(self._journal)
+        self.merged: Table[str, str] = Table(self._journal)
+        """Jobs that took the place of another, and whose place that was."""
         self.workers: Table[str, Worker] = Table(self._journal)
-        self.paused: Table[str, bool] = Table(self._journal)
+        self.rules: Table[str, QueueRules] = Table(self._journal)
         self.leads: Table[str, Lead] = Table(self._journal)
         self.enqueued = 0
 

@@ -78,6 +78,7 @@ class Liveness(Life):
             fenced = replace(row, fence=self._fence(row, now))
             held = fenced.as_held()
             self._apply(fenced, decide(held, _policy(held), _verdict(held, death), dice.random()), now)
+        self._over(orphans, now)
         return Reaped(death.worker, taken=True, jobs=len(orphans))
 
     @plan(write=False)

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import msgspec
 
 from windlass.core.job import Held, State
 from windlass.core.machine import parked_for
+from windlass.core.unique import unique_of
 from windlass.ports.plan import NOW, Statement, Steps, plan
 from windlass.ports.store import CLAIM_WINDOW, Claimed, ClaimRequest
-from windlass.stores.sqlite.enqueue import as_json
+from windlass.stores.sqlite.flow import MARK, Flow, Kept
+from windlass.stores.sqlite.text import as_json
+from windlass.stores.sqlite.unique import MARK as UNIQUE
+from windlass.stores.sqlite.unique import Unique
 
 PROMOTE = 1_000
 
@@ -24,9 +29,20 @@ class HeldRow(Held, frozen=True, array_like=True):
 
 
 held_rows = msgspec.json.Decoder(list[HeldRow])
+_rules = msgspec.json.Decoder(list[tuple[str, int, int | None]])
 
 
-class Claiming:
+class Grants(NamedTuple):
+    """To whom a claim grants, and how far it looks."""
+
+    worker: str
+    seq: int
+    now: int
+    lane: int
+    exclude: set[tuple[str, int]]
+
+
+class Claiming(Unique, Flow):
     """The operations `claim`, `claim_ids`, `recover` and `promote`."""
 
     @plan
@@ -36,37 +52,51 @@ class Claiming:
         gate = yield Statement("claim_gate", (worker,))
         if not gate or gate[0][0]:
             return Claimed([], alive=False)
-        _, closed, due, expires, paused = gate[0]
+        _, closed, due, expires, rules = gate[0]
         if seq <= closed:
             return Claimed([])
         due, _ = yield from self._come_due(now, due, expires, PROMOTE)
-        skip = set(msgspec.json.decode(paused))
-        exclude = set(request.exclude)
-        lane = int(request.suspects)
+        paused, limits = _read(rules)
+        to = Grants(worker, seq, now, int(request.suspects), set(request.exclude))
         granted: list[HeldRow] = []
         more = False
         for quota in request.quotas:
             room = min(quota.limit, request.limit - len(granted))
-            if room > 0 and quota.queue not in skip:
-                found, cut = yield from self._claim_queue(now, worker, seq, lane, quota.queue, room, exclude)
+            if room > 0 and quota.queue not in paused:
+                within = yield from self._queue_room(quota.queue, limits.get(quota.queue))
+                found, cut = yield from self._claim_queue(to, quota.queue, room, within)
                 granted += found
                 more = more or cut
         return Claimed(list(granted), _until(due, now), more or 0 < request.limit <= len(granted))
 
-    def _claim_queue(
-        self, now: int, worker: str, seq: int, lane: int, queue: str, room: int, exclude: set[tuple[str, int]]
-    ) -> Steps[tuple[list[HeldRow], bool]]:
-        """Grant from one queue; answer also whether there may be more."""
-        look = room + CLAIM_WINDOW if exclude else room
-        found = held_rows.decode((yield Statement("ready_window", (now, lane, queue, look)))[0][0])
-        full = len(found) == look
-        in_time = [row for row in found if _in_time(row, now)]
-        take = [row for row in in_time if (row.task, row.version) not in exclude][:room] if exclude else in_time
+    def _claim_queue(self, to: Grants, queue: str, asked: int, within: int | None) -> Steps[tuple[list[HeldRow], bool]]:
+        """Grant from one queue, of which `within` may still start; answer also whether there may be more."""
+        room = asked if within is None else min(asked, within)
+        if room <= 0:
+            return [], False
+        look = room + CLAIM_WINDOW if to.exclude else room
+        while True:
+            window = (yield Statement("ready_window", (to.now, to.lane, queue, look)))[0][0]
+            found = held_rows.decode(window)
+            full = len(found) == look
+            in_time = [row for row in found if _in_time(row, to.now)]
+            line = [row for row in in_time if (row.task, row.version) not in to.exclude] if to.exclude else in_time
+            take, kept = line[:room], list[Kept]()
+            if MARK in window:
+                take, kept = yield from self._admit(line, room)
+            if not (kept and full and len(take) < room) or look > room:
+                break
+            look = room + CLAIM_WINDOW  # past what a limit keeps back; mostly there is nothing of that sort
         if take:
-            yield from self._grant(take, now, worker, seq, lane, queue)
-        elif full and in_time:
-            yield from self._park(in_time, now)
-        return take, full or len(take) == room
+            yield from self._grant(take, to.now, to.worker, to.seq, to.lane, queue)
+        elif full and in_time and not line:
+            yield from self._park(in_time, to.now)
+        if MARK in window:
+            yield from self._permit(take)
+        if UNIQUE in window:
+            yield Statement("held_owns", many=[(row.id,) for row in take if unique_of(row.meta)])
+        passed = (yield from self._keep_back(kept)) if kept else False
+        return take, passed or (full if len(take) < room else asked == room)
 
     def _grant(
         self, rows: Sequence[HeldRow], now: int, worker: str, seq: int, lane: int, queue: str
@@ -89,18 +119,37 @@ class Claiming:
         gate = yield Statement("claim_gate", (worker,))
         if not gate or gate[0][0]:
             return Claimed([], alive=False)
-        _, closed, due, expires, paused = gate[0]
+        _, closed, due, expires, rules = gate[0]
         if seq <= closed:
             return Claimed([])
         due, _ = yield from self._come_due(now, due, expires, PROMOTE)
         order = {id: place for place, id in enumerate(dict.fromkeys(ids))}
         found = held_rows.decode((yield Statement("ready_by_id", (now, as_json(list(order)))))[0][0])
-        skip = set(msgspec.json.decode(paused))
-        take = [row for row in found if row.queue not in skip and not row.suspect and _in_time(row, now)]
-        take.sort(key=lambda row: order[row.id])
+        paused, limits = _read(rules)
+        line = [row for row in found if row.queue not in paused and not row.suspect and _in_time(row, now)]
+        line.sort(key=lambda row: order[row.id])
+        if limits:
+            line = yield from self._within_queue_limits(line, limits)
+        take, kept = yield from self._admit(line, len(line))
         for row in take:
             yield from self._grant([row], now, worker, seq, 0, row.queue)
+        yield from self._permit(take)
+        yield Statement("held_owns", many=[(row.id,) for row in take if unique_of(row.meta)])
+        if kept:
+            yield from self._keep_back(kept)
         return Claimed(list(take), _until(due, now))
+
+    def _within_queue_limits(self, line: Sequence[HeldRow], limits: dict[str, int]) -> Steps[list[HeldRow]]:
+        rooms: dict[str, int | None] = {}
+        found = []
+        for row in line:
+            if row.queue not in rooms:
+                rooms[row.queue] = yield from self._queue_room(row.queue, limits.get(row.queue))
+            room = rooms[row.queue]
+            if room is None or room > 0:
+                found.append(row)
+                rooms[row.queue] = None if room is None else room - 1
+        return found
 
     @plan
     def recover(self, worker: str, seq: int) -> Steps[list[Held]]:
@@ -115,6 +164,7 @@ class Claiming:
         now = (yield NOW)[0][0]
         due, expires = (yield Statement("time_gate"))[0]
         due, moved = yield from self._come_due(now, due, expires, limit)
+        yield from self._sweep(limit)
         suspects = msgspec.json.decode((yield Statement("suspect_queues"))[0][0], type=tuple[str, ...])
         return Claimed([], _until(due, now), moved >= limit, suspects=suspects)
 
@@ -139,9 +189,17 @@ class Claiming:
         if waiting:
             yield Statement("ready_remove", many=[(r[4], r[5], r[6], r[1]) for r in waiting])
             yield Statement("waiting_remove", many=[(r[1],) for r in waiting])
+            yield Statement("blocked_remove", many=[(r[1],) for r in waiting])
             ended = [(r[1], State.EXPIRED.value, "expired", now, r[3]) for r in waiting]
             yield Statement("ended_insert_unrun", many=ended)
+            yield from self._give_up([r[1] for r in waiting], now)
         return len(rows)
+
+
+def _read(rules: str) -> tuple[set[str], dict[str, int]]:
+    """The queues that are paused, and those that have a limit."""
+    said = _rules.decode(rules)
+    return {name for name, paused, _ in said if paused}, {name: most for name, _, most in said if most is not None}
 
 
 def _in_time(row: HeldRow, now: int) -> bool:

@@ -7,22 +7,18 @@ from typing import Any
 
 import msgspec
 
-from windlass.core.job import NewJob
+from windlass.core.job import NewJob, UniqueKey
+from windlass.core.unique import unique_of
 from windlass.ports.plan import NOW, Statement, Steps, plan
 from windlass.ports.store import KEY_KEEP, Enqueued
+from windlass.stores.sqlite.text import as_json
+from windlass.stores.sqlite.unique import Owner, Unique, place_of
 
 DUE, EXPIRES = 9, 11
 """Where they stand in a row of `job_insert`."""
 
-_encode = msgspec.json.encode
 
-
-def as_json(value: object) -> str:
-    """A statement's single parameter."""
-    return _encode(value).decode()
-
-
-class Enqueueing:
+class Enqueueing(Unique):
     """The operation `enqueue`, also used for the children of a completed job."""
 
     @plan(hint=True)
@@ -32,21 +28,81 @@ class Enqueueing:
         return (yield from self._insert(jobs, now))
 
     def _insert(self, jobs: Sequence[NewJob], now: int) -> Steps[list[Enqueued]]:
+        if any('"unique"' in job.meta for job in jobs):
+            return (yield from self._insert_unique(jobs, now))
         answers: list[Enqueued | None] = [None] * len(jobs)
         keyed = [job for job in jobs if job.idempotency_key is not None]
         if keyed:
             yield from self._known_keys(jobs, answers, now)
         fresh = [job for job, answer in zip(jobs, answers, strict=True) if answer is None] if keyed else jobs
         if fresh:
-            tail = (yield Statement("jobs_tail"))[0][0]
-            rows = [_row(job, tail + n, now) for n, job in enumerate(fresh, 1)]
-            # An id that is stored already is this same job, re-sent because its answer was lost: the conflict clause
-            # leaves it alone, and the statements below see only the rows that are new.
-            yield Statement("job_insert", many=rows)
-            yield from self._place_new(rows, tail, now)
+            yield from self._store(fresh, now)
             if keyed:
                 yield Statement("key_insert", many=[_key(job) for job in fresh if job.idempotency_key is not None])
         return [answer or Enqueued(job.id, True) for job, answer in zip(jobs, answers, strict=True)]
+
+    def _store(self, jobs: Sequence[NewJob], now: int) -> Steps[None]:
+        tail = (yield Statement("jobs_tail"))[0][0]
+        rows = [_row(job, tail + n, now) for n, job in enumerate(jobs, 1)]
+        # An id that is stored already is this same job, re-sent because its answer was lost: the conflict clause
+        # leaves it alone, and the statements below see only the rows that are new.
+        yield Statement("job_insert", many=rows)
+        yield from self._place_new(rows, tail, now)
+
+    def _insert_unique(self, jobs: Sequence[NewJob], now: int) -> Steps[list[Enqueued]]:
+        """A batch in which some jobs are unique: at once where nothing stands in the way of any, else one by one."""
+        pairs = [(job, unique) for job in jobs if (unique := unique_of(job.meta))]
+        ids = [job.id for job in jobs]
+        known = (yield Statement("ids_known", (as_json(ids),))) or (yield from self._merged(ids))
+        owners = yield from self._owners(pairs)
+        alone = len({place_of(*pair) for pair in pairs}) == len(pairs) and len(set(ids)) == len(ids)
+        keyed = any(job.idempotency_key is not None for job in jobs)
+        if alone and not (keyed or known or any(_keeps_out(owners, *pair, now) for pair in pairs)):
+            yield from self._store(jobs, now)
+            yield from self._own(pairs, now)
+            return [Enqueued(job.id, True) for job in jobs]
+        answers = []
+        for job in jobs:
+            answers.append((yield from self._insert_one(job, unique_of(job.meta), now)))
+        return answers
+
+    def _insert_one(self, job: NewJob, unique: UniqueKey | None, now: int) -> Steps[Enqueued]:
+        answers: list[Enqueued | None] = [None]
+        if (yield Statement("ids_known", (as_json([job.id]),))):
+            return Enqueued(job.id, True)
+        into = yield from self._merged([job.id])
+        if into:
+            return Enqueued(into[job.id], False)
+        if job.idempotency_key is not None:
+            yield from self._known_keys([job], answers, now)
+            if answers[0] is not None:
+                return answers[0]
+        if unique is None:
+            yield from self._store([job], now)
+        else:
+            owners = yield from self._owners([(job, unique)])
+            if _keeps_out(owners, job, unique, now):
+                answer = yield from self._follow(job, unique, owners[place_of(job, unique)], now)
+                if answer is not None:
+                    return answer
+            else:
+                yield from self._store([job], now)
+                yield from self._own([(job, unique)], now)
+        if job.idempotency_key is not None:
+            yield Statement("key_insert", many=[_key(job)])
+        return Enqueued(job.id, True)
+
+    def _follow(self, job: NewJob, unique: UniqueKey, owner: Owner, now: int) -> Steps[Enqueued | None]:
+        """The answer for a job whose key is taken; None if it was stored, as the owner's successor."""
+        seq = (yield Statement("jobs_tail"))[0][0] + 1
+        row = _row(job, seq, now)
+        answer = yield from self._beside(job, unique, owner, row)
+        if answer is None:
+            yield Statement("job_insert", row)
+            yield Statement("blocked_insert_unique", (seq,))
+            yield Statement("expiring_insert", (seq,))
+            yield Statement("unique_succeed", (*place_of(job, unique), seq))
+        return answer
 
     def _place_new(self, rows: Sequence[tuple[Any, ...]], tail: int, now: int) -> Steps[None]:
         ready = later = expiring = False
@@ -95,6 +151,13 @@ class Enqueueing:
         for n, job in enumerate(jobs):
             if job.id in known:
                 answers[n] = Enqueued(job.id, True)
+
+
+def _keeps_out(owners: dict[tuple[str, str, str], Owner], job: NewJob, unique: UniqueKey, now: int) -> bool:
+    owner = owners.get(place_of(job, unique))
+    if owner is None or owner.live:
+        return owner is not None
+    return unique.policy == "throttle" and owner.until is not None and now < owner.until
 
 
 def _key(job: NewJob) -> tuple[Any, ...]:

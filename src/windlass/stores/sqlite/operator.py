@@ -7,11 +7,13 @@ from typing import NamedTuple
 
 import msgspec
 
-from windlass.core.job import TERMINAL, State
+from windlass.core.job import TERMINAL, Job, State
+from windlass.core.unique import unique_of
 from windlass.ports.plan import NOW, Statement, Steps, plan
-from windlass.ports.store import KEY_KEEP, Filter, Pruned, PruneRules, QueueChange, Selected, Selection
-from windlass.stores.sqlite.enqueue import as_json
+from windlass.ports.store import KEY_KEEP, Filter, Pruned, PruneRules, QueueChange, QueueRules, Selected, Selection
 from windlass.stores.sqlite.reading import Reading
+from windlass.stores.sqlite.text import as_json
+from windlass.stores.sqlite.unique import Unique
 
 EARLY = frozenset({State.SCHEDULED, State.RETRYING})
 WAITING = EARLY | {State.QUEUED, State.BLOCKED}
@@ -31,9 +33,14 @@ class Place(NamedTuple):
     queue: str
     rank: int
     meta: str
+    tenant: str
+    task: str
 
 
-class Operator(Reading):
+Fits = Callable[[Sequence[Job]], Steps[list[str]]]
+
+
+class Operator(Reading, Unique):
     """The operations by ids or by filter; each answers what it changed, and changes nothing on a dry run."""
 
     @plan
@@ -47,6 +54,7 @@ class Operator(Reading):
             yield from self._unplace(waiting)
             ended = [(p.seq, State.CANCELLED.value, "cancelled", now, p.fence) for p in waiting]
             yield Statement("ended_insert_unrun", many=ended)
+            yield from self._give_up_of(waiting, now)
             yield Statement("held_cancel", many=[(p.id,) for p in running])
         return _selected(places, waiting, missing, asked=running)
 
@@ -54,8 +62,8 @@ class Operator(Reading):
     def revive(self, selection: Selection) -> Steps[Selected]:
         """See Store.revive."""
         now = (yield NOW)[0][0]
-        places, missing = yield from self._places(selection, TERMINAL | EARLY)
-        ended = [p for p in places if p.state.terminal]
+        places, missing = yield from self._places(selection, TERMINAL | EARLY, self._revivable)
+        ended = yield from self._owners_again([p for p in places if p.state.terminal])
         early = [p for p in places if p.state in EARLY]
         if not selection.dry_run:
             for p in ended:
@@ -63,6 +71,7 @@ class Operator(Reading):
                 yield Statement("attempt_from_ended", (p.seq,))
                 yield Statement("ended_remove", (p.seq,))
                 yield Statement("job_revive", (max(fence + 1, p.fence + 1, now), now, p.seq))
+            yield Statement("unique_retake", many=[(p.id, *key) for p in ended if (key := _unique(p))])
             yield Statement("waiting_remove", many=[(p.seq,) for p in early])
             yield Statement("job_due_now", many=[(now, p.seq) for p in early])
             yield Statement("ready_insert", many=[(p.seq,) for p in [*ended, *early]])
@@ -79,46 +88,82 @@ class Operator(Reading):
     @plan
     def delete(self, selection: Selection) -> Steps[Selected]:
         """See Store.delete."""
+        now = (yield NOW)[0][0]
         places, missing = yield from self._places(selection, STILL)
         still = [p for p in places if p.state is not State.RUNNING]
         if not selection.dry_run:
             yield from self._unplace([p for p in still if not p.state.terminal])
+            yield from self._give_up_of([p for p in still if not p.state.terminal], now)
+            yield Statement("unique_drop", many=[(p.seq,) for p in still])
             yield Statement("keys_drop_of", many=[(p.seq,) for p in still])
             yield from self._drop([p.seq for p in still])
         return _selected(places, still, missing)
 
+    def _give_up_of(self, places: Sequence[Place], now: int) -> Steps[None]:
+        unique = [p.seq for p in places if unique_of(p.meta)]
+        if unique:
+            yield from self._give_up(unique, now)
+
+    def _owners_again(self, ended: Sequence[Place]) -> Steps[list[Place]]:
+        """Of ended jobs: those that may live again, as no other has their unique key, nor does one before them here."""
+        taken = yield from self._taken([key for p in ended if (key := _unique(p))])
+        found = []
+        for p in ended:
+            key = _unique(p)
+            if key not in taken:
+                found.append(p)
+                taken |= {key} if key else set()
+        return found
+
+    def _taken(self, keys: Sequence[tuple[str, str, str]]) -> Steps[set[tuple[str, str, str] | None]]:
+        rows = (yield Statement("unique_live", (as_json(keys),))) if keys else []
+        return set(rows)
+
+    def _revivable(self, jobs: Sequence[Job]) -> Steps[list[str]]:
+        ended = [job for job in jobs if job.state.terminal]
+        keys = {job.id: (job.tenant, job.task, u.key) for job in ended if (u := unique_of(job.meta))}
+        taken = yield from self._taken(list(keys.values()))
+        return [job.id for job in jobs if keys.get(job.id) not in taken]
+
     def _places(
-        self, selection: Selection, states: frozenset[State]
+        self, selection: Selection, states: frozenset[State], fits: Fits | None = None
     ) -> Steps[tuple[list[Place], tuple[str, ...]]]:
         """What was selected, and the ids that are not there. A filter finds only jobs in `states`, which the action
         can change: else a thousand that it cannot would hide the rest for ever."""
         ids: Sequence[str] = selection.ids
         if selection.filter is not None:
-            ids = yield from self._found(selection.filter, states, selection.limit)
+            ids = yield from self._found(selection.filter, states, selection.limit, fits)
         rows = yield Statement("places_by_id", (as_json(list(dict.fromkeys(ids))),))
         places = [Place(r[0], r[1], State(r[2]), *r[3:]) for r in rows]
         known = {p.id for p in places}
         return places, tuple(i for i in ids if i not in known)
 
-    def _found(self, filter: Filter, states: frozenset[State], limit: int) -> Steps[list[str]]:
+    def _found(
+        self, filter: Filter, states: frozenset[State], limit: int, fits: Fits | None
+    ) -> Steps[list[str]]:
         wanted = states & set(filter.states) if filter.states else states
         ids: list[str] = []
         # Those that run are few; of them, those that were asked to cancel before are not asked again.
         for part, most in ((wanted & {State.RUNNING}, EVERY), (wanted - {State.RUNNING}, limit)):
-            if part:
+            after: str | None = None
+            while part and len(ids) < limit:
                 narrow = msgspec.structs.replace(filter, states=tuple(sorted(part)))
-                found = yield from self._search(narrow, most, None)
-                ids += [job.id for job in found if not job.cancelling]
+                found = yield from self._search(narrow, most, after)
+                ids += (yield from fits(found)) if fits else [job.id for job in found if not job.cancelling]
+                if fits is None or len(found) < most:
+                    break
+                after = found[-1].id
         return ids[:limit]
 
     def _unplace(self, places: Sequence[Place]) -> Steps[None]:
         queued = [(p.lane, p.queue, p.rank, p.seq) for p in places if p.state is State.QUEUED]
         yield Statement("ready_remove", many=queued)
         yield Statement("waiting_remove", many=[(p.seq,) for p in places])
+        yield Statement("blocked_remove", many=[(p.seq,) for p in places if p.state is State.BLOCKED])
 
     def _drop(self, seqs: Sequence[int]) -> Steps[None]:
         rows = [(seq,) for seq in seqs]
-        for table in ("ended", "attempts", "once", "progress", "logs", "job"):
+        for table in ("ended", "attempts", "once", "progress", "logs", "merged", "job"):
             yield Statement(f"drop_{table}", many=rows)
 
     @plan
@@ -137,6 +182,8 @@ class Operator(Reading):
         spent = [(r[0],) for r in rows if r[2] + KEY_KEEP - early <= now]
         keys = yield from self._count("keys_drop_of", many=spent)
         yield Statement("keys_outlive", many=[(KEY_KEEP, seq) for seq in old])
+        yield Statement("unique_outlive", many=[(seq,) for seq in old])
+        yield Statement("unique_prune", (now,))
         yield from self._drop(old)
         yield Statement("result_drop", many=stale)
         done = len(rows) < limit
@@ -153,10 +200,16 @@ class Operator(Reading):
         return int((yield Statement("changes"))[0][0] - before)
 
     @plan
-    def queues(self, changes: Sequence[QueueChange] = ()) -> Steps[dict[str, bool]]:
+    def queues(self, changes: Sequence[QueueChange] = ()) -> Steps[dict[str, QueueRules]]:
         """See Store.queues."""
-        yield Statement("queue_put", many=[(c.queue, int(c.paused)) for c in changes])
-        return {name: bool(paused) for name, paused in (yield Statement("queues_all"))}
+        rows = [(c.queue, None if c.paused is None else int(c.paused), c.limit) for c in changes]
+        yield Statement("queue_put", many=rows)
+        return (yield from self._rules())
+
+
+def _unique(place: Place) -> tuple[str, str, str] | None:
+    unique = unique_of(place.meta)
+    return None if unique is None else (place.tenant, place.task, unique.key)
 
 
 def _selected(

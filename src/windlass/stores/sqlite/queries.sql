@@ -56,7 +56,7 @@ SELECT ?, ?, ?, id, seq, ? FROM windlass_jobs WHERE id = ?
 
 -- name: claim_gate
 SELECT taken, closed_seq, (SELECT min(due) FROM windlass_waiting), (SELECT min(expires) FROM windlass_expiring),
-       (SELECT json_group_array(name) FROM windlass_queues WHERE paused)
+       (SELECT json_group_array(json_array(name, paused, most)) FROM windlass_queues WHERE paused OR most IS NOT NULL)
 FROM windlass_workers WHERE id = ?
 
 -- name: time_gate
@@ -119,10 +119,155 @@ DELETE FROM windlass_ready WHERE lane = ?1 AND queue = ?2
 -- name: ready_left
 SELECT EXISTS (SELECT 1 FROM windlass_ready WHERE lane = ? AND queue = ?)
 
+-- --- flow -----------------------------------------------------------------------------------------------------
+
+-- name: queue_held
+SELECT count(*) FROM (SELECT 1 FROM windlass_held h JOIN windlass_jobs j ON j.seq = h.seq WHERE j.queue = ? LIMIT ?)
+
+-- name: permits_count
+SELECT key, count(*) FROM windlass_permits WHERE key IN (SELECT value FROM json_each(?)) GROUP BY key
+
+-- name: permit_insert
+INSERT INTO windlass_permits (key, id) VALUES (?, ?)
+
+-- name: permit_delete
+DELETE FROM windlass_permits WHERE key = ? AND id = ?
+
+-- name: held_keys
+UPDATE windlass_held SET keys = ? WHERE id = ?
+
+-- name: blocked_insert
+INSERT INTO windlass_blocked (key, lane, queue, rank, seq, most) VALUES (?, ?, ?, ?, ?, ?)
+
+-- name: blocked_remove
+DELETE FROM windlass_blocked WHERE seq = ?
+
+-- name: blocked_under
+SELECT DISTINCT v.value FROM json_each(?) v WHERE EXISTS (SELECT 1 FROM windlass_blocked b WHERE b.key = v.value)
+
+-- From one queue to the next, never past the jobs between them.
+-- name: blocked_lines
+WITH RECURSIVE q (queue) AS (
+    SELECT min(queue) FROM windlass_blocked WHERE key = ?1 AND lane = ?2
+    UNION ALL
+    SELECT (SELECT min(queue) FROM windlass_blocked WHERE key = ?1 AND lane = ?2 AND queue > q.queue) FROM q
+    WHERE q.queue IS NOT NULL)
+SELECT queue, (SELECT most FROM windlass_blocked b WHERE b.key = ?1 AND b.lane = ?2 AND b.queue = q.queue
+               ORDER BY b.rank, b.seq LIMIT 1)
+FROM q WHERE queue IS NOT NULL
+
+-- name: blocked_first
+SELECT seq FROM windlass_blocked WHERE key = ? AND lane = ? AND queue = ? ORDER BY rank, seq LIMIT ?
+
+-- name: blocked_keys
+WITH RECURSIVE k (key) AS (
+    SELECT min(key) FROM windlass_blocked WHERE key > ?1
+    UNION ALL
+    SELECT (SELECT min(key) FROM windlass_blocked WHERE key > k.key) FROM k WHERE k.key IS NOT NULL)
+SELECT key FROM k WHERE key IS NOT NULL LIMIT ?2
+
+-- name: blocked_by
+SELECT b.key, b.most, (SELECT count(*) FROM windlass_permits p WHERE p.key = b.key)
+FROM windlass_blocked b WHERE b.seq = ?
+
+-- --- unique ---------------------------------------------------------------------------------------------------
+
+-- JSON, as in keys_find.
+-- name: unique_find
+SELECT json_array(u.tenant, u.task, u.key, u.id, u.seq, u.live, u.successor, u.until,
+                  EXISTS (SELECT 1 FROM windlass_held h WHERE h.id = u.id), o.created, s.id, s.created)
+FROM json_each(?) v
+JOIN windlass_unique u ON u.tenant = v.value ->> 0 AND u.task = v.value ->> 1 AND u.key = v.value ->> 2
+LEFT JOIN windlass_jobs o ON o.seq = u.seq LEFT JOIN windlass_jobs s ON s.seq = u.successor
+
+-- name: merged_find
+SELECT json_array(m.id, j.id) FROM windlass_merged m JOIN windlass_jobs j ON j.seq = m.seq
+WHERE m.id IN (SELECT value FROM json_each(?))
+
+-- name: merged_put
+INSERT OR REPLACE INTO windlass_merged (id, seq) VALUES (?, ?)
+
+-- name: unique_put
+INSERT OR REPLACE INTO windlass_unique (tenant, task, key, until, id, seq, live)
+SELECT ?, ?, ?, ?, id, seq, 1 FROM windlass_jobs WHERE id = ?
+
+-- name: unique_retake
+INSERT INTO windlass_unique (id, tenant, task, key, seq, live)
+SELECT ?1, ?2, ?3, ?4, seq, 1 FROM windlass_jobs WHERE id = ?1
+ON CONFLICT (tenant, task, key) DO UPDATE SET id = excluded.id, seq = excluded.seq, live = 1, successor = NULL
+
+-- name: unique_live
+SELECT u.tenant, u.task, u.key FROM json_each(?) v
+JOIN windlass_unique u ON u.tenant = v.value ->> 0 AND u.task = v.value ->> 1 AND u.key = v.value ->> 2 WHERE u.live
+
+-- name: unique_succeed
+UPDATE windlass_unique SET successor = ?4 WHERE tenant = ?1 AND task = ?2 AND key = ?3
+
+-- name: unique_owner
+SELECT id FROM windlass_unique WHERE successor = ?
+
+-- name: unique_orphan
+UPDATE windlass_unique SET successor = NULL WHERE successor IN (SELECT value FROM json_each(?))
+
+-- name: unique_over
+SELECT json_group_array(json_array(u.seq, u.successor, u.until, j.due))
+FROM windlass_unique u LEFT JOIN windlass_jobs j ON j.seq = u.successor
+WHERE u.live AND u.seq IN (SELECT value FROM json_each(?))
+
+-- name: unique_inherit
+UPDATE windlass_unique SET id = (SELECT id FROM windlass_jobs j WHERE j.seq = successor), seq = successor,
+                           successor = NULL, until = NULL
+WHERE seq = ?
+
+-- name: unique_rest
+UPDATE windlass_unique SET live = 0 WHERE seq = ?
+
+-- name: unique_drop
+DELETE FROM windlass_unique WHERE seq = ?
+
+-- name: unique_outlive
+UPDATE windlass_unique SET seq = NULL WHERE seq = ? AND NOT live
+
+-- name: unique_prune
+DELETE FROM windlass_unique WHERE NOT live AND until <= ?
+
+-- name: held_owns
+UPDATE windlass_held SET owns = 1 WHERE id = ?
+
+-- name: blocked_insert_unique
+INSERT INTO windlass_blocked (key, lane, queue, rank, seq, most)
+SELECT '', lane, queue, rank, seq, 0 FROM windlass_jobs WHERE seq = ?
+
+-- name: unplace_ready
+DELETE FROM windlass_ready
+WHERE seq = ?1 AND lane = (SELECT lane FROM windlass_jobs WHERE seq = ?1)
+      AND queue = (SELECT queue FROM windlass_jobs WHERE seq = ?1)
+      AND rank = (SELECT rank FROM windlass_jobs WHERE seq = ?1)
+
+-- name: unplace_waiting
+DELETE FROM windlass_waiting WHERE seq = ?
+
+-- name: unplace_blocked
+DELETE FROM windlass_blocked WHERE seq = ?
+
+-- name: job_replace
+UPDATE windlass_jobs SET version = ?, queue = ?, priority = ?, head_start = ?, due = ?, rank = ?, expires = ?,
+                         payload = ?, meta = ?, attempt = 0, crashes = 0, losses = 0, lane = 0, error = NULL
+WHERE seq = ?
+
+-- name: drop_merged
+DELETE FROM windlass_merged WHERE seq = ?
+
+-- name: mark_text
+SELECT text FROM windlass_marks WHERE name = ?
+
+-- name: mark_text_put
+INSERT OR REPLACE INTO windlass_marks (name, value, text) VALUES (?, 0, ?)
+
 -- --- settle ---------------------------------------------------------------------------------------------------
 
 -- name: held_by_id
-SELECT json_group_array(json_array(id, seq, worker, fence, attempt, started, cancelling))
+SELECT json_group_array(json_array(id, seq, worker, fence, attempt, started, cancelling, json(keys), owns))
 FROM windlass_held WHERE id IN (SELECT value FROM json_each(?))
 
 -- name: held_delete
@@ -222,10 +367,13 @@ FROM windlass_workers WHERE NOT taken
 
 -- fragment: state
 CASE WHEN e.seq IS NOT NULL THEN e.state WHEN h.id IS NOT NULL THEN 'running'
-     WHEN w.seq IS NOT NULL THEN w.state ELSE 'queued' END
+     WHEN w.seq IS NOT NULL THEN w.state WHEN b.seq IS NOT NULL THEN 'blocked' ELSE 'queued' END
+
+-- fragment: reason
+coalesce(e.reason, w.reason, iif(b.seq IS NULL, NULL, iif(b.key = '', 'unique', 'limit')))
 
 -- fragment: job
-json_array(j.id, j.task, j.version, j.tenant, j.queue, {state}, coalesce(e.reason, w.reason), j.priority, j.created,
+json_array(j.id, j.task, j.version, j.tenant, j.queue, {state}, {reason}, j.priority, j.created,
            coalesce(w.due, j.due), j.expires, j.payload, j.meta,
            coalesce(e.number - 1 + e.charged, h.attempt, j.attempt),
            j.crashes, j.losses, json(iif(j.lane AND e.seq IS NULL, 'true', 'false')),
@@ -236,14 +384,14 @@ json_array(j.id, j.task, j.version, j.tenant, j.queue, {state}, coalesce(e.reaso
 
 -- fragment: located
 windlass_jobs j LEFT JOIN windlass_ended e ON e.seq = j.seq LEFT JOIN windlass_held h ON h.id = j.id
-LEFT JOIN windlass_waiting w ON w.seq = j.seq
+LEFT JOIN windlass_waiting w ON w.seq = j.seq LEFT JOIN windlass_blocked b ON b.seq = j.seq
 LEFT JOIN windlass_progress p ON p.seq = j.seq
 
 -- name: jobs_by_id
 SELECT {job} FROM json_each(?) v CROSS JOIN {located} WHERE j.id = v.value
 
 -- name: places_by_id
-SELECT j.id, j.seq, {state}, j.fence, j.lane, j.queue, j.rank, j.meta
+SELECT j.id, j.seq, {state}, j.fence, j.lane, j.queue, j.rank, j.meta, j.tenant, j.task
 FROM json_each(?) v CROSS JOIN {located} WHERE j.id = v.value
 
 -- name: seq_of
@@ -264,7 +412,7 @@ SELECT json_array(at, level, message) FROM windlass_logs WHERE seq = ? AND line 
 (?1 IS NULL OR j.queue = ?1) AND (?2 IS NULL OR j.task = ?2) AND (?3 IS NULL OR j.created >= ?3)
 AND (?4 IS NULL OR j.created < ?4) AND j.tenant = ?5 AND j.seq < ?6
 AND (?7 IS NULL OR EXISTS (SELECT 1 FROM json_each(j.meta, '$.tags') t WHERE t.value = ?7))
-AND (?8 IS NULL OR coalesce(e.reason, w.reason) = ?8)
+AND (?8 IS NULL OR {reason} = ?8)
 AND (?9 IS NULL OR j.meta ->> '$.parent_id' = ?9)
 AND (?10 IS NULL OR {state} IN (SELECT value FROM json_each(?10)))
 ORDER BY j.seq DESC LIMIT ?11
@@ -279,6 +427,10 @@ WHERE j.seq IN (SELECT seq FROM windlass_ready) AND {matches}
 -- name: search_waiting
 SELECT j.seq, {job} FROM {located}
 WHERE j.seq IN (SELECT seq FROM windlass_waiting) AND {matches}
+
+-- name: search_blocked
+SELECT j.seq, {job} FROM {located}
+WHERE j.seq IN (SELECT seq FROM windlass_blocked) AND {matches}
 
 -- name: search_held
 SELECT j.seq, {job} FROM {located}
@@ -300,6 +452,9 @@ SELECT count(*) FROM (SELECT 1 FROM windlass_ended LIMIT ?)
 -- name: stats_waiting
 SELECT w.state, j.queue, count(*) FROM (SELECT seq, state FROM windlass_waiting LIMIT ?) w
 JOIN windlass_jobs j ON j.seq = w.seq GROUP BY 1, 2
+
+-- name: stats_blocked
+SELECT queue, count(*) FROM (SELECT queue FROM windlass_blocked LIMIT ?) GROUP BY 1
 
 -- name: stats_held
 SELECT j.queue, count(*) FROM windlass_held h JOIN windlass_jobs j ON j.seq = h.seq GROUP BY 1
@@ -408,10 +563,11 @@ DELETE FROM windlass_workers WHERE (taken OR lease < ?2) AND beat < ?1 AND id NO
 -- --- queues, cluster ------------------------------------------------------------------------------------------
 
 -- name: queue_put
-INSERT OR REPLACE INTO windlass_queues (name, paused) VALUES (?, ?)
+INSERT INTO windlass_queues (name, paused, most) VALUES (?1, ifnull(?2, 0), nullif(?3, 0))
+ON CONFLICT (name) DO UPDATE SET paused = ifnull(?2, paused), most = iif(?3 IS NULL, most, nullif(?3, 0))
 
 -- name: queues_all
-SELECT name, paused FROM windlass_queues
+SELECT name, paused, most FROM windlass_queues
 
 -- name: lead_get
 SELECT holder, term, until FROM windlass_leads WHERE name = ?
@@ -428,6 +584,8 @@ UPDATE windlass_leads SET until = 0 WHERE name = ? AND holder = ?
 SELECT j.id, (EXISTS (SELECT 1 FROM windlass_ready r
                       WHERE r.lane = j.lane AND r.queue = j.queue AND r.rank = j.rank AND r.seq = j.seq))
            + (EXISTS (SELECT 1 FROM windlass_waiting w WHERE w.seq = j.seq))
+           + (EXISTS (SELECT 1 FROM windlass_blocked b
+                      WHERE b.seq = j.seq AND b.lane = j.lane AND b.queue = j.queue AND b.rank = j.rank))
            + (EXISTS (SELECT 1 FROM windlass_held h WHERE h.id = j.id))
            + (EXISTS (SELECT 1 FROM windlass_ended e WHERE e.seq = j.seq)) AS places
 FROM windlass_jobs j WHERE places <> 1 LIMIT 100
@@ -436,6 +594,20 @@ FROM windlass_jobs j WHERE places <> 1 LIMIT 100
 SELECT 'ready', seq FROM windlass_ready WHERE seq NOT IN (SELECT seq FROM windlass_jobs)
 UNION ALL SELECT 'ready twice', seq FROM windlass_ready GROUP BY seq HAVING count(*) > 1
 UNION ALL SELECT 'waiting', seq FROM windlass_waiting WHERE seq NOT IN (SELECT seq FROM windlass_jobs)
+UNION ALL SELECT 'blocked', seq FROM windlass_blocked WHERE seq NOT IN (SELECT seq FROM windlass_jobs)
+UNION ALL SELECT 'permit of ' || key, id FROM windlass_permits p
+          WHERE NOT EXISTS (SELECT 1 FROM windlass_held h, json_each(h.keys) k WHERE h.id = p.id AND k.value = p.key)
+UNION ALL SELECT 'no permit of ' || k.value, h.id FROM windlass_held h, json_each(h.keys) k
+          WHERE NOT EXISTS (SELECT 1 FROM windlass_permits p WHERE p.key = k.value AND p.id = h.id)
+UNION ALL SELECT 'merged', seq FROM windlass_merged WHERE seq NOT IN (SELECT seq FROM windlass_jobs)
+UNION ALL SELECT 'unique key ' || key, id FROM windlass_unique u
+          WHERE live <> EXISTS (SELECT 1 FROM windlass_jobs j WHERE j.seq = u.seq AND j.id = u.id
+                                AND j.seq NOT IN (SELECT seq FROM windlass_ended))
+             OR (successor IS NOT NULL
+                 AND NOT EXISTS (SELECT 1 FROM windlass_blocked b WHERE b.seq = u.successor AND b.key = ''))
+UNION ALL SELECT 'no unique key', seq FROM windlass_jobs j
+          WHERE iif(json_valid(meta), json_type(meta, '$.unique'), NULL) = 'array' AND seq NOT IN (SELECT seq FROM windlass_ended)
+            AND NOT EXISTS (SELECT 1 FROM windlass_unique u WHERE u.seq = j.seq OR u.successor = j.seq)
 UNION ALL SELECT 'held', seq FROM windlass_held WHERE seq NOT IN (SELECT seq FROM windlass_jobs)
 UNION ALL SELECT 'ended', seq FROM windlass_ended WHERE seq NOT IN (SELECT seq FROM windlass_jobs)
 UNION ALL SELECT 'attempts', seq FROM windlass_attempts WHERE seq NOT IN (SELECT seq FROM windlass_jobs)

@@ -7,13 +7,16 @@ from collections.abc import Sequence
 
 import msgspec
 
-from windlass.core.job import Attempt, Job, LogLine, State
+from windlass.core.job import Attempt, Job, KeyLimit, LogLine, State
 from windlass.ports.plan import NOW, Statement, Steps, plan
-from windlass.ports.store import Filter, Page, QueueStats, Stats, Why, WorkerInfo
-from windlass.stores.sqlite.enqueue import as_json
+from windlass.ports.store import Filter, Page, QueueRules, QueueStats, Stats, Why, WorkerInfo
+from windlass.stores.sqlite.text import as_json
 
 CAP = 10_000
 """Where the cheap counts stop."""
+EVERY = 2**31
+NO_RULES = QueueRules()
+COUNTED = ("queued", "waiting", "running", "blocked")
 
 _job = msgspec.json.Decoder(Job)
 _attempt = msgspec.json.Decoder(Attempt)
@@ -23,6 +26,7 @@ _infos = msgspec.json.Decoder(list[WorkerInfo])
 _SOURCES = {
     State.QUEUED: "search_ready",
     State.RUNNING: "search_held",
+    State.BLOCKED: "search_blocked",
     State.SCHEDULED: "search_waiting",
     State.RETRYING: "search_waiting",
     State.DEAD: "search_unhappy",
@@ -90,7 +94,7 @@ class Reading:
         now = (yield NOW)[0][0]
         cap = -1 if exact else CAP
         states: dict[str, int] = {s.value: 0 for s in State}
-        queues: dict[str, dict[str, int]] = defaultdict(lambda: {"queued": 0, "waiting": 0, "running": 0})
+        queues: dict[str, dict[str, int]] = defaultdict(lambda: dict.fromkeys(COUNTED, 0))
         heads: dict[str, int] = {}
         for lane in (0, 1):
             for (queue,) in (yield Statement("ready_queues", (lane,))):
@@ -102,18 +106,22 @@ class Reading:
         for state, queue, count in (yield Statement("stats_waiting", (cap,))):
             queues[queue]["waiting"] += count
             states[state] += count
-        for queue, count in (yield Statement("stats_held")):
-            queues[queue]["running"] += count
-            states["running"] += count
+        for state, rows in (
+            ("running", (yield Statement("stats_held"))),
+            ("blocked", (yield Statement("stats_blocked", (cap,)))),
+        ):
+            for queue, count in rows:
+                queues[queue][state] += count
+                states[state] += count
         yield from self._count_ended(states, cap)
-        paused: dict[str, int] = dict((yield Statement("queues_all")))
-        for queue in paused:
-            queues[queue]  # a queue that was ever paused is shown, also when it is empty
-        rows = [
-            QueueStats(q, bool(paused.get(q)), **n, oldest_due=max(0, now - heads[q]) if q in heads else None)
-            for q, n in sorted(queues.items())
-        ]
-        return Stats(states, rows, now, exact)
+        rules = yield from self._rules()
+        for queue in rules:
+            queues[queue]  # one that an operator has said something about is shown, also when it is empty
+        shown = [_glance(q, n, rules.get(q, NO_RULES), heads.get(q), now) for q, n in sorted(queues.items())]
+        return Stats(states, shown, now, exact)
+
+    def _rules(self) -> Steps[dict[str, QueueRules]]:
+        return {name: QueueRules(bool(paused), most) for name, paused, most in (yield Statement("queues_all"))}
 
     def _count_ended(self, states: dict[str, int], cap: int) -> Steps[None]:
         if cap < 0:
@@ -133,16 +141,25 @@ class Reading:
             return None
         place = (yield Statement("places_by_id", (as_json([job]),)))[0]
         ahead = (yield Statement("ready_ahead", (place[4], place[5], place[6], place[1])))[0][0]
-        paused: dict[str, int] = dict((yield Statement("queues_all")))
+        rules = (yield from self._rules()).get(found.queue, NO_RULES)
+        blocked = yield Statement("blocked_by", (place[1],))
+        key, most, running = blocked[0] if blocked else ("", 0, 0)
+        owner = (yield Statement("unique_owner", (place[1],))) if blocked and not key else []
+        busy = (yield Statement("queue_held", (found.queue, EVERY)))[0][0] if rules.limit else 0
         workers = _infos.decode((yield Statement("workers_list"))[0][0])
         attempts = yield from self._attempts(job)
         return Why(
             job=found,
             now=now,
-            paused=bool(paused.get(found.queue)),
+            paused=rules.paused,
             ahead=ahead,
             workers=tuple(workers),
             attempts=tuple(attempts),
+            limit=KeyLimit(key, most) if key else None,
+            owner=owner[0][0] if owner else None,
+            running=running,
+            queue_limit=rules.limit,
+            queue_running=busy,
         )
 
     @plan(write=False)
@@ -152,3 +169,8 @@ class Reading:
         found += [f"job {i} lies in {n} places" for i, n in (yield Statement("audit_places"))]
         found += [f"{table}: row {seq} has no owner" for table, seq in (yield Statement("audit_orphans"))]
         return found
+
+
+def _glance(queue: str, counts: dict[str, int], rules: QueueRules, head: int | None, now: int) -> QueueStats:
+    oldest = None if head is None else max(0, now - head)
+    return QueueStats(queue, rules.paused, **counts, oldest_due=oldest, limit=rules.limit)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -10,7 +11,9 @@ import msgspec
 from windlass.core.errors import LeaseLost
 from windlass.core.job import LogLine, Progress, Settled, State, Token, Transition
 from windlass.ports.plan import NOW, Statement, Steps, plan
-from windlass.stores.sqlite.enqueue import Enqueueing, as_json
+from windlass.stores.sqlite.enqueue import Enqueueing
+from windlass.stores.sqlite.flow import Flow
+from windlass.stores.sqlite.text import as_json
 
 LOG_LINES = 1_000
 """Log lines kept per job."""
@@ -26,12 +29,16 @@ class Grant(NamedTuple):
     attempt: int
     started: int
     cancelling: int
+    keys: tuple[str, ...] | None = None
+    """Of its limits; None for a job that has none."""
+    owns: int | None = None
+    """Whether it has a unique key."""
 
 
 _grants = msgspec.json.Decoder(list[Grant])
 
 
-class Settling(Enqueueing):
+class Settling(Enqueueing, Flow):
     """The operations by which a worker writes about what it holds."""
 
     @plan
@@ -80,9 +87,21 @@ class Settling(Enqueueing):
             yield Statement("job_turned", many=rare)
         yield Statement("held_delete", (as_json([g.id for g, _ in moves]),))
         yield from self._place(turns, now)
+        limited = [g for g, _ in moves if g.keys]
+        if limited:
+            yield from self._free(limited)
+        owners = [g.seq for g, t in ends if g.owns]
+        if owners:
+            yield from self._give_up(owners, now)
         children = [child for _, t in ends if t.state is State.COMPLETED for child in t.children]
         if children:
             yield from self._insert(children, now)
+
+    def _free(self, over: Sequence[Grant]) -> Steps[None]:
+        """These runs are over: whose turn is it?"""
+        permits = [(key, grant.id) for grant in over for key in grant.keys or ()]
+        yield Statement("permit_delete", many=permits)
+        yield from self._unblock(Counter(key for key, _ in permits))
 
     def _place(self, turns: Sequence[tuple[Grant, Transition]], now: int) -> Steps[None]:
         if not turns:

@@ -31,10 +31,12 @@ CHAPTERS = (
     "claim",
     "settle",
     "leases",
+    "limits",
     "operator",
     "time",
     "reading",
     "queues",
+    "unique",
     "cluster",
     "schema",
     "shells",
@@ -51,6 +53,7 @@ from windlass.testing.conformance.claim import Claiming  # noqa: E402
 from windlass.testing.conformance.cluster import Cluster  # noqa: E402
 from windlass.testing.conformance.enqueue import Enqueueing  # noqa: E402
 from windlass.testing.conformance.leases import Leases  # noqa: E402
+from windlass.testing.conformance.limits import Limits  # noqa: E402
 from windlass.testing.conformance.model import Model  # noqa: E402
 from windlass.testing.conformance.operator import Operating  # noqa: E402
 from windlass.testing.conformance.queues import Queues  # noqa: E402
@@ -60,6 +63,7 @@ from windlass.testing.conformance.schema import Schema  # noqa: E402
 from windlass.testing.conformance.settle import Settling  # noqa: E402
 from windlass.testing.conformance.shells import Shells  # noqa: E402
 from windlass.testing.conformance.time import Time  # noqa: E402
+from windlass.testing.conformance.unique import Unique  # noqa: E402
 from windlass.testing.conformance.world import World, open_world  # noqa: E402
 
 __all__ = ["Suite", "World", "open_world"]
@@ -70,8 +74,10 @@ class Suite(
     Claiming,
     Settling,
     Leases,
+    Limits,
     Operating,
     Time,
+    Unique,
     Reading,
     Queues,
     Cluster,

@@ -26,6 +26,10 @@ T = TypeVar("T")
 
 CALM = '{"policy":{"backoff":{"jitter":0}}}'
 """The meta of jobs for which two stores must decide the same."""
+ONE = '{"policy":{"backoff":{"jitter":0}},"limits":[["one",1]]}'
+LAST = '{"policy":{"backoff":{"jitter":0}},"unique":["last","replace"]}'
+THROTTLED = '{"policy":{"backoff":{"jitter":0}},"unique":["throttled","throttle",null,3600000000]}'
+NARROW = ClaimRequest(3, (Quota("narrow", 3),))
 LINE = ClaimRequest(3, (Quota("line", 3),))
 ALL = ClaimRequest(50, (Quota("default", 50), Quota("line", 50)))
 
@@ -64,6 +68,8 @@ class Scene:
         self.world = world
         world.beat("w2")
         self.waiting = [world.put(meta=CALM, queue="line", idempotency_key=f"key {n}") for n in range(4)]
+        self.limited = [world.put(meta=ONE, queue="narrow") for _ in range(3)]
+        self.unique = world.running("w3", meta=LAST)
         self.delayed = world.put(meta=CALM, after=HOUR, expires_after=2 * HOUR)
         self.runs = [world.running(meta=CALM, expires_after=DAY) for _ in range(12)]
         self.dead = world.running(meta=CALM)
@@ -82,6 +88,14 @@ class Scene:
             "claim_ids": lambda: store.claim_ids("w2", self.world.next_seq("w2"), [self.waiting[3]]),
             "settle": self._settle,
             "settle and claim": lambda: chain(self._complete(), self._claim(LINE)),
+            "enqueue beside an owner": lambda: self._enqueue_unique(queue="line"),
+            "enqueue in another's place": lambda: self._enqueue_unique(queue="narrow", after=HOUR),
+            "let the successor in": lambda: store.settle("w3", [complete(self.unique.token, "1", DAY)]),
+            "revive an owner": lambda: store.revive(Selection((self.unique.id,))),
+            "claim under a limit": lambda: self._claim(NARROW),
+            "free a limit": self._free,
+            "let the blocked in": lambda: self._claim(NARROW),
+            "cancel the blocked": lambda: store.cancel(Selection(tuple(self.limited[2:]))),
             "snooze": lambda: store.settle("w1", [decide(self._take(), Policy(), Snoozed(5.0), 0.0)]),
             "report": self._report,
             "once": lambda: store.once(self.runs[0].token, "charge", "1"),
@@ -94,7 +108,7 @@ class Scene:
             "claim what came due": lambda: self._late(2 * HOUR, lambda: self._claim(ALL)),
             "reap": self._reap,
             "promote": lambda: self._late(2 * HOUR, lambda: store.promote(100)),
-            "queues": lambda: store.queues([QueueChange("line", paused=True), QueueChange("b", paused=False)]),
+            "queues": lambda: store.queues([QueueChange("line", paused=True), QueueChange("b", limit=2)]),
             "delete": lambda: store.delete(Selection((self.old.id, self.waiting[3], self.world.job().id))),
             "lead": lambda: store.lead("maintainer", "a", SECOND),
             "resign": lambda: store.resign("maintainer", "a"),
@@ -112,6 +126,16 @@ class Scene:
 
     def _claim(self, request: ClaimRequest) -> Plan[Any]:
         return self.world.store.claim("w2", self.world.next_seq("w2"), request)
+
+    def _enqueue_unique(self, **given: Any) -> Plan[Any]:
+        world = self.world
+        jobs = [world.job(meta=LAST, **given), *world.jobs(2, meta=THROTTLED, **given), world.job(**given)]
+        world.known |= dict.fromkeys(job.id for job in jobs)
+        return world.store.enqueue(jobs)
+
+    def _free(self) -> Plan[Any]:
+        [held] = [held for held in self.world.run(self.world.store.held("w2")) if held.id == self.limited[0]]
+        return self.world.store.settle("w2", [complete(held, "1", DAY)])
 
     def _complete(self) -> Plan[Any]:
         return self.world.store.settle("w1", [complete(self._take().token, "1", DAY)])

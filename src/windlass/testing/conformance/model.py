@@ -210,12 +210,15 @@ def comparable(answer: Any) -> Any:
         case Page():
             return ([readable(job) for job in answer.jobs], answer.next is None)
         case Stats():
-            queues = [(q.queue, q.paused, q.queued, q.waiting, q.running) for q in answer.queues]
+            queues = [
+                (q.queue, q.paused, q.limit, q.queued, q.waiting, q.running, q.blocked) for q in answer.queues
+            ]
             return ({s: n for s, n in answer.states.items() if n}, sorted(q for q in queues if any(q[1:])))
         case Why():
             line = None if answer.job.state.terminal else answer.ahead
             workers = sorted(answer.workers, key=_id)
-            return (readable(answer.job), answer.now, answer.paused, line, workers, answer.attempts)
+            limits = (answer.limit, answer.running, answer.owner, answer.queue_limit, answer.queue_running)
+            return (readable(answer.job), answer.now, answer.paused, line, workers, answer.attempts, limits)
         case [Held(), *_]:
             return sorted((plain(held) for held in answer), key=_id)
         case [Token() | WorkerInfo(), *_]:

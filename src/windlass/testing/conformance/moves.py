@@ -49,6 +49,15 @@ METAS = (
     '{"policy":{"backoff":{"jitter":0}}}',
     '{"policy":{"backoff":{"jitter":0},"max_attempts":2,"result_ttl":60},"tags":["x"]}',
     '{"policy":{"backoff":{"jitter":0},"crash_budget":2,"loss_budget":3}}',
+    '{"policy":{"backoff":{"jitter":0}},"limits":[["one",1]]}',
+    '{"policy":{"backoff":{"jitter":0}},"limits":[["one",2],["two",2]]}',
+    '{"policy":{"backoff":{"jitter":0},"max_attempts":1},"limits":[["two",1],["three",3]]}',
+    '{"policy":{"backoff":{"jitter":0}},"unique":["x"]}',
+    '{"policy":{"backoff":{"jitter":0}},"unique":["x","return-existing"],"limits":[["one",1]]}',
+    '{"policy":{"backoff":{"jitter":0},"max_attempts":2},"unique":["x","replace"]}',
+    '{"policy":{"backoff":{"jitter":0}},"unique":["x","keep-last"],"tags":["x"]}',
+    '{"policy":{"backoff":{"jitter":0}},"unique":["y","debounce",2000000],"limits":[["two",1]]}',
+    '{"policy":{"backoff":{"jitter":0}},"unique":["y","throttle",null,3000000]}',
 )
 """No jitter: where a store decides by itself, it must come to what the model comes to."""
 SPANS = (1, SECOND // 2, SECOND, 2 * SECOND, 10 * SECOND, HOLD, HOLD + 1, MINUTE, HOUR, 25 * HOUR)
@@ -293,7 +302,8 @@ class Moves:
         return rules, self._dice.choice((2, 1_000))
 
     def draw_queues(self, now: int) -> tuple[list[QueueChange]]:
-        return ([QueueChange(self._dice.choice(QUEUES), self._dice.random() < 0.4)],)
+        pick = self._dice.choice
+        return ([QueueChange(pick(QUEUES), pick((True, False, False, None)), pick((None, None, 0, 1, 3)))],)
 
     def draw_search(self, now: int) -> tuple[Filter, int]:
         return self._filter(), self._dice.choice((3, 100))

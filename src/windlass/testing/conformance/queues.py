@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from windlass.core.job import Released, State
-from windlass.ports.store import QueueChange
+from windlass.ports.store import QueueChange, QueueRules
 from windlass.testing.conformance.values import NAMES
 from windlass.testing.conformance.world import SECOND, World
 
@@ -15,15 +15,24 @@ class Queues:
         store = world.store
         assert world.run(store.queues()) == {}
         changes = [QueueChange("a", paused=True), QueueChange("b", paused=False), QueueChange("a", paused=True)]
-        assert world.run(store.queues(changes)) == {"a": True, "b": False}
-        assert world.run(store.queues([QueueChange("a", paused=False)])) == {"a": False, "b": False}
+        open_, paused = QueueRules(), QueueRules(paused=True)
+        assert world.run(store.queues(changes)) == {"a": paused, "b": open_}
+        assert world.run(store.queues([QueueChange("a", paused=False)])) == {"a": open_, "b": open_}
         world.put(queue="c")
-        assert world.run(store.queues()) == {"a": False, "b": False}
+        assert world.run(store.queues()) == {"a": open_, "b": open_}
+
+    def test_what_is_not_said_stays(self, world: World) -> None:
+        store = world.store
+        assert world.run(store.queues([QueueChange("a", limit=3)])) == {"a": QueueRules(paused=False, limit=3)}
+        assert world.run(store.queues([QueueChange("a", paused=True)])) == {"a": QueueRules(paused=True, limit=3)}
+        assert world.run(store.queues([QueueChange("a", limit=0)])) == {"a": QueueRules(paused=True)}
+        [told] = world.run(store.stats()).queues
+        assert (told.paused, told.limit) == (True, None)
 
     def test_any_text_names_a_queue(self, world: World) -> None:
         """I23"""
         world.run(world.store.queues([QueueChange(name, paused=True) for name in NAMES]))
-        assert world.run(world.store.queues()) == dict.fromkeys(NAMES, True)
+        assert world.run(world.store.queues()) == dict.fromkeys(NAMES, QueueRules(paused=True))
 
     def test_a_paused_queue_takes_jobs_and_lets_the_running_finish(self, world: World) -> None:
         running = world.running()

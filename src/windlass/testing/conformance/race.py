@@ -22,7 +22,7 @@ REQUEST = (Quota("default", 10),)
 def all_ended(world: World, empty: int) -> Script:
     """Whether nothing waits or runs any more; `empty` counts the claims in vain since something was granted."""
     stats = yield world.store.stats(exact=True)
-    left = stats.states.get("running", 0) + stats.states.get("queued", 0)
+    left = sum(stats.states.get(state, 0) for state in ("running", "queued", "blocked"))
     assert empty < PATIENCE, f"{left} jobs have not ended, and nobody is granted any of them"
     return not left
 
