@@ -136,6 +136,7 @@ def _ready(app: Windlass, registry: Registry, queues: Queues, concurrency: int) 
         stall_timeout=settings.stall_timeout,
         rules=settings.prune_rules(),
         files=source_files(),
+        schedules=app.defined,
     )
 
 

@@ -41,6 +41,10 @@ class InvalidSchedule(WindlassError, ValueError):
         self.problem = problem
 
 
+class ScheduleNotFound(WindlassError, LookupError):
+    """No schedule of that name is in the store."""
+
+
 class UnknownTask(WindlassError, LookupError):
     """No task of that name (or version) is registered in this application."""
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from windlass.ports.plan import NOW, Steps, plan
-from windlass.stores.memory.operator import Operator
+from windlass.stores.memory.schedules import Scheduling
 
-SCHEMA = 2
+SCHEMA = 3
 
 
-class MemoryStore(Operator):
+class MemoryStore(Scheduling):
     """Every operation of `ports.store.Store` on plain dicts. Nothing outlives the process."""
 
     capabilities = frozenset({"atomic_batch", "push", "search"})

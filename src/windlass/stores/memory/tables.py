@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar
 import msgspec
 
 from windlass.core.job import Attempt, Held, Job, KeyLimit, LogLine, NewJob, State
-from windlass.ports.store import QueueRules, WorkerReport
+from windlass.ports.store import QueueRules, Schedule, WorkerReport
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -100,6 +100,20 @@ class Worker(msgspec.Struct, frozen=True, kw_only=True):
     taken: bool = False
     closed: int = 0
     """Claims up to this seq grant nothing any more."""
+
+
+class Scheduled(msgspec.Struct, frozen=True):
+    """A schedule, and what a store knows about it besides."""
+
+    said: Schedule
+    digest: str
+    timing: str
+    past: tuple[str, ...] = ()
+    """Digests of the definitions that it had before."""
+    shown_at: int | None = None
+    """When code last showed the present definition."""
+    previous: tuple[str, ...] = ()
+    """Its jobs that may not have ended."""
 
 
 class Lead(msgspec.Struct, frozen=True):
@@ -216,6 +230,8 @@ class Tables:
         self.workers: Table[str, Worker] = Table(self._journal)
         self.rules: Table[str, QueueRules] = Table(self._journal)
         self.leads: Table[str, Lead] = Table(self._journal)
+        self.schedules: Table[str, Scheduled] = Table(self._journal)
+        self.marks: Table[str, int] = Table(self._journal)
         self.enqueued = 0
 
     def commit(self) -> bool:
