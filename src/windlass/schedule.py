@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 import msgspec
 
+from windlass.core import words
 from windlass.core.backoff import Backoff
+from windlass.core.document import raw
 from windlass.core.duration import Duration
 from windlass.core.errors import InvalidSchedule
 from windlass.core.job import Meta
@@ -250,6 +252,42 @@ def upcoming(record: Record, definition: Definition, now: int, count: int) -> tu
 def moment(tick: int, definition: Definition) -> datetime:
     """An instant in a schedule's own time zone."""
     return (_EPOCH + timedelta(microseconds=tick)).astimezone(zones.load(definition.rule.timezone))
+
+
+def document(info: ScheduleInfo) -> dict[str, Any]:
+    """A schedule as a document, for scripts and the web: instants are ISO 8601 in UTC, spans are seconds."""
+    record, definition = info.record, info.definition
+    timing = definition.rule if definition else Rule()
+    state = "paused" if record.paused else "open" if record.next_at is not None else "ended"
+    return {
+        "name": record.name,
+        "task": definition.task if definition else None,
+        "arguments": raw(definition.payload) if definition else None,
+        "cron": timing.cron,
+        "every": None if timing.every is None else timing.every / 1e6,
+        "timezone": timing.timezone,
+        "overlap": timing.overlap.value,
+        "catch_up": timing.catch_up.value,
+        "catch_up_limit": timing.catch_up_limit,
+        "jitter": timing.jitter / 1e6,
+        "start": words.instant(timing.start),
+        "end": words.instant(timing.end),
+        "queue": definition.queue if definition else None,
+        "priority": definition.priority if definition else None,
+        "state": state,
+        "revision": record.revision,
+        "origin": record.origin,
+        "created_at": words.instant(record.created_at),
+        "changed_at": words.instant(record.changed_at),
+        "seen_at": words.instant(record.seen_at),
+        "last_tick": words.instant(record.last_tick),
+        "last_outcome": record.last_outcome,
+        "last_job": record.last_job,
+        "fired": record.fired,
+        "skipped": record.skipped,
+        "next_tick": words.instant((info.next[0] - _EPOCH) // timedelta(microseconds=1)) if info.next else None,
+        "next": [tick.isoformat() for tick in info.next],
+    }
 
 
 def _said(timing: Rule) -> dict[str, Any]:

@@ -40,7 +40,7 @@ def enqueue(place: Place, task: str, args: str, wait: str | None, **options: Any
     if "at" in given:
         given["at"] = _instant(given["at"])
     if "headers" in given:
-        given["headers"] = dict(_header(each) for each in given["headers"])
+        given["headers"] = dict(header(each) for each in given["headers"])
     values = arguments(sys.stdin.read() if args == "-" else args, "ARGS")
     with place.app(fresh=True) as app:
         if place.target is not None and task not in app.tasks:
@@ -103,7 +103,8 @@ def _instant(text: str) -> Any:
         raise InvalidJob("at", f"{text!r} is no instant; write 2026-11-22T10:00:00Z") from None
 
 
-def _header(text: str) -> tuple[str, str]:
+def header(text: str) -> tuple[str, str]:
+    """A header written NAME=VALUE; raises InvalidJob."""
     name, mark, value = text.partition("=")
     if not mark or not name:
         raise InvalidJob("headers", f"{text!r} must be NAME=VALUE")

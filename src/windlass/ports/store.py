@@ -641,15 +641,16 @@ class Store(Protocol):
         ...
 
     def fire(self, ticks: Sequence[Tick]) -> Plan[list[Fired]]:
-        """Must answer each tick in order. `stale` where the schedule is not there, is paused or has another
-        revision, or where its cursor is neither the tick's nor at or past `to`; `already` where it is at or past
-        `to` and not the tick's; `early` where `to` is neither the cursor nor before or at now; none of these
-        changes anything. Else must move the cursor to `to` and `next_at` with it, in the same transaction as the
-        job: without one it is `moved`. With overlap `skip` and a job of the schedule that has not ended (of the
-        last PREVIOUS_JOBS), and wherever `enqueue` does not insert, it must be `skipped`; with `cancel-previous`
-        those jobs must be cancelled as by `cancel`; else the job is inserted as by `enqueue`, `fired`, and
-        remembered. The schedule's last tick, outcome, job and counts follow. A manual tick is only `stale` where
-        the schedule is not there; it moves nothing, but its job is remembered as the others' are."""
+        """Must answer each tick in order. `stale` where the schedule is not there, is paused or has another revision;
+        `already` where its cursor is past `to`, or at `to` unless it is the tick's own and there is no job;
+        `stale` where it is before `to` and not the tick's; `early` where `to` is after now and not the
+        cursor; none of these changes anything. Else must move the cursor to `to` and `next_at` with it, in
+        the same transaction as the job: without one it is `moved`. With overlap `skip` and a job of the
+        schedule that has not ended (of the last PREVIOUS_JOBS), and wherever `enqueue` does not insert, it
+        must be `skipped`; with `cancel-previous` those jobs must be cancelled as by `cancel`; else the job is
+        inserted as by `enqueue`, `fired`, and remembered. The schedule's last tick, outcome, job and counts
+        follow. A manual tick is only `stale` where the schedule is not there; it moves nothing, but its job
+        is remembered as the others' are."""
         ...
 
     def fan_out(self, token: Token, name: str, after: int, jobs: Sequence[NewJob]) -> Plan[int]:

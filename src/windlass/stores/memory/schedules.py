@@ -155,7 +155,9 @@ class Scheduling(Operator):
             return Fired.STALE
         if said.cursor != tick.cursor:
             return Fired.ALREADY if said.cursor >= tick.to else Fired.STALE
-        return Fired.EARLY if tick.to > max(now, said.cursor) else None
+        if tick.to < said.cursor or (tick.to == said.cursor and tick.job is not None):
+            return Fired.ALREADY
+        return Fired.EARLY if now < tick.to != said.cursor else None
 
     def _become(self, known: Scheduled, tick: Tick, job: NewJob, now: int) -> Fired:
         left = [id for id in known.previous if id in self.data.jobs and not self.data.jobs[id].state.terminal]

@@ -241,4 +241,6 @@ def _refused(row: Row, tick: Tick, now: int) -> Fired | None:
         return Fired.STALE
     if row.cursor != tick.cursor:
         return Fired.ALREADY if row.cursor >= tick.to else Fired.STALE
-    return Fired.EARLY if tick.to > max(now, row.cursor) else None
+    if tick.to < row.cursor or (tick.to == row.cursor and tick.job is not None):
+        return Fired.ALREADY
+    return Fired.EARLY if now < tick.to != row.cursor else None

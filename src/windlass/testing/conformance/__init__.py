@@ -37,6 +37,7 @@ CHAPTERS = (
     "reading",
     "queues",
     "unique",
+    "schedules",
     "cluster",
     "schema",
     "shells",
@@ -59,6 +60,7 @@ from windlass.testing.conformance.operator import Operating  # noqa: E402
 from windlass.testing.conformance.queues import Queues  # noqa: E402
 from windlass.testing.conformance.race import Races  # noqa: E402
 from windlass.testing.conformance.reading import Reading  # noqa: E402
+from windlass.testing.conformance.schedules import Scheduling  # noqa: E402
 from windlass.testing.conformance.schema import Schema  # noqa: E402
 from windlass.testing.conformance.settle import Settling  # noqa: E402
 from windlass.testing.conformance.shells import Shells  # noqa: E402
@@ -80,6 +82,7 @@ class Suite(
     Unique,
     Reading,
     Queues,
+    Scheduling,
     Cluster,
     Schema,
     Shells,
