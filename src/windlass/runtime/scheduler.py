@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from windlass.core.errors import StoreError, StoreUnavailable, WindlassError
+from windlass.core.errors import OutcomeUnknown, StoreError, StoreUnavailable, WindlassError
 from windlass.core.schedule import Definition, Due, Overlap, due, read, tick_job
 from windlass.ports.store import Fired, Opened, Schedule, ScheduleChange, Tick
 from windlass.runtime import zones
@@ -127,7 +127,7 @@ class Scheduler:
             definition = read(schedule.definition)
             zone = zones.load(definition.rule.timezone)
             self._fire(schedule, definition, due(definition.rule, schedule.cursor, now, zone))
-        except StoreUnavailable:
+        except (StoreUnavailable, OutcomeUnknown):
             raise
         except (WindlassError, msgspec.DecodeError, ValueError) as problem:
             self._complain(schedule.name, f"schedule {schedule.name} cannot be dealt with here", problem)
