@@ -12,10 +12,12 @@ from windlass.client import AsyncClient, Client
 from windlass.config import Settings, SettingsArguments
 from windlass.core import job as records
 from windlass.core.codec import Limits
+from windlass.core.duration import Duration
 from windlass.core.errors import InvalidJob, InvalidSchedule, RegistrationError
 from windlass.declaration import Arguments, Declaration, Remote, call_of
 from windlass.engine import Engine, Transaction
 from windlass.handle import Job, ending
+from windlass.lock import Lock
 from windlass.options import JobOptions, Terms, valid_name
 from windlass.ports.store import Opened
 from windlass.runtime.context import Context
@@ -262,6 +264,23 @@ class Windlass:
         the store cannot join it.
         """
         return Transaction(self.engine, connection)
+
+    def lock(self, name: str, ttl: Duration = "30s", *, timeout: Duration | None = None) -> Lock:
+        """A lock of that name, one holder at a time over all processes of the store: `with app.lock("reports"): ...`,
+        or `async with`. See `semaphore`, of which it is one with a single slot."""
+        return Lock(self, name, ttl, 1, timeout)
+
+    def semaphore(
+        self, name: str, slots: int, ttl: Duration = "30s", *, timeout: Duration | None = None
+    ) -> Lock:
+        """As `lock`, with as many holders at a time as there are `slots` (1..1,000).
+
+        It is renewed in the background while it is held, and lapses `ttl` (1 s to 24 h) after its holder died or was
+        cut off; a holder of whom that is true finds it `lost`. `timeout` is how long to wait for it (None: for ever),
+        after which LockTimeout is raised. Its `fence` grows with each holder. Raises ValueError for what is no name
+        (text of 1 to 255 characters), ttl, or number.
+        """
+        return Lock(self, name, ttl, slots, timeout)
 
     def run_embedded(self, *, concurrency: int | None = None, queues: str | None = None) -> Embedded:
         """Start a worker in a thread of this process, and return it once it may claim; its `stop(timeout)` ends it.

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack
 
 from windlass.core import job as records
+from windlass.core.duration import Duration, micros
 from windlass.core.errors import InvalidJob, JobNotFound
+from windlass.core.flow import Bounds
 from windlass.core.job import Attempt, LogLine
 from windlass.declaration import Arguments, call_of
 from windlass.handle import Job
@@ -33,7 +35,11 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+WhenFull = Literal["reject", "shed"]
+
 PRUNE_ROWS = 1_000
+DEPTH_MOST = 100_000
+"""Every enqueue into a bounded queue counts as far as its bound."""
 
 
 class Client:
@@ -129,7 +135,24 @@ class Client:
         It holds from the next claim on, also for what waits already; what runs goes on. Raises InvalidJob for what is
         no whole number from 1, or no name of a queue.
         """
-        return self._app.engine.run(self._plans.limit(queue, most))[queue]
+        return self._app.engine.run(self._plans.limit(queue, most))
+
+    def bound(
+        self,
+        queue: str,
+        *,
+        depth: int | None = None,
+        age: Duration | None = None,
+        when_full: WhenFull = "reject",
+    ) -> QueueRules:
+        """Let a queue take no more once `depth` due jobs wait in it, or the first in line has been due for `age`; what
+        is None is no bound. Answers what now holds for the queue.
+
+        When it is full an enqueue raises QueueFull ("reject"), or the job is stored as cancelled, reason `shed`
+        ("shed"). Retries, revivals, children and what is due later are never refused. Raises InvalidJob for a depth
+        that is no whole number, 1..100,000, and for an age of nothing.
+        """
+        return self._app.engine.run(self._plans.bound(queue, depth, age, when_full))
 
     def workers(self) -> list[WorkerInfo]:
         """The workers that beat, and those that stopped and were not taken over yet."""
@@ -221,7 +244,18 @@ class AsyncClient:
 
     async def limit(self, queue: str, most: int | None) -> QueueRules:
         """See Client."""
-        return (await self._app.engine.arun(self._plans.limit(queue, most)))[queue]
+        return await self._app.engine.arun(self._plans.limit(queue, most))
+
+    async def bound(
+        self,
+        queue: str,
+        *,
+        depth: int | None = None,
+        age: Duration | None = None,
+        when_full: WhenFull = "reject",
+    ) -> QueueRules:
+        """See Client."""
+        return await self._app.engine.arun(self._plans.bound(queue, depth, age, when_full))
 
     async def workers(self) -> list[WorkerInfo]:
         """See Client."""
@@ -245,10 +279,25 @@ class _Plans:
     def pause(self, queues: Sequence[str], paused: bool) -> Plan[dict[str, QueueRules]]:
         return self.store.queues([QueueChange(queue, paused) for queue in queues])
 
-    def limit(self, queue: str, most: int | None) -> Plan[dict[str, QueueRules]]:
-        _checked(lambda: valid_queue(queue, "queue"), "queue")
+    def limit(self, queue: str, most: int | None) -> Plan[QueueRules]:
         _check_most(most)
-        return self.store.queues([QueueChange(queue, limit=most or 0)])
+        return self._rule(QueueChange(queue, limit=most or 0))
+
+    def bound(self, queue: str, depth: int | None, age: Duration | None, when_full: str) -> Plan[QueueRules]:
+        _check_bounds(depth, when_full)
+        found: list[int] = []
+        _checked(lambda: found.append(0 if age is None else micros(age, "age")), "age")
+        if age is not None and not found[0]:
+            raise InvalidJob("age", f"{age!r} is no time at all; None is no bound")
+        return self._rule(QueueChange(queue, bounds=Bounds(depth, found[0] or None, when_full == "shed")))
+
+    def _rule(self, change: QueueChange) -> Plan[QueueRules]:
+        _checked(lambda: valid_queue(change.queue, "queue"), "queue")
+
+        def steps() -> Steps[QueueRules]:
+            return (yield from self.store.queues([change]))[change.queue]
+
+        return Plan(steps, "queues", write=True)
 
     def fetch(self, id: str) -> Plan[records.Job]:
         def steps() -> Steps[records.Job]:
@@ -281,6 +330,13 @@ def _paused(rules: dict[str, QueueRules]) -> dict[str, bool]:
 def _check_most(most: Any) -> None:
     if most is not None and (not isinstance(most, int) or isinstance(most, bool) or not 1 <= most < 2**31):
         raise InvalidJob("most", f"{most!r} must be a whole number from 1, or None for no limit")
+
+
+def _check_bounds(depth: Any, when_full: Any) -> None:
+    if depth is not None and (not isinstance(depth, int) or isinstance(depth, bool) or not 1 <= depth <= DEPTH_MOST):
+        raise InvalidJob("depth", f"{depth!r} must be a whole number, 1..{DEPTH_MOST}, or None for no bound")
+    if when_full not in ("reject", "shed"):
+        raise InvalidJob("when_full", f"{when_full!r} must be reject or shed")
 
 
 def _checked(check: Callable[[], object], field: str) -> None:

@@ -11,10 +11,11 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from windlass.config import Settings
-from windlass.core.errors import DuplicateJob, IdempotencyConflict, OutcomeUnknown, StoreTimeout
+from windlass.core.errors import OutcomeUnknown, StoreTimeout
 from windlass.core.job import NewJob
 from windlass.ports.plan import Plan, Steps
 from windlass.ports.store import Enqueued, Opened, Shell, Store
+from windlass.refusal import refused
 from windlass.runtime.context import current_run
 from windlass.stores import open as open_store
 
@@ -218,10 +219,9 @@ def storing(store: Store, jobs: Sequence[NewJob]) -> Plan[list[Enqueued]]:
     def steps() -> Steps[list[Enqueued]]:
         answers = yield from store.enqueue(jobs)
         for job, answer in zip(jobs, answers, strict=True):
-            if answer.conflict:
-                raise IdempotencyConflict(str(job.idempotency_key), answer.id)
-            if answer.refused:
-                raise DuplicateJob(job.task, answer.id)
+            refusal = refused(job, answer)
+            if refusal is not None:
+                raise refusal
         return answers
 
     return Plan(steps, "enqueue", write=True, hint=True)

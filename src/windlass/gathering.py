@@ -12,16 +12,10 @@ import time
 from collections import deque
 from collections.abc import Sequence
 
-from windlass.core.errors import (
-    DuplicateJob,
-    IdempotencyConflict,
-    OutcomeUnknown,
-    StoreError,
-    StoreTimeout,
-    StoreUnavailable,
-)
+from windlass.core.errors import OutcomeUnknown, StoreError, StoreTimeout, StoreUnavailable
 from windlass.core.job import NewJob
 from windlass.ports.store import Enqueued, Opened
+from windlass.refusal import refused
 
 JOBS_MOST = 250
 BYTES_MOST = 1 << 20
@@ -109,10 +103,9 @@ class Gatherer:
 def _tell(ask: _Ask, answer: Enqueued) -> None:
     if ask.future.done():
         return
-    if answer.conflict:
-        ask.future.set_exception(IdempotencyConflict(str(ask.job.idempotency_key), answer.id))
-    elif answer.refused:
-        ask.future.set_exception(DuplicateJob(ask.job.task, answer.id))
+    refusal = refused(ask.job, answer)
+    if refusal is not None:
+        ask.future.set_exception(refusal)
     else:
         ask.future.set_result(answer)
 

@@ -12,6 +12,7 @@ from windlass.core import schedule as core
 from windlass.core.errors import InvalidSchedule, ScheduleNotFound
 from windlass.core.words import span
 from windlass.declaration import Arguments, call_of
+from windlass.engine import storing
 from windlass.handle import Job
 from windlass.ports.plan import NOW, Plan, Steps, batches
 from windlass.ports.store import CODE_SEEN, Fired, Schedule, ScheduleChange, Store, Tick
@@ -101,7 +102,7 @@ class Schedules:
 
         A tick whose job is there, fired or backfilled, gets no other, so that a backfill which was interrupted can be
         repeated. The jobs run one after the other, beside the schedule's own. Raises InvalidSchedule where there are
-        more than `limit` ticks.
+        more than `limit` ticks, and QueueFull where its queue is bounded; what is stored by then stays.
         """
         wanted = self._app.engine.run(self._plans.range(name, start, end, limit))
         done = 0
@@ -187,7 +188,7 @@ class _Range:
                 known = yield from self._store.fetch(ids)
                 missing = [job for job, found in zip(jobs, known, strict=True) if found is None]
                 if missing and not dry_run:
-                    yield from self._store.enqueue(missing)
+                    yield from storing(self._store, missing)
                 return len(missing)
 
             yield Plan(steps, "backfill", write=not dry_run, hint=not dry_run)

@@ -16,7 +16,7 @@ import msgspec
 
 from tests.acceptance import ledger
 from windlass.core.backoff import Backoff
-from windlass.core.job import Job, KeyLimit, Meta, NewJob, Policy
+from windlass.core.job import Job, KeyLimit, Meta, NewJob, Policy, UniqueKey
 from windlass.core.placement import job_id
 from windlass.ports.store import Opened, WorkerInfo
 from windlass.stores import open as open_store
@@ -144,11 +144,11 @@ class Rig:
         return self.opened.shell.run(plan)
 
     def enqueue(
-        self, task: str, *calls: Sequence[Any], limits: Sequence[KeyLimit] = (), **fields: Any
+        self, task: str, *calls: Sequence[Any], limits: Sequence[KeyLimit] = (), unique: UniqueKey | None = None, **fields: Any
     ) -> list[str]:
         """One job per tuple of arguments. By hand, since this process has not imported the application."""
         policy = POLICIES.get(task, Policy(backoff=SOON))
-        meta = msgspec.json.encode(Meta(policy=policy, limits=tuple(limits))).decode()
+        meta = msgspec.json.encode(Meta(policy=policy, limits=tuple(limits), unique=unique)).decode()
         jobs = [
             NewJob(
                 id=job_id(time.time_ns() // 1_000_000, os.urandom(10)),

@@ -271,6 +271,22 @@ def test_queues_are_limited(world: World) -> None:
     assert world.run("queues", "limit", "a:b", "1").code == 2
 
 
+def test_queues_are_bounded(world: World) -> None:
+    world.enqueue()
+    said = world.run("queues", "bound", "default", "--depth", "1", "--age", "10m").out
+    assert said == "queue 'default' is full with 1 jobs in line or once the first has waited 10m, and rejects what comes then\n"
+    full = world.run("enqueue", "tasks.add")
+    assert full.code == 4
+    assert full.err.startswith("windlass: queue 'default' is full: 1 or more jobs wait")
+    found = world.json("queues", "bound", "default", "--depth", "1", "--when-full", "shed")
+    assert found == {"queue": "default", "depth": 1, "age": None, "when_full": "shed"}
+    shed = world.run("enqueue", "tasks.add").out.strip()
+    assert world.json("jobs", "why", shed)["cause"] == "shed"
+    assert world.run("queues", "bound", "default").out == "queue 'default' is unbounded\n"
+    assert world.run("queues", "bound", "default", "--depth", "0").code == 2
+    assert world.run("queues", "bound", "default", "--age", "soon").code == 2
+
+
 def test_workers(world: World) -> None:
     world.enqueue()
     world.claim("w1")

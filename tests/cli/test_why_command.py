@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from tests.cli.conftest import World
+from windlass import Unique
 from windlass.core.job import Discarded, ErrorInfo, Failed, Released, Snoozed, Succeeded
 
 NO = ErrorInfo("ValueError", "no")
@@ -65,6 +66,17 @@ def test_blocked_by_a_limit(world: World) -> None:
     assert found["cause"] == "limit"
     assert found["sentence"] == "blocked by the limit 'tasks.add' for 'ada': 1 of 1 runs"
     assert found["facts"] == {"limit": "tasks.add", "key": "ada", "running": 1, "most": 1}
+
+
+def test_blocked_by_a_unique_key(world: World) -> None:
+    keep_last = Unique("n", policy="keep-last")
+    owner = world.enqueue(arguments={"n": 1}, unique=keep_last)
+    world.claim()
+    id = world.enqueue(arguments={"n": 1}, unique=keep_last)
+    found = why(world, id)
+    assert found["cause"] == "unique"
+    assert found["sentence"] == f"blocked: job {owner} has the same unique key, and must end first"
+    assert found["facts"] == {"owner": owner}
 
 
 def test_queue_at_its_limit(world: World) -> None:

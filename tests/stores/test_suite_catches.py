@@ -15,6 +15,7 @@ from typing import TypeVar
 import msgspec
 import pytest
 
+from windlass.core.flow import Line
 from windlass.core.job import Held, KeyLimit, NewJob, Settled, State, Token, Transition, UniqueKey
 from windlass.ports.plan import NOW, Plan, Steps, drive, plan
 from windlass.ports.store import (
@@ -24,6 +25,7 @@ from windlass.ports.store import (
     Death,
     Enqueued,
     Fired,
+    Leadership,
     Reaped,
     Schedule,
     ScheduleChange,
@@ -133,9 +135,9 @@ class FreesKeysAtTheEnd(MemoryStore):
 class StoresDuplicates(MemoryStore):
     """A re-sent enqueue is another job."""
 
-    def _enqueue(self, job: NewJob, now: int) -> Enqueued:
+    def _enqueue(self, job: NewJob, now: int, line: Line | None = None) -> Enqueued:
         self.data.jobs.pop(job.id, None)
-        return super()._enqueue(job, now)
+        return super()._enqueue(job, now, line)
 
 
 class DropsChildren(MemoryStore):
@@ -225,11 +227,11 @@ class SpoilsBatches(MemoryStore):
 class LosesNumbers(MemoryStore):
     """Payloads are parsed and written again on the way."""
 
-    def _enqueue(self, job: NewJob, now: int) -> Enqueued:
+    def _enqueue(self, job: NewJob, now: int, line: Line | None = None) -> Enqueued:
         with contextlib.suppress(ValueError, RecursionError):
             text = msgspec.json.encode(msgspec.json.decode(job.payload)).decode()
             job = msgspec.structs.replace(job, payload=text)
-        return super()._enqueue(job, now)
+        return super()._enqueue(job, now, line)
 
 
 class ForgetsSomeOwners(MemoryStore):
@@ -373,6 +375,54 @@ class ForgetsWindows(MemoryStore):
         super()._pass_key(place, replace(entry, until=None), now)
 
 
+class IsNeverFull(MemoryStore):
+    """Bounds are written down and not looked at."""
+
+    def _line(self, jobs: Sequence[NewJob], now: int) -> Line:
+        return Line({})
+
+
+class CountsNoneOfTheBatch(MemoryStore):
+    """However many come at once, each is measured by what was there before."""
+
+    @plan
+    def enqueue(self, jobs: Sequence[NewJob]) -> Steps[list[Enqueued]]:
+        now = (yield NOW)[0][0]
+        before = [self._line(jobs, now) for _ in jobs]
+        return [self._enqueue(job, now, line) for job, line in zip(jobs, before, strict=True)]
+
+
+class RefusesChildren(MemoryStore):
+    """A completion fails for a full queue."""
+
+    def _enqueue(self, job: NewJob, now: int, line: Line | None = None) -> Enqueued:
+        return super()._enqueue(job, now, line or self._line([job], now))
+
+
+class LeadsWithEverybody(MemoryStore):
+    """A lock is had by whoever asks."""
+
+    @plan
+    def lead(self, name: str, holder: str, ttl: int, slots: int = 1) -> Steps[Leadership]:
+        return (yield from super().lead(name, holder, ttl, 10**6))
+
+
+class ForgetsTerms(MemoryStore):
+    """A name that was forgotten begins anew, below the fences that others have seen."""
+
+    def _prune_leads(self, before: int) -> None:
+        super()._prune_leads(before)
+        self.data.terms[""] = 0
+
+
+class CountsOnlyItsOwnSlots(MemoryStore):
+    """Those who took a slot beyond the number that is said now do not count."""
+
+    @plan
+    def lead(self, name: str, holder: str, ttl: int, slots: int = 1) -> Steps[Leadership]:
+        leads = self.data.leads.get(name, ())
+        self.data.leads[name] = tuple(lead for lead in leads if lead.slot < slots)
+        return (yield from super().lead(name, holder, ttl, slots))
 class FiresWhateverTheCursor(MemoryStore):
     """Whoever comes with a tick is believed, however often it came before."""
 
@@ -434,7 +484,7 @@ class ForgetsRevisions(MemoryStore):
     """A schedule that is made anew counts anew, and its ticks have the ids of old ones."""
 
     def _create(self, change: ScheduleChange, now: int) -> ScheduleChanged:
-        self.data.marks.pop("schedules", None)
+        self.data.revisions.pop("", None)
         return super()._create(change, now)
 
 
@@ -544,6 +594,12 @@ STORES: dict[type[MemoryStore], tuple[str, ...]] = {
     LosesSuccessors: ("a_successor_waits_for_the_end",),
     RevivesBesideTheOwner: ("a_job_whose_key_is_taken_is_not_revived",),
     ForgetsWindows: ("a_throttle_outlives_its_owner", "a_window_outlives_the_pruned_owner"),
+    IsNeverFull: ("a_full_queue_takes_no_more", "of_many_at_once_as_many_as_there_are_places"),
+    CountsNoneOfTheBatch: ("a_full_queue_takes_no_more",),
+    RefusesChildren: ("children_are_never_refused",),
+    LeadsWithEverybody: ("one_leads", "as_many_as_there_are_slots", "of_many_at_once_as_many_hold_it_as_may"),
+    ForgetsTerms: ("terms_grow_across_a_prune",),
+    CountsOnlyItsOwnSlots: ("those_who_hold_it_count_whatever_slots_they_said",),
     LimitsNoQueue: ("a_queue_with_a_limit", "by_id_a_queue_limit_holds_too"),
 }
 SHELLS: dict[type[MemoryShell], tuple[str, ...]] = {

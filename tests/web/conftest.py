@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from tests.web.asgi import Requests
-from windlass import Context, Windlass
+from windlass import Context, Unique, Windlass
 from windlass.core.job import Held, Meta, Outcome
 from windlass.core.machine import decide
 from windlass.ports.store import ClaimRequest, Quota, WorkerReport
@@ -73,6 +73,9 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
 
     @app.task(name="send", queue="mail")
     def send(to: str, ctx: Context) -> None: ...
+
+    @app.task(name="once", unique=Unique())
+    def once(n: int) -> None: ...
 
     yield Site(app)
     app.close()

@@ -141,6 +141,26 @@ def test_idempotency_keys(site: Site) -> None:
     site.play(story)
 
 
+def test_what_is_not_taken_says_why(site: Site) -> None:
+    """A unique key, and a full queue: when to come back, and what became of what was shed."""
+
+    async def story(site: Site) -> None:
+        asked = {"task": "once", "args": [1]}
+        first = await site.http.ask("POST", JOBS, asked)
+        again = await site.http.ask("POST", JOBS, asked)
+        assert (first.status, again.status, again.json["code"]) == (202, 409, "duplicate_job")
+        assert again.json["job"] == first.json["id"]
+        await site.app.aclient.bound("default", depth=1)
+        full = await site.http.ask("POST", JOBS, {"task": "add", "args": [1, 2]})
+        assert (full.status, full.json["code"], full.json["queue"]) == (429, "queue_full", "default")
+        assert full.headers["retry-after"] == "1"
+        await site.app.aclient.bound("default", depth=1, when_full="shed")
+        shed = await site.http.ask("POST", JOBS, {"task": "add", "args": [1, 2]})
+        assert (shed.status, shed.json["state"]) == (202, "cancelled")
+
+    site.play(story)
+
+
 def test_a_thousand_at_once_are_all_acknowledged(site: Site) -> None:
     """I1."""
 

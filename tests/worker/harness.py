@@ -79,7 +79,7 @@ class World:
 
     def enqueue_many(self, name: str, calls: Sequence[Any], *, policy: Policy | None = None, **fields: Any) -> list[str]:
         """Enqueue one job per tuple of arguments."""
-        meta = msgspec.json.encode(Meta(policy=policy or Policy())).decode()
+        meta = fields.pop("meta", None) or msgspec.json.encode(Meta(policy=policy or Policy())).decode()
         jobs = [
             NewJob(
                 id=job_id(1, next(_ids).to_bytes(10, "big")),
@@ -124,7 +124,7 @@ class World:
     def idle(self) -> bool:
         """Whether every job has ended, by one snapshot: a job may move from one state to the next between two."""
         states = self.states()
-        return not any(states[s] for s in ("queued", "running", "scheduled", "retrying"))
+        return not any(states[s] for s in ("queued", "running", "scheduled", "retrying", "blocked"))
 
     async def until(self, true: Callable[[], bool]) -> None:
         """Wait for a state of the store or of the test's own variables."""

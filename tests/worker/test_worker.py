@@ -298,10 +298,10 @@ def test_one_bad_row_does_not_stop_the_others(tmp_path: Any, monkeypatch: pytest
         jobs = world.enqueue_many("a", [(n,) for n in range(20)])
         real = type(world.store)._apply
 
-        def picky(self: Any, moves: Any, now: int) -> Any:
+        def picky(self: Any, moves: Any, given: Any, now: int) -> Any:
             if any(t.result == "13" for _, t in moves):
                 raise StoreError("this row is refused")
-            return real(self, moves, now)
+            return real(self, moves, given, now)
 
         monkeypatch.setattr(type(world.store), "_apply", picky)
         world.work()

@@ -18,7 +18,8 @@ UNAVAILABLE = 4
 INTERRUPTED = 130
 
 HELP = """Exit codes: 0 done; 1 it failed, changed nothing, or is unhealthy; 2 wrong usage, setting or input;
-3 no such job, task or schedule; 4 the store is unavailable, full, damaged or without a schema; 130 interrupted.
+3 no such job, task or schedule; 4 the store is unavailable, full, damaged or without a schema, or the queue is
+full; 130 interrupted.
 With --json an error is one JSON object on standard error. --debug shows where it came from."""
 
 _CODES: tuple[tuple[type[Exception], int], ...] = (
@@ -31,6 +32,7 @@ _CODES: tuple[tuple[type[Exception], int], ...] = (
     (errors.InvalidSchedule, USAGE),
     (errors.CapabilityMissing, USAGE),
     (errors.StoreError, UNAVAILABLE),
+    (errors.QueueFull, UNAVAILABLE),
     (errors.WindlassError, FAILED),
 )
 

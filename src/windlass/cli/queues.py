@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from windlass.cli.common import Place, places
 from windlass.cli.stats import queue_rows, queues_document
+from windlass.core.words import span
 
 if TYPE_CHECKING:
     from windlass import Windlass
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 @click.group()
 def queues() -> None:
-    """List, pause, resume and limit queues."""
+    """List, pause, resume, limit and bound queues."""
 
 
 @queues.command("list")
@@ -62,6 +63,31 @@ def limit(place: Place, name: str, most: str) -> None:
         place.document({"queue": name, "limit": rules.limit})
     else:
         place.say(f"queue {name!r} has {'no limit' if rules.limit is None else f'a limit of {rules.limit}'}")
+
+
+@queues.command()
+@click.argument("name", metavar="QUEUE")
+@click.option("--depth", type=int, metavar="N", help="It is full once N due jobs wait in it.")
+@click.option("--age", metavar="TIME", help='It is full once the first in line has been due this long: "10m".')
+@click.option(
+    "--when-full",
+    type=click.Choice(["reject", "shed"]),
+    default="reject",
+    help="Refuse what comes, or store it as cancelled.",
+)
+@places
+def bound(place: Place, name: str, depth: int | None, age: str | None, when_full: Any) -> None:
+    """Bound how full a queue may get; without --depth and --age it is unbounded again."""
+    with place.app() as app:
+        bounds = app.client.bound(name, depth=depth, age=age, when_full=when_full).bounds
+    seconds = None if bounds.age is None else bounds.age / 1e6
+    if place.as_json:
+        place.document({"queue": name, "depth": bounds.depth, "age": seconds, "when_full": when_full})
+        return
+    said = [] if bounds.depth is None else [f"with {bounds.depth} jobs in line"]
+    said += [] if bounds.age is None else [f"once the first has waited {span(bounds.age)}"]
+    then = "sheds what comes then" if bounds.shed else "rejects what comes then"
+    place.say(f"queue {name!r} is full {' or '.join(said)}, and {then}" if said else f"queue {name!r} is unbounded")
 
 
 def _say(place: Place, app: Windlass, paused: dict[str, bool], names: tuple[str, ...]) -> None:

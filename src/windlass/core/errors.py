@@ -67,6 +67,29 @@ class DuplicateJob(WindlassError):
         self.job_id = job_id
 
 
+class QueueFull(WindlassError):
+    """The queue takes no more for now: it is as deep, or its first job has waited as long, as it may. Nothing was
+    stored; `retry_after` says in how many seconds (1 to 60) there may be room."""
+
+    def __init__(self, queue: str, depth: int, age: float, retry_after: float) -> None:
+        super().__init__(
+            f"queue {queue!r} is full: {depth} or more jobs wait, the first for {age:.1f} s; "
+            f"try again in {retry_after:.0f} s"
+        )
+        self.queue = queue
+        self.depth = depth
+        self.age = age
+        self.retry_after = retry_after
+
+
+class LockTimeout(WindlassError, TimeoutError):
+    """The lock was not to be had in time: others held it."""
+
+    def __init__(self, name: str, waited: float) -> None:
+        super().__init__(f"lock {name!r} was not to be had within {waited:g} s")
+        self.name = name
+
+
 class StoreError(WindlassError):
     """The store refused or failed."""
 

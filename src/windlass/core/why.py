@@ -97,6 +97,12 @@ def _completed(facts: Facts) -> Cause:
 def _cancelled(facts: Facts) -> Cause:
     job = facts.job
     when = "while it ran" if job.started_at is not None else "before it started"
+    if job.reason == "shed":
+        return Cause(
+            "shed",
+            f"shed at {instant(job.finished_at)}: queue {job.queue!r} was full when it came",
+            {"finished_at": instant(job.finished_at), "queue": job.queue},
+        )
     said = f": {job.reason}" if job.reason not in (None, "cancelled") else ""
     return Cause(
         "cancelled",

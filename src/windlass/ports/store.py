@@ -15,6 +15,7 @@ from typing import Any, Protocol, TypeVar
 
 import msgspec
 
+from windlass.core.flow import Bounds, Full
 from windlass.core.job import (
     Attempt,
     Held,
@@ -50,6 +51,8 @@ class Enqueued(msgspec.Struct, frozen=True):
     """The idempotency key belongs to job `id`, whose payload is another: nothing was stored for this one."""
     refused: bool = False
     """The unique key belongs to job `id`, which lives: nothing was stored for this one."""
+    full: Full | None = None
+    """Its queue takes no more: nothing was stored for this one, or where `inserted`, it was shed."""
 
 
 class Quota(msgspec.Struct, frozen=True):
@@ -80,6 +83,8 @@ class Claimed(msgspec.Struct, frozen=True):
     more: bool = False
     """False must mean that the same request, sent again at once, would get nothing (True is the safe answer:
     the limit or a quota was reached, or a window of jobs that this worker cannot run was passed over)."""
+    limited: bool = False
+    """A queue of the request is at its limit now: the end of a run in it makes it worth asking again."""
     alive: bool = True
     """False: this worker was taken over (or never beat); it gets nothing and must stop."""
     suspects: tuple[str, ...] = ()
@@ -249,6 +254,8 @@ class QueueChange(msgspec.Struct, frozen=True):
     paused: bool | None = None
     limit: int | None = None
     """How many of it may run at once; 0 is no limit."""
+    bounds: Bounds | None = None
+    """How full it may be; `Bounds()` is no bound."""
 
 
 class QueueRules(msgspec.Struct, frozen=True):
@@ -256,6 +263,7 @@ class QueueRules(msgspec.Struct, frozen=True):
 
     paused: bool = False
     limit: int | None = None
+    bounds: Bounds = Bounds()
 
 
 class PruneRules(msgspec.Struct, frozen=True):
@@ -441,7 +449,15 @@ class Store(Protocol):
         suspicion and first results, keeping its id, key, creation, fence and history, and answer its id with
         `inserted=False`, also when the new job is sent again; FOLLOW must store the new job as the successor;
         OUST as well, and mark the owner as asked to cancel. A throttle's key also stands for its owner, ended
-        or not, until `window` after its enqueue, to jobs of that policy alone. Idempotency keys come first."""
+        or not, until `window` after its enqueue, to jobs of that policy alone. Idempotency keys come first.
+
+        Bounded queues: a job that would be stored and due now in a queue that `core.flow.fullness` calls full
+        must not be: it answers `inserted=False` with `full`, or where the queue sheds it is stored as
+        `cancelled`, reason `shed`, without an attempt (`inserted=True` beside `full`), and takes neither its
+        idempotency nor its unique key. How full a queue is is looked at once, before the batch, of whose jobs
+        those that go in count for those behind them. Depth is counted of jobs in line that are no suspects, as
+        far as the bound (0 where there is none); age is since the due time of the first of them. Nothing else
+        is ever refused for a full queue: no children, no retry, no revival, and nothing that is due later."""
         ...
 
     def claim(self, worker: str, seq: int, request: ClaimRequest) -> Plan[Claimed]:
@@ -583,7 +599,8 @@ class Store(Protocol):
         """Must drop results past their time to live (the job then reads `result_expired`), and delete ended
         jobs, free keys and forgotten workers past the rules, about `limit` rows at a time, resuming where it
         left; repeated until `done` it must have removed all that was past the rules when it began. A job
-        deleted so leaves its live key behind. A worker that holds jobs is never forgotten."""
+        deleted so leaves its live key behind. A worker that holds jobs is never forgotten. Leads that nobody
+        has had for as long as workers are remembered are forgotten as well, uncounted."""
         ...
 
     # --- reading ------------------------------------------------------------------------------------------
@@ -666,9 +683,13 @@ class Store(Protocol):
         A limit holds from the next claim on, also for what waits already; what runs goes on."""
         ...
 
-    def lead(self, name: str, holder: str, ttl: int) -> Plan[Leadership]:
+    def lead(self, name: str, holder: str, ttl: int, slots: int = 1) -> Plan[Leadership]:
         """Must give the named lead to `holder` if it is free, lapsed or already its own; the term grows
-        whenever a lead begins (after another holder, a lapse or a resignation), not when it is renewed."""
+        whenever a lead begins (after another holder, a lapse or a resignation), not when it is renewed.
+
+        With several `slots`, as many holders have it at once, each in a term of its own, greater than every
+        term of that name before; those who hold it count, whatever `slots` they said. A refusal names the
+        holder whose lead ends first. Terms must grow across a prune too."""
         ...
 
     def resign(self, name: str, holder: str) -> Plan[None]:

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from windlass.core.errors import OutcomeUnknown, StoreError
-from windlass.core.job import Cancelled, Held, LogLine, Outcome, Progress, Released, Token, Transition
+from windlass.core.job import Cancelled, Held, LogLine, Meta, Outcome, Progress, Released, Token, Transition
 from windlass.core.machine import decide, parked_for
 from windlass.ports.plan import Plan, chain
 from windlass.ports.store import Claimed, ClaimRequest, Opened, Quota
@@ -75,6 +75,8 @@ class Worker:
         self._seq = 0
         self._recover_from: int | None = None
         self._dry = False
+        self._limited = False
+        """A queue was at its limit at the last claim."""
         self._hints = 0
         self._stopping = ""
         self._lost = False
@@ -164,10 +166,18 @@ class Worker:
         if isinstance(outcome, Released) and not self._stopping:
             outcome = Released(outcome.reason, delay=1.0)
         self._settler.add(decide(run.held, run.meta.policy, outcome, random.random()))
+        self._made_way(run.meta)
         self._ended(run)
+
+    def _made_way(self, meta: Meta) -> None:
+        """The end of this run may let another job in, which no hint will tell: ask, in the turn that settles it."""
+        if self._limited or meta.limits or meta.unique is not None:
+            self._hints += 1
+            self._dry = False
 
     def _committed(self, run: Run) -> None:
         self._holdings.drop([run.held.id])
+        self._made_way(run.meta)
         self._ended(run)
 
     def _ended(self, run: Run) -> None:
@@ -184,8 +194,9 @@ class Worker:
         self._stirred.set()
 
     def _settle(self, held: Held, outcome: Outcome) -> None:
-        policy = _decode_meta(held.meta).policy
-        self._settler.add(decide(held, policy, outcome, random.random()))
+        meta = _decode_meta(held.meta)
+        self._settler.add(decide(held, meta.policy, outcome, random.random()))
+        self._made_way(meta)
         self._stirred.set()
 
     def _report(self, run: Run, what: Progress | LogLine) -> None:
@@ -315,6 +326,7 @@ class Worker:
         self._buffer.extend(claimed.jobs)
         # A hint that came while the claim was under way may be of a job that it did not see.
         self._dry = not claimed.more and hints == self._hints
+        self._limited = claimed.limited
         if self._dry and claimed.next_due is not None:
             self._loop.call_later(min(claimed.next_due / 1e6 + 0.0005, 3_600.0), self.wake)
 

@@ -80,7 +80,9 @@ class Jobs:
         task = self._app.named(asked.task, asked.version, options)
         new = task.new_job(tuple(asked.args), asked.kwargs, None)
         (job,) = await self._app.engine.asubmit((new,))
-        if job.inserted:
+        if job.full is not None:
+            state = State.CANCELLED  # its queue sheds
+        elif job.inserted:
             later = new.after > 0 or (new.at or 0) > time.time_ns() // 1_000
             state = State.SCHEDULED if later else State.QUEUED
         else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
@@ -70,6 +71,9 @@ def translate(error: errors.WindlassError) -> Problem:
             return Problem(422, "idempotency_conflict", str(error), job=error.job_id)
         case errors.DuplicateJob():
             return Problem(409, "duplicate_job", str(error), job=error.job_id)
+        case errors.QueueFull():
+            wait = {"Retry-After": str(math.ceil(error.retry_after))}
+            return Problem(429, "queue_full", str(error), wait, queue=error.queue)
         case errors.StoreUnavailable() | errors.OutcomeUnknown():
             log.warning("the store does not answer", problem=error)
             code = "store_full" if isinstance(error, errors.StoreFull) else "store_unavailable"

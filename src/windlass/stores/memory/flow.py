@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from windlass.core import flow
-from windlass.core.job import KeyLimit, State
+from windlass.core.job import KeyLimit, NewJob, State
 from windlass.ports.store import QueueRules
 from windlass.stores.memory.tables import Row, Tables, replace
 
@@ -38,6 +38,16 @@ class Flow:
         """How many more of `queue` may start; None where nobody has set a limit."""
         limit = self._rules(queue).limit
         return None if limit is None else max(0, limit - self._runs_in(queue))
+
+    def _line(self, jobs: Sequence[NewJob], now: int) -> flow.Line:
+        """How full the queues are to which these jobs go."""
+        bounds = {queue: rules.bounds for queue, rules in self.data.rules.items() if rules.bounds != flow.Bounds()}
+        found = flow.Line(bounds)
+        for queue in {job.queue for job in jobs} & bounds.keys():
+            line = self.data.jobs.line("ready", (False, queue))
+            age = max(0, now - line[0].due_at) if line else 0
+            found.looks(queue, min(len(line), bounds[queue].depth or 0), age)
+        return found
 
     def _admit(self, line: Sequence[Row], room: int) -> tuple[list[Row], list[tuple[Row, KeyLimit]]]:
         """Of jobs in their order: those to let in, and those that a limit keeps back, with that limit."""

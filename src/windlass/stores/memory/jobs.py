@@ -8,7 +8,7 @@ from typing import NamedTuple
 import msgspec
 
 from windlass.core.errors import LeaseLost
-from windlass.core.flow import limits_of, passed_on
+from windlass.core.flow import Full, Line, limits_of, passed_on
 from windlass.core.job import (
     Attempt,
     Held,
@@ -40,6 +40,8 @@ class Look(NamedTuple):
     kept: list[tuple[Row, KeyLimit]]
     """Kept back, each by the limit beside it."""
     more: bool
+    limited: bool = False
+    """The queue is at its limit now."""
 
 
 class Life(Unique):
@@ -55,9 +57,11 @@ class Life(Unique):
     def enqueue(self, jobs: Sequence[NewJob]) -> Steps[list[Enqueued]]:
         """See Store.enqueue."""
         now = (yield NOW)[0][0]
-        return [self._enqueue(job, now) for job in jobs]
+        line = self._line(jobs, now)
+        return [self._enqueue(job, now, line) for job in jobs]
 
-    def _enqueue(self, job: NewJob, now: int) -> Enqueued:
+    def _enqueue(self, job: NewJob, now: int, line: Line | None = None) -> Enqueued:
+        """`line` knows how full the bounded queues are; without it, none is."""
         place = None if job.idempotency_key is None else (job.tenant, job.task, job.idempotency_key)
         owned = self.data.keys.get(place) if place else None
         if owned and not self._live(owned, now):
@@ -69,11 +73,15 @@ class Life(Unique):
         if owned:
             return Enqueued(owned.owner, inserted=False, conflict=owned.digest != job.digest)
         unique = unique_of(job.meta)
-        if unique:
-            answer = self._arrive(job, unique, now)
-        else:
+        beside = self._beside(job, unique, now) if unique else None
+        full = line.take(job, now) if line and beside is None else None
+        if full:
+            return self._turn_away(job, full, now)
+        if beside is None:
             self._store(job, now)
-            answer = Enqueued(job.id, inserted=True)
+            if unique:
+                self._own(job, unique, now)
+        answer = beside or Enqueued(job.id, inserted=True)
         if place and answer.inserted:
             self.data.keys[place] = Key(job.id, job.digest)
         return answer
@@ -82,6 +90,13 @@ class Life(Unique):
         self.data.enqueued += 1
         row = self.data.jobs[job.id] = _new_row(job, self.data.enqueued, now)
         return row
+
+    def _turn_away(self, job: NewJob, full: Full, now: int) -> Enqueued:
+        if not self._rules(job.queue).bounds.shed:
+            return Enqueued(job.id, inserted=False, full=full)
+        row = self._store(job, now)
+        self.data.jobs[job.id] = replace(row, state=State.CANCELLED, reason="shed", finished_at=now)
+        return Enqueued(job.id, inserted=True, full=full)
 
     def _row(self, job: NewJob, now: int) -> Row:
         return _new_row(job, 0, now)
@@ -146,13 +161,14 @@ class Life(Unique):
             return refused
         self._come_due(now, PROMOTE)
         granted: list[Held] = []
-        more = False
+        more = limited = False
         for quota in request.quotas:
             room = min(quota.limit, request.limit - len(granted))
             look = self._look(quota.queue, room, request, now)
             granted += [self._grant(row, worker, seq, now) for row in look.found]
             more = self._keep_back(look.kept) or more or look.more
-        return Claimed(granted, self._next_due(now), more or 0 < request.limit <= len(granted))
+            limited = limited or look.limited
+        return Claimed(granted, self._next_due(now), more or 0 < request.limit <= len(granted), limited)
 
     @plan
     def claim_ids(self, worker: str, seq: int, ids: Sequence[str]) -> Steps[Claimed]:
@@ -192,7 +208,7 @@ class Life(Unique):
         within = self._queue_room(queue)
         asked, room = room, room if within is None else min(room, within)
         if room <= 0 or self._rules(queue).paused:
-            return Look([], [], more=False)
+            return Look([], [], more=False, limited=within == 0 and asked > 0 and not self._rules(queue).paused)
         window = self.data.jobs.line("ready", (request.suspects, queue), room + CLAIM_WINDOW)
         ready = [row for row in window if _claimable(row, now)]
         runnable = [row for row in ready if (row.new.task, row.new.version) not in request.exclude]
@@ -201,7 +217,8 @@ class Life(Unique):
         if full and not runnable:
             for row in ready:
                 self._park(row, now)
-        return Look(found, kept, more=full if len(found) < room else asked == room)
+        limited = within is not None and len(found) >= within
+        return Look(found, kept, full if len(found) < room else asked == room, limited)
 
     def _keep_back(self, kept: Sequence[tuple[Row, KeyLimit]]) -> bool:
         """Block what a limit keeps back; answers whether that gave others a turn."""

@@ -135,6 +135,7 @@ class Operator(Reading):
         for place in [p for p, each in self.data.owners.items() if not each.live and (each.until or 0) <= now]:
             del self.data.owners[place]
         workers = self._prune_workers(now - rules.workers, now)
+        self._prune_leads(now - rules.workers)
         return Pruned(len(old), len(results), keys, workers, done=len(results) + len(old) < limit)
 
     def _old(self, rules: PruneRules, limit: int, now: int) -> list[Row]:
@@ -183,8 +184,9 @@ class Operator(Reading):
         """See Store.queues."""
         yield NOW
         for change in changes:
-            said = {n: v for n in ("paused", "limit") if (v := getattr(change, n)) is not None}
-            said = {name: value if name == "paused" else value or None for name, value in said.items()}
+            said = {n: v for n in ("paused", "limit", "bounds") if (v := getattr(change, n)) is not None}
+            if said.get("limit") == 0:
+                said["limit"] = None
             self.data.rules[change.queue] = replace(self._rules(change.queue), **said)
         return dict(self.data.rules)
 

@@ -58,7 +58,7 @@ class Scheduling(Operator):
         if known is None:
             return ScheduleChanged("missing")
         if change.action == "delete":
-            self.data.marks["schedules"] = max(self.data.marks.get("schedules", 0), known.said.revision)
+            self.data.revisions[""] = max(self.data.revisions.get("", 0), known.said.revision)
             del self.data.schedules[change.name]
             return ScheduleChanged("deleted")
         pausing = change.action == "pause"
@@ -72,7 +72,7 @@ class Scheduling(Operator):
     def _create(self, change: ScheduleChange, now: int) -> ScheduleChanged:
         said = Schedule(
             name=change.name,
-            revision=self.data.marks.get("schedules", 0) + 1,
+            revision=self.data.revisions.get("", 0) + 1,
             definition=change.definition,
             origin=change.origin,
             paused=False,

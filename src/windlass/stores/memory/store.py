@@ -5,7 +5,7 @@ from __future__ import annotations
 from windlass.ports.plan import NOW, Steps, plan
 from windlass.stores.memory.schedules import Scheduling
 
-SCHEMA = 3
+SCHEMA = 1
 
 
 class MemoryStore(Scheduling):

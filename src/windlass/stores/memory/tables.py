@@ -9,6 +9,7 @@ from typing import Any, Generic, TypeVar
 import msgspec
 
 from windlass.core.job import Attempt, Held, Job, KeyLimit, LogLine, NewJob, State
+from windlass.core.lead import Lead
 from windlass.ports.store import QueueRules, Schedule, WorkerReport
 
 K = TypeVar("K")
@@ -116,14 +117,6 @@ class Scheduled(msgspec.Struct, frozen=True):
     """Its jobs that may not have ended."""
 
 
-class Lead(msgspec.Struct, frozen=True):
-    """Who leads, in which term, until when."""
-
-    holder: str
-    term: int
-    until: int
-
-
 class Table(dict[K, V], Generic[K, V]):
     """A dict that writes down what it replaces, so that a failed transaction can be undone."""
 
@@ -229,9 +222,13 @@ class Tables:
         """Jobs that took the place of another, and whose place that was."""
         self.workers: Table[str, Worker] = Table(self._journal)
         self.rules: Table[str, QueueRules] = Table(self._journal)
-        self.leads: Table[str, Lead] = Table(self._journal)
+        self.leads: Table[str, tuple[Lead, ...]] = Table(self._journal)
+        """By name, one for each slot that was ever taken."""
+        self.terms: Table[str, int] = Table(self._journal)
+        """The greatest one that was forgotten, under one name."""
         self.schedules: Table[str, Scheduled] = Table(self._journal)
-        self.marks: Table[str, int] = Table(self._journal)
+        self.revisions: Table[str, int] = Table(self._journal)
+        """The greatest one that was forgotten, under one name."""
         self.enqueued = 0
 
     def commit(self) -> bool:

@@ -14,14 +14,12 @@ from windlass.stores.memory.tables import Owner, Row, replace
 class Unique(Flow):
     """What the operations ask about unique keys."""
 
-    def _arrive(self, job: NewJob, unique: UniqueKey, now: int) -> Enqueued:
+    def _beside(self, job: NewJob, unique: UniqueKey, now: int) -> Enqueued | None:
+        """What becomes of a job whose key is taken; None if it is not."""
         place = (job.tenant, job.task, unique.key)
         entry = self.data.owners.get(place)
         if entry is None or not self._keeps_out(entry, unique, now):
-            until = now + unique.window if unique.policy == "throttle" else None
-            self.data.owners[place] = Owner(job.id, until=until)
-            self._store(job, now)
-            return Enqueued(job.id, inserted=True)
+            return None
         if entry.id == job.id:  # sent again; only its window is left of it
             return Enqueued(job.id, inserted=True)
         owner = self.data.jobs.get(entry.id)
@@ -39,6 +37,10 @@ class Unique(Flow):
         row = self._store(job, now)
         self.data.jobs[job.id] = replace(row, state=State.BLOCKED, reason="unique")
         return Enqueued(job.id, inserted=True)
+
+    def _own(self, job: NewJob, unique: UniqueKey, now: int) -> None:
+        until = now + unique.window if unique.policy == "throttle" else None
+        self.data.owners[job.tenant, job.task, unique.key] = Owner(job.id, until=until)
 
     def _keeps_out(self, entry: Owner, unique: UniqueKey, now: int) -> bool:
         if entry.live:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import msgspec
 
 from windlass.core.job import ErrorInfo, Failed, Held, Lost, Meta, Outcome, Policy, Token
+from windlass.core.lead import Lead, grant
 from windlass.core.machine import decide
 from windlass.ports.plan import NOW, Steps, plan
 from windlass.ports.store import (
@@ -20,7 +21,7 @@ from windlass.ports.store import (
     token_hash,
 )
 from windlass.stores.memory.jobs import Life
-from windlass.stores.memory.tables import Lead, Row, Worker, replace
+from windlass.stores.memory.tables import Row, Worker, replace
 
 
 class Liveness(Life):
@@ -105,24 +106,34 @@ class Liveness(Life):
     # --- cluster -------------------------------------------------------------------------------------------
 
     @plan
-    def lead(self, name: str, holder: str, ttl: int) -> Steps[Leadership]:
+    def lead(self, name: str, holder: str, ttl: int, slots: int = 1) -> Steps[Leadership]:
         """See Store.lead."""
         now = (yield NOW)[0][0]
-        known = self.data.leads.get(name) or Lead("", 0, 0)
-        free = known.until <= now
-        if not free and known.holder != holder:
-            return Leadership(known.holder, known.term, leading=False)
-        term = known.term + 1 if free else known.term
-        self.data.leads[name] = Lead(holder, term, now + ttl)
-        return Leadership(holder, term, leading=True)
+        leads = self.data.leads.get(name, ())
+        owner, term, leading, slot = grant(leads, holder, now, slots, self.data.terms.get("", 0))
+        if leading:
+            others = tuple(lead for lead in leads if lead.slot != slot)
+            self.data.leads[name] = (*others, Lead(slot, holder, term, now + ttl))
+        return Leadership(owner, term, leading)
 
     @plan
     def resign(self, name: str, holder: str) -> Steps[None]:
         """See Store.resign."""
-        yield NOW
-        known = self.data.leads.get(name)
-        if known and known.holder == holder:
-            self.data.leads[name] = replace(known, until=0)
+        now = (yield NOW)[0][0]
+        leads = self.data.leads.get(name, ())
+        if leads:
+            self.data.leads[name] = tuple(
+                lead._replace(until=min(lead.until, now)) if lead.holder == holder else lead for lead in leads
+            )
+
+    def _prune_leads(self, before: int) -> None:
+        for name, leads in list(self.data.leads.items()):
+            old = [lead for lead in leads if lead.until < before]
+            if old:
+                self.data.terms[""] = max(self.data.terms.get("", 0), *(lead.term for lead in old))
+                self.data.leads[name] = tuple(lead for lead in leads if lead not in old)
+                if not self.data.leads[name]:
+                    del self.data.leads[name]
 
 
 def _token(row: Row) -> Token:

@@ -7,14 +7,13 @@ from typing import NamedTuple
 
 import msgspec
 
+from windlass.core.flow import concerns_flow
 from windlass.core.job import Held, State
 from windlass.core.machine import parked_for
-from windlass.core.unique import unique_of
 from windlass.ports.plan import NOW, Statement, Steps, plan
 from windlass.ports.store import CLAIM_WINDOW, Claimed, ClaimRequest
-from windlass.stores.sqlite.flow import MARK, Flow, Kept
+from windlass.stores.sqlite.flow import Flow, Kept
 from windlass.stores.sqlite.text import as_json
-from windlass.stores.sqlite.unique import MARK as UNIQUE
 from windlass.stores.sqlite.unique import Unique
 
 PROMOTE = 1_000
@@ -59,7 +58,7 @@ class Claiming(Unique, Flow):
         paused, limits = _read(rules)
         to = Grants(worker, seq, now, int(request.suspects), set(request.exclude))
         granted: list[HeldRow] = []
-        more = False
+        more = limited = False
         for quota in request.quotas:
             room = min(quota.limit, request.limit - len(granted))
             if room > 0 and quota.queue not in paused:
@@ -67,7 +66,8 @@ class Claiming(Unique, Flow):
                 found, cut = yield from self._claim_queue(to, quota.queue, room, within)
                 granted += found
                 more = more or cut
-        return Claimed(list(granted), _until(due, now), more or 0 < request.limit <= len(granted))
+                limited = limited or (within is not None and len(found) >= within)
+        return Claimed(list(granted), _until(due, now), more or 0 < request.limit <= len(granted), limited)
 
     def _claim_queue(self, to: Grants, queue: str, asked: int, within: int | None) -> Steps[tuple[list[HeldRow], bool]]:
         """Grant from one queue, of which `within` may still start; answer also whether there may be more."""
@@ -76,13 +76,14 @@ class Claiming(Unique, Flow):
             return [], False
         look = room + CLAIM_WINDOW if to.exclude else room
         while True:
-            window = (yield Statement("ready_window", (to.now, to.lane, queue, look)))[0][0]
+            window, meta = (yield Statement("ready_window", (to.now, to.lane, queue, look)))[0]
             found = held_rows.decode(window)
             full = len(found) == look
             in_time = [row for row in found if _in_time(row, to.now)]
             line = [row for row in in_time if (row.task, row.version) not in to.exclude] if to.exclude else in_time
             take, kept = line[:room], list[Kept]()
-            if MARK in window:
+            concerns = meta and concerns_flow({row.meta for row in line})
+            if concerns:
                 take, kept = yield from self._admit(line, room)
             if not (kept and full and len(take) < room) or look > room:
                 break
@@ -91,10 +92,8 @@ class Claiming(Unique, Flow):
             yield from self._grant(take, to.now, to.worker, to.seq, to.lane, queue)
         elif full and in_time and not line:
             yield from self._park(in_time, to.now)
-        if MARK in window:
-            yield from self._permit(take)
-        if UNIQUE in window:
-            yield Statement("held_owns", many=[(row.id,) for row in take if unique_of(row.meta)])
+        if concerns:
+            yield from self._note(take)
         passed = (yield from self._keep_back(kept)) if kept else False
         return take, passed or (full if len(take) < room else asked == room)
 
@@ -133,8 +132,7 @@ class Claiming(Unique, Flow):
         take, kept = yield from self._admit(line, len(line))
         for row in take:
             yield from self._grant([row], now, worker, seq, 0, row.queue)
-        yield from self._permit(take)
-        yield Statement("held_owns", many=[(row.id,) for row in take if unique_of(row.meta)])
+        yield from self._note(take)
         if kept:
             yield from self._keep_back(kept)
         return Claimed(list(take), _until(due, now))

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from windlass.core.flow import Bounds, Full, Line, due_at
 from windlass.core.job import NewJob, UniqueKey
 from windlass.core.unique import unique_of
 from windlass.ports.plan import NOW, Statement, Steps, plan
@@ -18,6 +19,9 @@ DUE, EXPIRES = 9, 11
 """Where they stand in a row of `job_insert`."""
 
 
+_lines = msgspec.json.Decoder(dict[str, Bounds])
+
+
 class Enqueueing(Unique):
     """The operation `enqueue`, also used for the children of a completed job."""
 
@@ -25,11 +29,14 @@ class Enqueueing(Unique):
     def enqueue(self, jobs: Sequence[NewJob]) -> Steps[list[Enqueued]]:
         """See Store.enqueue."""
         now = (yield NOW)[0][0]
-        return (yield from self._insert(jobs, now))
+        line = Line(_lines.decode((yield Statement("queue_bounds"))[0][0]))
+        return (yield from self._insert(jobs, now, line))
 
-    def _insert(self, jobs: Sequence[NewJob], now: int) -> Steps[list[Enqueued]]:
-        if any('"unique"' in job.meta for job in jobs):
-            return (yield from self._insert_unique(jobs, now))
+    def _insert(self, jobs: Sequence[NewJob], now: int, line: Line | None = None) -> Steps[list[Enqueued]]:
+        """`line` knows which queues are bounded; without it, none is."""
+        bounded = line is not None and line.bounds and any(job.queue in line.bounds for job in jobs)
+        if bounded or any('"unique"' in job.meta for job in jobs):
+            return (yield from self._insert_with_care(jobs, now, line if bounded else None))
         answers: list[Enqueued | None] = [None] * len(jobs)
         keyed = [job for job in jobs if job.idempotency_key is not None]
         if keyed:
@@ -49,24 +56,39 @@ class Enqueueing(Unique):
         yield Statement("job_insert", many=rows)
         yield from self._place_new(rows, tail, now)
 
-    def _insert_unique(self, jobs: Sequence[NewJob], now: int) -> Steps[list[Enqueued]]:
-        """A batch in which some jobs are unique: at once where nothing stands in the way of any, else one by one."""
+    def _insert_with_care(
+        self, jobs: Sequence[NewJob], now: int, line: Line | None
+    ) -> Steps[list[Enqueued]]:
+        """A batch in which some jobs are unique, or go to bounded queues: at once where nothing stands in the way of
+        any, else one by one."""
         pairs = [(job, unique) for job in jobs if (unique := unique_of(job.meta))]
         ids = [job.id for job in jobs]
         known = (yield Statement("ids_known", (as_json(ids),))) or (yield from self._merged(ids))
-        owners = yield from self._owners(pairs)
+        owners = (yield from self._owners(pairs)) if pairs else {}
         alone = len({place_of(*pair) for pair in pairs}) == len(pairs) and len(set(ids)) == len(ids)
         keyed = any(job.idempotency_key is not None for job in jobs)
-        if alone and not (keyed or known or any(_keeps_out(owners, *pair, now) for pair in pairs)):
+        if line is not None:
+            yield from self._look_at(line, jobs, now)
+        free = not (keyed or known or any(_keeps_out(owners, *pair, now) for pair in pairs))
+        if alone and free and (line is None or line.has_room_for(jobs, now)):
             yield from self._store(jobs, now)
             yield from self._own(pairs, now)
             return [Enqueued(job.id, True) for job in jobs]
         answers = []
         for job in jobs:
-            answers.append((yield from self._insert_one(job, unique_of(job.meta), now)))
+            answers.append((yield from self._insert_one(job, unique_of(job.meta), now, line)))
         return answers
 
-    def _insert_one(self, job: NewJob, unique: UniqueKey | None, now: int) -> Steps[Enqueued]:
+    def _look_at(self, line: Line, jobs: Sequence[NewJob], now: int) -> Steps[None]:
+        """See how full the queues are to which these jobs go."""
+        for queue in {job.queue for job in jobs} & line.bounds.keys():
+            head = yield Statement("ready_head", (0, queue))
+            depth = (yield Statement("queue_depth", (queue, line.bounds[queue].depth or 0)))[0][0]
+            line.looks(queue, depth, max(0, now - head[0][0]) if head else 0)
+
+    def _insert_one(
+        self, job: NewJob, unique: UniqueKey | None, now: int, line: Line | None
+    ) -> Steps[Enqueued]:
         answers: list[Enqueued | None] = [None]
         if (yield Statement("ids_known", (as_json([job.id]),))):
             return Enqueued(job.id, True)
@@ -77,20 +99,29 @@ class Enqueueing(Unique):
             yield from self._known_keys([job], answers, now)
             if answers[0] is not None:
                 return answers[0]
-        if unique is None:
-            yield from self._store([job], now)
+        owners = (yield from self._owners([(job, unique)])) if unique else {}
+        if unique and _keeps_out(owners, job, unique, now):
+            answer = yield from self._follow(job, unique, owners[place_of(job, unique)], now)
+            if answer is not None:
+                return answer
         else:
-            owners = yield from self._owners([(job, unique)])
-            if _keeps_out(owners, job, unique, now):
-                answer = yield from self._follow(job, unique, owners[place_of(job, unique)], now)
-                if answer is not None:
-                    return answer
-            else:
-                yield from self._store([job], now)
+            full = line.take(job, now) if line else None
+            if full is not None:
+                return (yield from self._turn_away(job, full, line, now))
+            yield from self._store([job], now)
+            if unique:
                 yield from self._own([(job, unique)], now)
         if job.idempotency_key is not None:
             yield Statement("key_insert", many=[_key(job)])
         return Enqueued(job.id, True)
+
+    def _turn_away(self, job: NewJob, full: Full, line: Line | None, now: int) -> Steps[Enqueued]:
+        if line is None or not line.bounds[job.queue].shed:
+            return Enqueued(job.id, False, full=full)
+        seq = (yield Statement("jobs_tail"))[0][0] + 1
+        yield Statement("job_insert", _row(job, seq, now))
+        yield Statement("ended_insert_unrun", (seq, "cancelled", "shed", now, 0))
+        return Enqueued(job.id, True, full=full)
 
     def _follow(self, job: NewJob, unique: UniqueKey, owner: Owner, now: int) -> Steps[Enqueued | None]:
         """The answer for a job whose key is taken; None if it was stored, as the owner's successor."""
@@ -165,7 +196,7 @@ def _key(job: NewJob) -> tuple[Any, ...]:
 
 
 def _row(job: NewJob, seq: int, now: int) -> tuple[Any, ...]:
-    due = job.at if job.at is not None else now + job.after
+    due = due_at(job, now)
     expires = job.expires_at
     if expires is None and job.expires_after is not None:
         expires = now + job.expires_after

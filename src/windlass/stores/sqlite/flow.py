@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol, TypeVar
 
+import msgspec
+
 from windlass.core import flow
 from windlass.core.flow import Limits
 from windlass.core.job import KeyLimit
+from windlass.core.unique import unique_of
 from windlass.ports.plan import Statement, Steps
 from windlass.stores.sqlite.text import as_json
-
-MARK = r"\"limits\""
-"""How the limits in a meta begin, inside the JSON text of a window: where this is not, no job of it has any."""
 
 
 class Placed(Protocol):
@@ -41,6 +41,15 @@ class Kept(NamedTuple):
     row: Placed
     limits: Limits
     full: KeyLimit
+
+
+class Given(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a run keeps until its end."""
+
+    keys: tuple[str, ...] = ()
+    """Of its limits."""
+    owns: bool = False
+    """Whether its job owns a unique key."""
 
 
 class Flow:
@@ -72,11 +81,13 @@ class Flow:
     def _running(self, keys: Sequence[str]) -> Steps[dict[str, int]]:
         return dict((yield Statement("permits_count", (as_json(keys),))))
 
-    def _permit(self, rows: Sequence[Placed]) -> Steps[None]:
-        """Note under which keys the jobs run that were just granted."""
-        keys = {row.id: flow.keys_of((flow.limits_of(row.meta),)) for row in rows}
-        yield Statement("held_keys", many=[(as_json(found), id) for id, found in keys.items() if found])
-        yield Statement("permit_insert", many=[(key, id) for id, found in keys.items() for key in found])
+    def _note(self, rows: Sequence[Placed]) -> Steps[None]:
+        """Write down, with jobs that were just granted, what the end of their runs has to give up."""
+        keys = {row.id: tuple(flow.keys_of((flow.limits_of(row.meta),))) for row in rows}
+        found = {row.id: Given(keys[row.id], owns=bool(unique_of(row.meta))) for row in rows}
+        found = {id: given for id, given in found.items() if given.keys or given.owns}
+        yield Statement("held_flow", many=[(as_json(given), id) for id, given in found.items()])
+        yield Statement("permit_insert", many=[(key, id) for id, given in found.items() for key in given.keys])
 
     def _keep_back(self, kept: Sequence[Kept]) -> Steps[bool]:
         """Block what a limit keeps back; answers whether that gave others a turn."""

@@ -190,7 +190,16 @@ class Operator(Reading, Unique):
         yield Statement("mark_put", ("prune", 0 if done else rows[-1][0]))
         keys += yield from self._count("keys_prune", (now + early,))
         workers = yield from self._count("workers_prune", (now - rules.workers, now))
+        yield from self._prune_leads(now - rules.workers)
         return Pruned(len(old), len(stale), keys, workers, done)
+
+    def _prune_leads(self, before: int) -> Steps[None]:
+        """Locks have names without number. Their terms must go on growing all the same."""
+        term = (yield Statement("leads_old", (before,)))[0][0]
+        if term:
+            mark = yield Statement("mark_get", ("terms",))
+            yield Statement("mark_put", ("terms", max(term, mark[0][0] if mark else 0)))
+            yield Statement("leads_prune", (before,))
 
     def _count(
         self, name: str, params: tuple[int, ...] = (), many: Sequence[tuple[int, ...]] | None = None
@@ -202,7 +211,8 @@ class Operator(Reading, Unique):
     @plan
     def queues(self, changes: Sequence[QueueChange] = ()) -> Steps[dict[str, QueueRules]]:
         """See Store.queues."""
-        rows = [(c.queue, None if c.paused is None else int(c.paused), c.limit) for c in changes]
+        bounds = [None if c.bounds is None else as_json(c.bounds) for c in changes]
+        rows = [(c.queue, c.paused, c.limit, b) for c, b in zip(changes, bounds, strict=True)]
         yield Statement("queue_put", many=rows)
         return (yield from self._rules())
 

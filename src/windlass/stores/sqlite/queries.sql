@@ -21,6 +21,12 @@ INSERT INTO windlass_schema_version (version, applied) VALUES (?, ?)
 -- name: jobs_tail
 SELECT ifnull(max(seq), 0) FROM windlass_jobs
 
+-- name: queue_bounds
+SELECT json_group_object(name, json(bounds)) FROM windlass_queues WHERE bounds IS NOT NULL
+
+-- name: queue_depth
+SELECT count(*) FROM (SELECT 1 FROM windlass_ready WHERE lane = 0 AND queue = ? LIMIT ?)
+
 -- name: changes
 SELECT total_changes()
 
@@ -85,9 +91,11 @@ WHERE x.expires <= ? ORDER BY x.expires, x.seq LIMIT ?
 -- name: expiring_delete
 DELETE FROM windlass_expiring WHERE expires <= ? AND seq = ?
 
+-- The second column: some job has a meta.
 -- name: ready_window
 SELECT json_group_array(json_array(id, fence, task, version, queue, tenant, payload, meta, attempt, crashes, losses,
-                                   json(iif(lane, 'true', 'false')), priority, created, due, ?1, expires, seq, rank))
+                                   json(iif(lane, 'true', 'false')), priority, created, due, ?1, expires, seq, rank)),
+       max(meta <> '{}')
 FROM (SELECT j.id, max(j.fence + 1, ?1) AS fence, j.task, j.version, j.queue, j.tenant, j.payload, j.meta,
              j.attempt + 1 AS attempt, j.crashes, j.losses, j.lane, j.priority, j.created, j.due, j.expires, j.seq,
              r.rank
@@ -133,8 +141,8 @@ INSERT INTO windlass_permits (key, id) VALUES (?, ?)
 -- name: permit_delete
 DELETE FROM windlass_permits WHERE key = ? AND id = ?
 
--- name: held_keys
-UPDATE windlass_held SET keys = ? WHERE id = ?
+-- name: held_flow
+UPDATE windlass_held SET flow = ? WHERE id = ?
 
 -- name: blocked_insert
 INSERT INTO windlass_blocked (key, lane, queue, rank, seq, most) VALUES (?, ?, ?, ?, ?, ?)
@@ -231,9 +239,6 @@ UPDATE windlass_unique SET seq = NULL WHERE seq = ? AND NOT live
 -- name: unique_prune
 DELETE FROM windlass_unique WHERE NOT live AND until <= ?
 
--- name: held_owns
-UPDATE windlass_held SET owns = 1 WHERE id = ?
-
 -- name: blocked_insert_unique
 INSERT INTO windlass_blocked (key, lane, queue, rank, seq, most)
 SELECT '', lane, queue, rank, seq, 0 FROM windlass_jobs WHERE seq = ?
@@ -267,7 +272,8 @@ INSERT OR REPLACE INTO windlass_marks (name, value, text) VALUES (?, 0, ?)
 -- --- settle ---------------------------------------------------------------------------------------------------
 
 -- name: held_by_id
-SELECT json_group_array(json_array(id, seq, worker, fence, attempt, started, cancelling, json(keys), owns))
+SELECT json_group_array(json_array(id, seq, worker, fence, attempt, started, cancelling)),
+       json_group_object(id, json(flow)) FILTER (WHERE flow IS NOT NULL)
 FROM windlass_held WHERE id IN (SELECT value FROM json_each(?))
 
 -- name: held_delete
@@ -595,20 +601,27 @@ INSERT OR REPLACE INTO windlass_once (seq, name, value) VALUES (?, ?, ?)
 -- --- queues, cluster ------------------------------------------------------------------------------------------
 
 -- name: queue_put
-INSERT INTO windlass_queues (name, paused, most) VALUES (?1, ifnull(?2, 0), nullif(?3, 0))
-ON CONFLICT (name) DO UPDATE SET paused = ifnull(?2, paused), most = iif(?3 IS NULL, most, nullif(?3, 0))
+INSERT INTO windlass_queues (name, paused, most, bounds) VALUES (?1, ifnull(?2, 0), nullif(?3, 0), nullif(?4, '{}'))
+ON CONFLICT (name) DO UPDATE SET paused = ifnull(?2, paused), most = iif(?3 IS NULL, most, nullif(?3, 0)),
+                                 bounds = iif(?4 IS NULL, bounds, nullif(?4, '{}'))
 
 -- name: queues_all
-SELECT name, paused, most FROM windlass_queues
+SELECT name, paused, most, ifnull(bounds, '{}') FROM windlass_queues
 
 -- name: lead_get
-SELECT holder, term, until FROM windlass_leads WHERE name = ?
+SELECT slot, holder, term, until FROM windlass_leads WHERE name = ? ORDER BY until, slot
 
 -- name: lead_put
-INSERT OR REPLACE INTO windlass_leads (name, holder, term, until) VALUES (?, ?, ?, ?)
+INSERT OR REPLACE INTO windlass_leads (name, slot, holder, term, until) VALUES (?, ?, ?, ?, ?)
 
 -- name: lead_free
-UPDATE windlass_leads SET until = 0 WHERE name = ? AND holder = ?
+UPDATE windlass_leads SET until = min(until, ?) WHERE name = ? AND holder = ?
+
+-- name: leads_old
+SELECT ifnull(max(term), 0) FROM windlass_leads WHERE until < ?
+
+-- name: leads_prune
+DELETE FROM windlass_leads WHERE until < ?
 
 -- --- audit ----------------------------------------------------------------------------------------------------
 
@@ -628,8 +641,9 @@ UNION ALL SELECT 'ready twice', seq FROM windlass_ready GROUP BY seq HAVING coun
 UNION ALL SELECT 'waiting', seq FROM windlass_waiting WHERE seq NOT IN (SELECT seq FROM windlass_jobs)
 UNION ALL SELECT 'blocked', seq FROM windlass_blocked WHERE seq NOT IN (SELECT seq FROM windlass_jobs)
 UNION ALL SELECT 'permit of ' || key, id FROM windlass_permits p
-          WHERE NOT EXISTS (SELECT 1 FROM windlass_held h, json_each(h.keys) k WHERE h.id = p.id AND k.value = p.key)
-UNION ALL SELECT 'no permit of ' || k.value, h.id FROM windlass_held h, json_each(h.keys) k
+          WHERE NOT EXISTS (SELECT 1 FROM windlass_held h, json_each(h.flow, '$.keys') k
+                            WHERE h.id = p.id AND k.value = p.key)
+UNION ALL SELECT 'no permit of ' || k.value, h.id FROM windlass_held h, json_each(h.flow, '$.keys') k
           WHERE NOT EXISTS (SELECT 1 FROM windlass_permits p WHERE p.key = k.value AND p.id = h.id)
 UNION ALL SELECT 'merged', seq FROM windlass_merged WHERE seq NOT IN (SELECT seq FROM windlass_jobs)
 UNION ALL SELECT 'unique key ' || key, id FROM windlass_unique u
@@ -638,7 +652,8 @@ UNION ALL SELECT 'unique key ' || key, id FROM windlass_unique u
              OR (successor IS NOT NULL
                  AND NOT EXISTS (SELECT 1 FROM windlass_blocked b WHERE b.seq = u.successor AND b.key = ''))
 UNION ALL SELECT 'no unique key', seq FROM windlass_jobs j
-          WHERE iif(json_valid(meta), json_type(meta, '$.unique'), NULL) = 'array' AND seq NOT IN (SELECT seq FROM windlass_ended)
+          WHERE iif(json_valid(meta), json_type(meta, '$.unique'), NULL) = 'array'
+            AND seq NOT IN (SELECT seq FROM windlass_ended)
             AND NOT EXISTS (SELECT 1 FROM windlass_unique u WHERE u.seq = j.seq OR u.successor = j.seq)
 UNION ALL SELECT 'held', seq FROM windlass_held WHERE seq NOT IN (SELECT seq FROM windlass_jobs)
 UNION ALL SELECT 'ended', seq FROM windlass_ended WHERE seq NOT IN (SELECT seq FROM windlass_jobs)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from windlass.core.flow import Bounds
 from windlass.core.job import Attempt, Job, KeyLimit, LogLine, State
 from windlass.ports.plan import NOW, Statement, Steps, plan
 from windlass.ports.store import Filter, Page, QueueRules, QueueStats, Stats, Why, WorkerInfo
@@ -18,6 +19,7 @@ EVERY = 2**31
 NO_RULES = QueueRules()
 COUNTED = ("queued", "waiting", "running", "blocked")
 
+_bounds = msgspec.json.Decoder(Bounds)
 _job = msgspec.json.Decoder(Job)
 _attempt = msgspec.json.Decoder(Attempt)
 _line = msgspec.json.Decoder(LogLine)
@@ -121,7 +123,8 @@ class Reading:
         return Stats(states, shown, now, exact)
 
     def _rules(self) -> Steps[dict[str, QueueRules]]:
-        return {name: QueueRules(bool(paused), most) for name, paused, most in (yield Statement("queues_all"))}
+        rows = yield Statement("queues_all")
+        return {name: QueueRules(bool(paused), most, _bounds.decode(bounds)) for name, paused, most, bounds in rows}
 
     def _count_ended(self, states: dict[str, int], cap: int) -> Steps[None]:
         if cap < 0:

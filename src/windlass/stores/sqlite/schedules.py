@@ -187,7 +187,8 @@ class Scheduling(Operator, Workers):
     def fan_out(self, token: Token, name: str, after: int, jobs: Sequence[NewJob]) -> Steps[int]:
         """See Store.fan_out."""
         now = (yield NOW)[0][0]
-        grant = (yield from self._grants([token.id])).get(token.id)
+        grants, _ = yield from self._grants([token.id])
+        grant = grants.get(token.id)
         if grant is None or grant.fence != token.fence:
             raise LeaseLost(token.id, f"job {token.id} was taken over: it fans out no more")
         kept = yield Statement("once_get", (grant.seq, name))

@@ -12,7 +12,7 @@ from windlass.core.errors import LeaseLost
 from windlass.core.job import LogLine, Progress, Settled, State, Token, Transition
 from windlass.ports.plan import NOW, Statement, Steps, plan
 from windlass.stores.sqlite.enqueue import Enqueueing
-from windlass.stores.sqlite.flow import Flow
+from windlass.stores.sqlite.flow import Flow, Given
 from windlass.stores.sqlite.text import as_json
 
 LOG_LINES = 1_000
@@ -29,13 +29,18 @@ class Grant(NamedTuple):
     attempt: int
     started: int
     cancelling: int
-    keys: tuple[str, ...] | None = None
-    """Of its limits; None for a job that has none."""
-    owns: int | None = None
-    """Whether it has a unique key."""
+
+
+class Grants(NamedTuple):
+    """Rows of `held`, by id."""
+
+    rows: dict[str, Grant]
+    given: dict[str, Given]
+    """Of those that have limits or a unique key."""
 
 
 _grants = msgspec.json.Decoder(list[Grant])
+_given = msgspec.json.Decoder(dict[str, Given])
 
 
 class Settling(Enqueueing, Flow):
@@ -48,7 +53,7 @@ class Settling(Enqueueing, Flow):
         return (yield from self._settle(transitions, now))
 
     def _settle(self, transitions: Sequence[Transition], now: int) -> Steps[list[Settled]]:
-        grants = yield from self._grants(t.id for t in transitions)
+        grants, given = yield from self._grants(t.id for t in transitions)
         answers: list[Settled | None] = []
         moves: list[tuple[Grant, Transition]] = []
         for each in transitions:
@@ -60,16 +65,18 @@ class Settling(Enqueueing, Flow):
             moves.append((grant, under_fence(grant, each)))
             answers.append(Settled.APPLIED)
         if moves:
-            yield from self._apply(moves, now)
+            yield from self._apply(moves, given, now)
         if None in answers:
             yield from self._receipts(transitions, answers)
         return [answer or Settled.STALE for answer in answers]
 
-    def _grants(self, ids: Iterable[str]) -> Steps[dict[str, Grant]]:
-        found = (yield Statement("held_by_id", (as_json(list(ids)),)))[0][0]
-        return {grant.id: grant for grant in _grants.decode(found)}
+    def _grants(self, ids: Iterable[str]) -> Steps[Grants]:
+        found, given = (yield Statement("held_by_id", (as_json(list(ids)),)))[0]
+        return Grants({grant.id: grant for grant in _grants.decode(found)}, _given.decode(given))
 
-    def _apply(self, moves: Sequence[tuple[Grant, Transition]], now: int) -> Steps[None]:
+    def _apply(
+        self, moves: Sequence[tuple[Grant, Transition]], given: dict[str, Given], now: int
+    ) -> Steps[None]:
         ends = [(g, t) for g, t in moves if t.state.terminal]
         turns = [(g, t) for g, t in moves if not t.state.terminal]
         # One statement for all that ended alike, as most do. What differs goes as an object: SQLite gives its keys and
@@ -87,19 +94,16 @@ class Settling(Enqueueing, Flow):
             yield Statement("job_turned", many=rare)
         yield Statement("held_delete", (as_json([g.id for g, _ in moves]),))
         yield from self._place(turns, now)
-        limited = [g for g, _ in moves if g.keys]
-        if limited:
-            yield from self._free(limited)
-        owners = [g.seq for g, t in ends if g.owns]
-        if owners:
-            yield from self._give_up(owners, now)
+        if given:
+            yield from self._free(given, [g.id for g, _ in moves])
+            yield from self._give_up([g.seq for g, _ in ends if g.id in given and given[g.id].owns], now)
         children = [child for _, t in ends if t.state is State.COMPLETED for child in t.children]
         if children:
             yield from self._insert(children, now)
 
-    def _free(self, over: Sequence[Grant]) -> Steps[None]:
+    def _free(self, given: dict[str, Given], over: Sequence[str]) -> Steps[None]:
         """These runs are over: whose turn is it?"""
-        permits = [(key, grant.id) for grant in over for key in grant.keys or ()]
+        permits = [(key, id) for id in over if id in given for key in given[id].keys]
         yield Statement("permit_delete", many=permits)
         yield from self._unblock(Counter(key for key, _ in permits))
 
@@ -130,7 +134,7 @@ class Settling(Enqueueing, Flow):
     ) -> Steps[list[Token]]:
         """See Store.report."""
         tokens = [*dict.fromkeys([t for t, _ in progress] + [t for t, _ in logs])]
-        grants = yield from self._grants(t.id for t in tokens)
+        grants, _ = yield from self._grants(t.id for t in tokens)
         live = {t: grants[t.id].seq for t in tokens if _holds(grants.get(t.id), t)}
         bodies = {live[t]: as_json(p) for t, p in progress if t in live}
         if bodies:
@@ -149,7 +153,7 @@ class Settling(Enqueueing, Flow):
     @plan
     def once(self, token: Token, name: str, value: str | None) -> Steps[str | None]:
         """See Store.once."""
-        grants = yield from self._grants([token.id])
+        grants, _ = yield from self._grants([token.id])
         grant = grants.get(token.id)
         if grant is None or grant.fence != token.fence:
             raise LeaseLost(token.id, f"job {token.id} was taken over; once({name!r}) was not recorded")

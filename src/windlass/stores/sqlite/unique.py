@@ -13,9 +13,6 @@ from windlass.ports.plan import Statement, Steps
 from windlass.ports.store import Enqueued
 from windlass.stores.sqlite.text import as_json
 
-MARK = r"\"unique\""
-"""How the unique key in a meta begins, inside the JSON text of a window."""
-
 
 class Owner(NamedTuple):
     """A row of `unique`, and what is to be known of the jobs in it."""
@@ -102,6 +99,8 @@ class Unique:
 
     def _give_up(self, seqs: Sequence[int], now: int) -> Steps[None]:
         """These jobs have ended, or are gone: their keys are free, or their successors'."""
+        if not seqs:
+            return
         text = as_json(seqs)
         yield Statement("unique_orphan", (text,))
         over = _over.decode((yield Statement("unique_over", (text,)))[0][0])

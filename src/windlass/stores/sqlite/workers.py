@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import msgspec
 
 from windlass.core.job import ErrorInfo, Failed, Lost, Meta, Outcome, Policy, Token, Transition
+from windlass.core.lead import Lead, grant
 from windlass.core.machine import decide
 from windlass.ports.plan import NOW, Plan, Statement, Steps, plan
 from windlass.ports.store import (
@@ -94,8 +95,8 @@ class Workers(Settling):
         if not rows:
             return 0
         moves = [_verdict(row, death, chance) for row in rows]
-        grants = yield from self._grants(row.id for row in rows)
-        yield from self._apply([(grants[t.id], under_fence(grants[t.id], t)) for t in moves], now)
+        grants, given = yield from self._grants(row.id for row in rows)
+        yield from self._apply([(grants[t.id], under_fence(grants[t.id], t)) for t in moves], given, now)
         return len(rows)
 
     @plan(write=False)
@@ -110,21 +111,21 @@ class Workers(Settling):
         return _infos.decode((yield Statement("workers_list"))[0][0])
 
     @plan
-    def lead(self, name: str, holder: str, ttl: int) -> Steps[Leadership]:
+    def lead(self, name: str, holder: str, ttl: int, slots: int = 1) -> Steps[Leadership]:
         """See Store.lead."""
         now = (yield NOW)[0][0]
-        found = yield Statement("lead_get", (name,))
-        owner, term, until = found[0] if found else (holder, 0, 0)
-        if until > now and owner != holder:
-            return Leadership(owner, term, False)
-        term += int(owner != holder or until <= now)
-        yield Statement("lead_put", (name, holder, term, now + ttl))
-        return Leadership(holder, term, True)
+        found = [Lead(*row) for row in (yield Statement("lead_get", (name,)))]
+        mark = yield Statement("mark_get", ("terms",))
+        owner, term, leading, slot = grant(found, holder, now, slots, mark[0][0] if mark else 0)
+        if leading:
+            yield Statement("lead_put", (name, slot, holder, term, now + ttl))
+        return Leadership(owner, term, leading)
 
     @plan
     def resign(self, name: str, holder: str) -> Steps[None]:
         """See Store.resign."""
-        yield Statement("lead_free", (name, holder))
+        now = (yield NOW)[0][0]
+        yield Statement("lead_free", (now, name, holder))
 
 
 def _verdict(row: HeldRow, death: Death, chance: float) -> Transition:

@@ -37,6 +37,7 @@ CHAPTERS = (
     "reading",
     "queues",
     "unique",
+    "bounds",
     "schedules",
     "cluster",
     "schema",
@@ -50,6 +51,7 @@ pytest.register_assert_rewrite(*(f"{__name__}.{chapter}" for chapter in (*CHAPTE
 from windlass.ports.store import Opened  # noqa: E402 - assertions are rewritten in what is imported from here on
 from windlass.testing.clock import ManualClock  # noqa: E402
 from windlass.testing.conformance.anomalies import Anomalies  # noqa: E402
+from windlass.testing.conformance.bounds import Bounded  # noqa: E402
 from windlass.testing.conformance.claim import Claiming  # noqa: E402
 from windlass.testing.conformance.cluster import Cluster  # noqa: E402
 from windlass.testing.conformance.enqueue import Enqueueing  # noqa: E402
@@ -80,6 +82,7 @@ class Suite(
     Operating,
     Time,
     Unique,
+    Bounded,
     Reading,
     Queues,
     Scheduling,

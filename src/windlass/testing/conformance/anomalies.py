@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from windlass.core.job import Discarded, ErrorInfo, Failed, Held, LogLine, Policy, Progress, Snoozed, Succeeded
+from windlass.core.flow import Bounds
+from windlass.core.job import Discarded, ErrorInfo, Failed, Held, LogLine, NewJob, Policy, Progress, Snoozed, Succeeded
 from windlass.core.machine import complete, decide, park, release, retry
 from windlass.ports.plan import Plan, Steps, chain
 from windlass.ports.store import (
@@ -87,7 +88,7 @@ class Scene:
 
     def steps(self) -> dict[str, Callable[[], Plan[Any]]]:
         """Every writing operation, in an order in which each finds something to do."""
-        store = self.world.store
+        world, store = self.world, self.world.store
         return {
             "enqueue": self._enqueue,
             "claim": lambda: self._claim(LINE),
@@ -98,6 +99,8 @@ class Scene:
             "enqueue in another's place": lambda: self._enqueue_unique(queue="narrow", after=HOUR),
             "let the successor in": lambda: store.settle("w3", [complete(self.unique.token, "1", DAY)]),
             "revive an owner": lambda: store.revive(Selection((self.unique.id,))),
+            "bound a queue": lambda: store.queues([QueueChange("full", bounds=Bounds(1, shed=True))]),
+            "enqueue into a full queue": lambda: store.enqueue(self._known(world.jobs(3, queue="full"))),
             "claim under a limit": lambda: self._claim(NARROW),
             "free a limit": self._free,
             "let the blocked in": lambda: self._claim(NARROW),
@@ -159,6 +162,10 @@ class Scene:
 
     def _claim(self, request: ClaimRequest) -> Plan[Any]:
         return self.world.store.claim("w2", self.world.next_seq("w2"), request)
+
+    def _known(self, jobs: list[NewJob]) -> list[NewJob]:
+        self.world.known |= dict.fromkeys(job.id for job in jobs)
+        return jobs
 
     def _enqueue_unique(self, **given: Any) -> Plan[Any]:
         world = self.world

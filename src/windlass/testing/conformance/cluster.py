@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from windlass.ports.store import Leadership
-from windlass.testing.conformance.world import SECOND, Script, World
+from windlass.ports.store import Leadership, PruneRules
+from windlass.testing.conformance.world import DAY, SECOND, Script, World
 
 TTL = 10 * SECOND
 
@@ -42,6 +42,62 @@ class Cluster:
         world.run(world.store.resign("maintainer", "a"))
         assert self.lead(world, "b") == Leadership("b", 2, leading=True)
         world.run(world.store.resign("nobody's", "a"))
+
+    # --- several slots -------------------------------------------------------------------------------------
+
+    def slot(self, world: World, holder: str, slots: int = 2, name: str = "lock") -> Leadership:
+        """Ask for one of several slots."""
+        return world.run(world.store.lead(name, holder, TTL, slots))
+
+    def test_as_many_as_there_are_slots(self, world: World) -> None:
+        """Each in a term of its own, which grows from holder to holder; a refusal names who ends first."""
+        assert self.slot(world, "a") == Leadership("a", 1, leading=True)
+        world.clock.advance("1s")
+        assert self.slot(world, "b") == Leadership("b", 2, leading=True)
+        assert self.slot(world, "c") == Leadership("a", 1, leading=False)
+        world.clock.advance("1s")
+        assert self.slot(world, "a") == Leadership("a", 1, leading=True)
+        assert self.slot(world, "c") == Leadership("b", 2, leading=False)
+        world.run(world.store.resign("lock", "a"))
+        assert self.slot(world, "c") == Leadership("c", 3, leading=True)
+        assert self.slot(world, "a").leading is False
+
+    def test_those_who_hold_it_count_whatever_slots_they_said(self, world: World) -> None:
+        """A deploy that narrows a semaphore ends nobody's turn, and lets nobody in meanwhile."""
+        for holder in "abc":
+            assert self.slot(world, holder, 3).leading
+        assert self.slot(world, "d", 1).leading is False
+        for holder in "ab":
+            world.run(world.store.resign("lock", holder))
+            assert self.slot(world, "d", 1).leading is False
+        world.run(world.store.resign("lock", "c"))
+        assert self.slot(world, "d", 1) == Leadership("d", 4, leading=True)
+
+    def test_a_lapsed_slot_is_free(self, world: World) -> None:
+        self.slot(world, "a")
+        world.clock.advance("5s")
+        self.slot(world, "b")
+        world.clock.set(world.clock() + TTL - 5 * SECOND)
+        assert self.slot(world, "c") == Leadership("c", 3, leading=True)
+        assert self.slot(world, "a") == Leadership("b", 2, leading=False)
+
+    def test_terms_grow_across_a_prune(self, world: World) -> None:
+        """I4: names of locks come and go, and what is remembered of them has a bound; a fence never goes back."""
+        for n in range(5):
+            assert self.slot(world, f"h{n}", 1, "short-lived").term == n + 1
+            world.run(world.store.resign("short-lived", f"h{n}"))
+        world.clock.set(world.clock() + 2 * DAY)
+        self.lead(world, "a")
+        world.run(world.store.prune(PruneRules(), 100))
+        assert self.slot(world, "new", 1, "short-lived").term == 6
+        assert self.lead(world, "a") == Leadership("a", 1, leading=True)
+
+    def test_of_many_at_once_as_many_hold_it_as_may(self, world: World) -> None:
+        def candidate(name: str) -> Script:
+            return (yield world.store.lead("lock", name, TTL, 3))
+
+        answers = world.together(*(candidate(f"c{n}") for n in range(12)))
+        assert sorted(answer.term for answer in answers if answer.leading) == [1, 2, 3]
 
     def test_of_many_at_once_one_leads(self, world: World) -> None:
         def candidate(name: str) -> Script:

@@ -291,12 +291,13 @@ class Limits:
         world.beat("w1")
         request = ClaimRequest(10, (Quota("narrow", 5), Quota("wide", 5)))
         claimed = world.run(world.store.claim("w1", world.next_seq("w1"), request))
-        assert (ids(claimed), claimed.more) == ([*narrow[:2], *wide], False)
+        assert (ids(claimed), claimed.more, claimed.limited) == ([*narrow[:2], *wide], False, True)
         assert self.states(world, *narrow[2:]) == [State.QUEUED] * 3
         world.end(claimed.jobs[0], Succeeded())
         assert ids(world.claim(queue="narrow")) == [narrow[2]]
         self.limit(world, "narrow", 0)
-        assert ids(world.claim(queue="narrow")) == narrow[3:]
+        claimed = world.claim(queue="narrow")
+        assert (ids(claimed), claimed.limited) == (narrow[3:], False)
 
     def test_a_lower_limit_on_a_queue_is_waited_for(self, world: World) -> None:
         jobs = [world.put() for _ in range(4)]

@@ -207,7 +207,8 @@ def comparable(answer: Any) -> Any:
     """An answer without what a store is free to choose: the order of sets, and how much `more` there may be."""
     match answer:
         case Claimed():
-            return ([plain(held) for held in answer.jobs], answer.next_due, answer.alive, sorted(answer.suspects))
+            told = (answer.next_due, answer.limited, answer.alive, sorted(answer.suspects))
+            return ([plain(held) for held in answer.jobs], told)
         case BeatAnswer():
             return msgspec.structs.replace(answer, cancel=tuple(sorted(answer.cancel)))
         case Selected():

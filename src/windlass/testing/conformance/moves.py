@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from windlass.core.flow import Bounds
 from windlass.core.job import (
     Cancelled,
     Discarded,
@@ -94,7 +95,7 @@ WEIGHTS = {
     "stats": 1,
     "why": 2,
     "workers": 1,
-    "lead": 1,
+    "lead": 2,
     "resign": 1,
     "audit": 1,
 }
@@ -318,7 +319,9 @@ class Moves:
 
     def draw_queues(self, now: int) -> tuple[list[QueueChange]]:
         pick = self._dice.choice
-        return ([QueueChange(pick(QUEUES), pick((True, False, False, None)), pick((None, None, 0, 1, 3)))],)
+        bounds = pick((None, None, Bounds(), Bounds(3), Bounds(2, shed=True), Bounds(age=SECOND), Bounds(4, MINUTE)))
+        rules = pick((True, False, False, None)), pick((None, None, 0, 1, 3)), bounds
+        return ([QueueChange(pick(QUEUES), *rules)],)
 
     def draw_change_schedules(self, now: int) -> tuple[list[ScheduleChange]]:
         return ([self._change() for _ in range(self._dice.randint(1, 2))],)
@@ -392,11 +395,12 @@ class Moves:
 
     draw_audit = draw_workers
 
-    def draw_lead(self, now: int) -> tuple[str, str, int]:
-        return "maintainer", self._dice.choice("ab"), MINUTE
+    def draw_lead(self, now: int) -> tuple[str, str, int, int]:
+        pick = self._dice.choice
+        return pick(("maintainer", "lock")), pick("abcd"), pick((SECOND, MINUTE)), pick((1, 2, 3))
 
     def draw_resign(self, now: int) -> tuple[str, str]:
-        return "maintainer", self._dice.choice("ab")
+        return self._dice.choice(("maintainer", "lock")), self._dice.choice("abcd")
 
 
 def _brief(value: Any) -> str:

@@ -29,9 +29,9 @@ from windlass.testing.conformance.world import DAY, HOUR, MINUTE, SECOND, Script
 RACERS = 64
 
 
-def by(policy: str = "reject", key: str = "k", **more: object) -> str:
+def by(policy: str = "reject", key: str = "k", **more: int) -> str:
     """The meta of a job with this unique key."""
-    return msgspec.json.encode(Meta(unique=UniqueKey(key, policy, **more))).decode()  # type: ignore[arg-type]  # as given
+    return msgspec.json.encode(Meta(unique=UniqueKey(key, policy, **more))).decode()
 
 
 class Unique:
@@ -207,13 +207,15 @@ class Unique:
 
     def ends(self, world: World) -> dict[str, Callable[[Held], object]]:
         """Every way in which a run ends its job."""
-        dead = {"detail": "signal 9", "observed": True}
+
+        def reap(held: Held) -> object:
+            death = Death(worker="w1", observed=True, guilty=((held.id, "hard_timeout"),))
+            return world.run(world.store.reap([death]))
+
         return {
             "completed": lambda held: world.end(held, Succeeded()),
             "dead": lambda held: world.end(held, Failed(Error("E"), permanent=True)),
-            "reaped to death": lambda held: world.run(
-                world.store.reap([Death(worker="w1", guilty=((held.id, "hard_timeout"),), **dead)])  # type: ignore[arg-type]  # as given
-            ),
+            "reaped to death": reap,
             "cancelled while it ran": lambda held: (
                 world.run(world.store.cancel(Selection((held.id,)))),
                 world.end(held, Failed(Error("E"))),

@@ -1,4 +1,5 @@
--- Flow control. What has no limit touches none of this: a job without one has a NULL in `held` and no row here.
+-- Flow control. A job without limits and without a unique key touches none of this: it has a NULL in `held`, and no row
+-- here.
 
 -- A job that waits for a key: taken out of `ready` by the claim that found the key full, so that no claim walks past it
 -- again. `most` is the job's own idea of the limit.
@@ -20,11 +21,15 @@ CREATE TABLE windlass_permits (
     PRIMARY KEY (key, id)
 ) STRICT, WITHOUT ROWID;
 
--- The JSON array of those keys, so that a settle knows them without a look at the job.
-ALTER TABLE windlass_held ADD COLUMN keys TEXT;
+-- What the end of a run has to give up, so that a settle knows it without a look at the job: a JSON object with the
+-- keys of its limits, and whether it owns a unique key.
+ALTER TABLE windlass_held ADD COLUMN flow TEXT;
 
 -- How many of a queue may run at once.
 ALTER TABLE windlass_queues ADD COLUMN most INTEGER;
+
+-- How full one may be: the JSON of Bounds.
+ALTER TABLE windlass_queues ADD COLUMN bounds TEXT;
 
 -- Where the sweep over `blocked` stopped.
 ALTER TABLE windlass_marks ADD COLUMN text TEXT;
@@ -52,5 +57,16 @@ CREATE TABLE windlass_merged (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX windlass_merged_seq ON windlass_merged (seq);
 
--- That a running job owns a unique key, as `keys` says what its limits are.
-ALTER TABLE windlass_held ADD COLUMN owns INTEGER;
+-- A lead may have several holders, as a lock may have slots.
+ALTER TABLE windlass_leads RENAME TO windlass_leads_of_one;
+CREATE TABLE windlass_leads (
+    name   TEXT    NOT NULL,
+    slot   INTEGER NOT NULL,
+    holder TEXT    NOT NULL,
+    term   INTEGER NOT NULL,
+    until  INTEGER NOT NULL,
+    PRIMARY KEY (name, slot)
+) STRICT, WITHOUT ROWID;
+INSERT INTO windlass_leads (name, slot, holder, term, until)
+SELECT name, 0, holder, term, until FROM windlass_leads_of_one;
+DROP TABLE windlass_leads_of_one;

@@ -1,0 +1,39 @@
+"""Leads, decided: who has a name now, in which of its slots and in which term. A lock is a lead of its caller's own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+
+class Lead(NamedTuple):
+    """One slot of a name: who had it last, and until when."""
+
+    slot: int
+    holder: str
+    term: int
+    until: int
+
+
+class Verdict(NamedTuple):
+    """Who has a slot, and whether it is the one who asked."""
+
+    holder: str
+    term: int
+    leading: bool
+    slot: int
+
+
+def grant(leads: Sequence[Lead], holder: str, now: int, slots: int, before: int) -> Verdict:
+    """What `holder` is answered that asks for one of `slots` of a name with these `leads`; `before` is the greatest
+    term that was forgotten. Who is refused learns of the one that ends first."""
+    live = [lead for lead in leads if lead.until > now]
+    for lead in live:
+        if lead.holder == holder:
+            return Verdict(holder, lead.term, True, lead.slot)
+    if len(live) >= slots:
+        first = min(live, key=lambda lead: (lead.until, lead.slot))
+        return Verdict(first.holder, first.term, False, first.slot)
+    taken = {lead.slot for lead in live}
+    slot = next(slot for slot in range(len(taken) + 1) if slot not in taken)
+    return Verdict(holder, max([before, *(lead.term for lead in leads)]) + 1, True, slot)
