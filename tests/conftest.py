@@ -125,6 +125,12 @@ def empty_world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     assert not left, "the test left behind:\n  " + "\n  ".join(left)
 
 
+@pytest.fixture(autouse=True)
+def _windlass_guard() -> None:
+    """Instead of the one of our own pytest plugin, which may be there or not: it is for applications, and our tests open
+    stores in places where nobody should."""
+
+
 @pytest.fixture(autouse=True, scope="session")
 def no_slow_leak() -> Iterator[None]:
     """What each test may leave by the allowance may not add up."""

@@ -5,16 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack
 
+import msgspec
+
 from windlass.core import job as records
+from windlass.core import latency
 from windlass.core.duration import Duration, micros
 from windlass.core.errors import InvalidJob, JobNotFound
 from windlass.core.flow import Bounds
 from windlass.core.job import Attempt, LogLine
+from windlass.core.latency import TaskLatency
 from windlass.declaration import Arguments, call_of
 from windlass.handle import Job
 from windlass.options import JobOptions, valid_queue
 from windlass.ports.plan import Plan, Steps
 from windlass.ports.store import (
+    DeadGroup,
+    Ending,
     Filter,
     Page,
     Pruned,
@@ -40,6 +46,8 @@ WhenFull = Literal["reject", "shed"]
 PRUNE_ROWS = 1_000
 DEPTH_MOST = 100_000
 """Every enqueue into a bounded queue counts as far as its bound."""
+SAMPLE = 10_000
+"""Ended jobs from which latencies are told: read in tens of milliseconds, however many there are."""
 
 
 class Client:
@@ -85,16 +93,33 @@ class Client:
         return self._app.engine.run(self._plans.store.cancel(Selection(ids, filter, limit, dry_run)))
 
     def revive(
-        self, *ids: str, filter: Filter | None = None, limit: int = 1_000, dry_run: bool = False
+        self,
+        *ids: str,
+        filter: Filter | None = None,
+        limit: int = 1_000,
+        dry_run: bool = False,
+        delay: Duration = 0,
+        every: Duration = 0,
     ) -> Selected:
-        """Queue ended jobs again, with fresh attempts; make waiting ones due now."""
-        return self._app.engine.run(self._plans.store.revive(Selection(ids, filter, limit, dry_run)))
+        """Queue ended jobs again, with fresh attempts; make waiting ones due now.
+
+        With `every` ("20ms", a timedelta, seconds) they come due one by one, that far apart, in the order answered, and
+        the first after `delay`: a rate that holds whatever becomes of this program. Raises ValueError for a duration
+        that is none.
+        """
+        return self._app.engine.run(self._plans.revive(Selection(ids, filter, limit, dry_run), delay, every))
 
     def delete(
-        self, *ids: str, filter: Filter | None = None, limit: int = 1_000, dry_run: bool = False
+        self,
+        *ids: str,
+        filter: Filter | None = None,
+        limit: int = 1_000,
+        dry_run: bool = False,
+        after: str | None = None,
     ) -> Selected:
-        """Remove jobs that are not running, with all they own."""
-        return self._app.engine.run(self._plans.store.delete(Selection(ids, filter, limit, dry_run)))
+        """Remove jobs that are not running, with all they own; of a filter's, with `after`, only those that were
+        enqueued before the job of that id."""
+        return self._app.engine.run(self._plans.store.delete(Selection(ids, filter, limit, dry_run, after)))
 
     def edit(self, id: str, arguments: Arguments) -> Selected:
         """Give a job that is not running other arguments; checked as at enqueue. Raises JobNotFound, PayloadInvalid."""
@@ -115,6 +140,17 @@ class Client:
     def stats(self, *, exact: bool = False) -> Stats:
         """Counts by state and queue; unless `exact`, large ones stop at a cap."""
         return self._app.engine.run(self._plans.store.stats(exact))
+
+    def dead_groups(self, *, limit: int = 100) -> list[DeadGroup]:
+        """The dead letters by their causes, the largest group first; a cause is a task, a class of exception and a
+        place in your code."""
+        return self._app.engine.run(self._plans.store.dead_groups(limit))
+
+    def latencies(self, *, sample: int = SAMPLE) -> list[TaskLatency]:
+        """How the tasks fare, by name: of the `sample` ended jobs that were enqueued last, how many completed and died,
+        and how long they took and waited."""
+        endings: list[Ending] = self._app.engine.run(self._plans.store.endings(sample))
+        return summarise(endings)
 
     def queues(self) -> dict[str, bool]:
         """The queues that were ever paused or resumed, with whether they are paused."""
@@ -199,16 +235,27 @@ class AsyncClient:
         return await self._app.engine.arun(self._plans.store.cancel(Selection(ids, filter, limit, dry_run)))
 
     async def revive(
-        self, *ids: str, filter: Filter | None = None, limit: int = 1_000, dry_run: bool = False
+        self,
+        *ids: str,
+        filter: Filter | None = None,
+        limit: int = 1_000,
+        dry_run: bool = False,
+        delay: Duration = 0,
+        every: Duration = 0,
     ) -> Selected:
         """See Client."""
-        return await self._app.engine.arun(self._plans.store.revive(Selection(ids, filter, limit, dry_run)))
+        return await self._app.engine.arun(self._plans.revive(Selection(ids, filter, limit, dry_run), delay, every))
 
     async def delete(
-        self, *ids: str, filter: Filter | None = None, limit: int = 1_000, dry_run: bool = False
+        self,
+        *ids: str,
+        filter: Filter | None = None,
+        limit: int = 1_000,
+        dry_run: bool = False,
+        after: str | None = None,
     ) -> Selected:
         """See Client."""
-        return await self._app.engine.arun(self._plans.store.delete(Selection(ids, filter, limit, dry_run)))
+        return await self._app.engine.arun(self._plans.store.delete(Selection(ids, filter, limit, dry_run, after)))
 
     async def edit(self, id: str, arguments: Arguments) -> Selected:
         """See Client."""
@@ -229,6 +276,15 @@ class AsyncClient:
     async def stats(self, *, exact: bool = False) -> Stats:
         """See Client."""
         return await self._app.engine.arun(self._plans.store.stats(exact))
+
+    async def dead_groups(self, *, limit: int = 100) -> list[DeadGroup]:
+        """See Client."""
+        return await self._app.engine.arun(self._plans.store.dead_groups(limit))
+
+    async def latencies(self, *, sample: int = SAMPLE) -> list[TaskLatency]:
+        """See Client."""
+        endings: list[Ending] = await self._app.engine.arun(self._plans.store.endings(sample))
+        return summarise(endings)
 
     async def queues(self) -> dict[str, bool]:
         """See Client."""
@@ -312,6 +368,10 @@ class _Plans:
 
         return Plan(steps, "why", write=False)
 
+    def revive(self, selection: Selection, delay: Duration, every: Duration) -> Plan[Selected]:
+        spread = {"delay": micros(delay, "delay"), "every": micros(every, "every")}
+        return self.store.revive(msgspec.structs.replace(selection, **spread))
+
     def edit(self, id: str, arguments: Arguments) -> Plan[Selected]:
         call = call_of(arguments)
 
@@ -344,6 +404,11 @@ def _checked(check: Callable[[], object], field: str) -> None:
         check()
     except ValueError as error:
         raise InvalidJob(field, str(error).removeprefix(f"{field}: ")) from None
+
+
+def summarise(endings: list[Ending]) -> list[TaskLatency]:
+    """Endings by task."""
+    return latency.summarise((e.task, e.state, e.created_at, e.due_at, e.started_at, e.finished_at) for e in endings)
 
 
 def _found(answer: T | None, id: str) -> T:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar, Token
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
 from windlass.config import Settings
 from windlass.core.errors import OutcomeUnknown, StoreTimeout
@@ -30,6 +30,9 @@ T = TypeVar("T")
 class Engine:
     """One store as one application uses it, in whatever process it finds itself."""
 
+    opener: ClassVar[Callable[..., Opened]] = staticmethod(open_store)
+    """What opens it; the pytest plugin puts a guard in its place."""
+
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self._opened: Opened | None = None
@@ -45,7 +48,7 @@ class Engine:
         if self._opened is None:
             with self._lock:
                 if self._opened is None:
-                    self._opened = open_store(self.settings.url, **self._options())
+                    self._opened = self.opener(self.settings.url, **self._options())
         return self._opened
 
     def opened(self, timeout: float | None = None) -> Opened:
@@ -211,6 +214,12 @@ class Transaction:
         # Committed inside the block: workers may know at once. Committed later: their next look finds the jobs.
         if kind is None and not self.begun:
             self.shell.hint()
+
+
+def in_transaction() -> bool:
+    """Whether this is inside an `app.transaction(conn)` block, of whichever application."""
+    transaction = _transaction.get()
+    return transaction is not None and transaction.open
 
 
 def storing(store: Store, jobs: Sequence[NewJob]) -> Plan[list[Enqueued]]:

@@ -116,6 +116,18 @@ def test_a_second_signal_ends_patience(app: Windlass, world: World, processes: s
         assert worker.process.wait(PATIENCE / 3) == 1
 
 
+def test_an_embedded_worker_that_dies_takes_its_process_along(world: World) -> None:
+    """I27: whoever keeps processes alive must be able to see it."""
+    Path("dying.py").write_text(
+        "from windlass import Windlass\nfrom windlass.runtime.worker import Worker\n"
+        "app = Windlass('sqlite:///jobs.db')\n"
+        "async def dies(self): raise RuntimeError('a bug')\nWorker.run = dies\n"
+    )
+    with running("worker", "dying.py", "--processes", "0") as worker:
+        assert worker.process.wait(PATIENCE) == 1
+        assert "the embedded worker failed" in worker.said
+
+
 def test_worker_takes_queues_and_files(app: Windlass, world: World) -> None:
     mail, other = app.enqueue("tasks.add", [1, 1], queue="mail"), app.enqueue("tasks.add", [1, 1])
     with running("worker", "tasks.py", "--processes", "1", "--queues", "mail", "--concurrency", "3", "--json") as worker:
@@ -228,7 +240,7 @@ def test_init_writes_what_runs(world: World) -> None:
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", "shop", "shop"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
-    assert "4 passed" in done.stdout
+    assert "5 passed" in done.stdout
     Path("shop/tasks.py").write_text("mine\n")
     ran = world.run("init", "shop")
     assert (ran.code, ran.out) == (1, "")

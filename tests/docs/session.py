@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import windlass
@@ -166,6 +167,8 @@ def environment(directory: Path) -> dict[str, str]:
         "PYTHONPATH": str(Path(windlass.__file__).parent.parent),  # the very one under test, installed or not
         "PYTHONUNBUFFERED": "1",
         "WINDLASS_LOG_FORMAT": "text",  # as at a terminal
+        # Installed before it had one, Windlass still has its pytest plugin here.
+        **({} if entry_points(group="pytest11", name="windlass") else {"PYTEST_PLUGINS": "windlass.testing.pytest_plugin"}),
     }
 
 

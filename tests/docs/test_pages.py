@@ -81,7 +81,8 @@ def check_commands(lines: list[str]) -> None:
 def check_usage(words: list[str]) -> None:
     """Parse, and run nothing."""
     command: click.Command = windlass
-    context = click.Context(command)
+    # With its own settings: click keeps the first help option that is made, and the reference shows it.
+    context = click.Context(command, **command.context_settings)
     while isinstance(command, click.Group) and not words[0].startswith("-"):
         _, found, words = command.resolve_command(context, words)
         assert found is not None

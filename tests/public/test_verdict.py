@@ -12,7 +12,7 @@ import pytest
 
 from windlass import PayloadInvalid, Windlass
 from windlass.core.errors import PayloadTooLarge
-from windlass.runtime.verdict import classify, describe, retry_after
+from windlass.runtime.verdict import classify, describe, place, retry_after
 
 
 class Answer:
@@ -131,3 +131,46 @@ def test_an_error_whose_class_is_odd_is_described_all_the_same() -> None:
     odd = type("é" * 600, (Exception,), {"__module__": "m"})
     assert len(describe(odd()).kind.encode()) <= 512
     assert describe(ExceptionGroup("several", [ValueError(1), KeyError(2)])).message == "several (2 sub-exceptions)"
+
+
+def raised(call: Any) -> BaseException:
+    with pytest.raises(Exception) as caught:
+        call()
+    return caught.value
+
+
+class Bank:
+    def pay(self) -> None:
+        raise LookupError("no card")
+
+    def parse(self) -> None:
+        import json
+
+        json.loads("{")
+
+
+def test_the_place_is_in_the_users_own_code() -> None:
+    """The innermost of their functions, not of a library that they called; and no line."""
+    here = f"{__name__}:Bank"
+    assert place(raised(Bank().pay)) == f"{here}.pay"
+    assert place(raised(Bank().parse)) == f"{here}.parse"
+    assert describe(raised(Bank().pay)).place == f"{here}.pay"
+
+
+def test_a_place_in_installed_code_is_the_second_best(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An application may be installed like a library; then all there is to tell is the innermost function."""
+    package = tmp_path / "lib" / "site-packages"
+    package.mkdir(parents=True)
+    (package / "shop_of_test.py").write_text("def outer(f):\n    return f()\ndef inner():\n    raise ValueError\n")
+    monkeypatch.syspath_prepend(str(package))
+    import shop_of_test
+
+    assert place(raised(lambda: shop_of_test.outer(shop_of_test.inner))).endswith("<lambda>")
+    error = raised(shop_of_test.inner)
+    error.__traceback__ = error.__traceback__ and error.__traceback__.tb_next
+    assert place(error) == "shop_of_test:inner"
+
+
+def test_an_error_that_was_never_raised_has_no_place() -> None:
+    assert place(ValueError("x")) == ""
+    assert place(PayloadInvalid("x", "y")) == ""

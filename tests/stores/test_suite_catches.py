@@ -16,13 +16,16 @@ import msgspec
 import pytest
 
 from windlass.core.flow import Line
-from windlass.core.job import Held, KeyLimit, NewJob, Settled, State, Token, Transition, UniqueKey
+from windlass.core.job import ErrorInfo, Held, KeyLimit, NewJob, Settled, State, Token, Transition, UniqueKey
 from windlass.ports.plan import NOW, Plan, Steps, drive, plan
 from windlass.ports.store import (
+    Backlog,
     BeatAnswer,
     Claimed,
     ClaimRequest,
+    DeadGroup,
     Death,
+    Ending,
     Enqueued,
     Fired,
     Leadership,
@@ -30,6 +33,8 @@ from windlass.ports.store import (
     Schedule,
     ScheduleChange,
     ScheduleChanged,
+    Selected,
+    Selection,
     Tick,
     WorkerReport,
 )
@@ -512,6 +517,66 @@ class FansOutForGhosts(MemoryStore):
         return (yield from super().fan_out(Token(token.id, fence), name, after, jobs))
 
 
+class GroupsByMessage(MemoryStore):
+    """Every job that died of one cause with another number in its message is a cause of its own."""
+
+    def _apply(self, row: Row, t: Transition, now: int) -> None:
+        if t.error is not None and t.state is State.DEAD:
+            error = msgspec.json.decode(t.error, type=ErrorInfo)
+            error = msgspec.structs.replace(error, fingerprint=error.message)
+            t = msgspec.structs.replace(t, error=msgspec.json.encode(error).decode())
+        super()._apply(row, t, now)
+
+
+class CountsTheRevived(MemoryStore):
+    """A letter that was sent again still counts."""
+
+    @plan(write=False)
+    def dead_groups(self, limit: int) -> Steps[list[DeadGroup]]:
+        found = yield from super().dead_groups(limit)
+        again = sum("failed" in {a.outcome for a in past} for past in self.data.attempts.values())
+        return [msgspec.structs.replace(each, count=max(each.count, again)) for each in found]
+
+
+class RedrivesAtOnce(MemoryStore):
+    """What was to come one by one comes in one flood."""
+
+    def revive(self, selection: Selection) -> Plan[Selected]:
+        return super().revive(msgspec.structs.replace(selection, every=0))
+
+
+class PurgesTheNewest(MemoryStore):
+    """What was to be kept goes with the rest."""
+
+    def delete(self, selection: Selection) -> Plan[Selected]:
+        return super().delete(msgspec.structs.replace(selection, after=None))
+
+
+class ForgetsWhatRuns(MemoryStore):
+    """A job that runs now may be retried by the new code; nobody looked at it."""
+
+    @plan(write=False)
+    def backlog(self, limit: int, after: str | None = None) -> Steps[Backlog]:
+        page = yield from super().backlog(limit, after)
+        return Backlog([job for job in page.jobs if job.state is not State.RUNNING], page.next)
+
+
+class SaysTheBacklogIsOver(MemoryStore):
+    """After its first page."""
+
+    @plan(write=False)
+    def backlog(self, limit: int, after: str | None = None) -> Steps[Backlog]:
+        return Backlog((yield from super().backlog(limit, after)).jobs)
+
+
+class TellsTheOldestEndings(MemoryStore):
+    """Of last year."""
+
+    @plan(write=False)
+    def endings(self, limit: int) -> Steps[list[Ending]]:
+        return (yield from super().endings(10**9))[::-1][:limit]
+
+
 class RollsNothingBack(MemoryShell):
     """What a failed plan did before it failed stays done."""
 
@@ -601,6 +666,13 @@ STORES: dict[type[MemoryStore], tuple[str, ...]] = {
     ForgetsTerms: ("terms_grow_across_a_prune",),
     CountsOnlyItsOwnSlots: ("those_who_hold_it_count_whatever_slots_they_said",),
     LimitsNoQueue: ("a_queue_with_a_limit", "by_id_a_queue_limit_holds_too"),
+    GroupsByMessage: ("the_dead_are_grouped_by_their_cause",),
+    CountsTheRevived: ("groups_follow_their_letters",),
+    RedrivesAtOnce: ("revived_jobs_may_come_one_by_one",),
+    PurgesTheNewest: ("by_filter_only_what_is_older",),
+    ForgetsWhatRuns: ("the_backlog_is_what_has_not_ended",),
+    SaysTheBacklogIsOver: ("the_backlog_is_what_has_not_ended", "a_job_that_stays_is_in_the_backlog_whatever_the_others_do"),
+    TellsTheOldestEndings: ("the_latest_endings",),
 }
 SHELLS: dict[type[MemoryShell], tuple[str, ...]] = {
     RollsNothingBack: ("every_plan_is_all_or_nothing", "a_plan_that_raises_changes_nothing"),

@@ -8,6 +8,7 @@ from typing import Any, assert_type
 
 from windlass import Backoff, Context, Job, Retry, Task, Windlass, provided
 from windlass.task import AsyncTask, SyncTask
+from windlass.testing import Drained, SeenJob, engine
 
 app = Windlass("memory://")
 
@@ -103,3 +104,12 @@ def takes_tasks(one: Task[[int, int], int], two: SyncTask[[int], int], three: As
 
 
 takes_tasks(add, add, send)
+
+
+def test_of_ones_own() -> None:
+    with engine(app, resources={Model: Model()}) as jobs:
+        add.enqueue(1)
+        assert_type(jobs.drain(until="1h"), Drained)
+        assert_type(jobs.assert_enqueued(add, 1, b=2, queue="default", times=1), SeenJob)
+        with jobs.fake(send, returns="sent", times=1):
+            jobs.crash("good_calls.add", at="after")

@@ -25,6 +25,7 @@ COMMANDS = {
     "schedules": ("cli.schedules:schedules", "List, add, pause and run schedules; backfill the past."),
     "workers": ("cli.workers:workers", "List the workers that are alive."),
     "stats": ("cli.stats:stats", "Count jobs by state and by queue."),
+    "deploy-check": ("cli.deploy_check:deploy_check", "Say which jobs the code about to be released cannot run."),
     "store": ("cli.store:store", "Migrate, examine and prune the store."),
     "bench": ("cli.bench:bench", "Measure this machine in half a minute."),
 }

@@ -11,7 +11,7 @@ import msgspec
 
 from windlass.cli.common import Function, Place
 from windlass.cli.exits import FAILED, NOT_FOUND, OK, Refused
-from windlass.core.words import count
+from windlass.core.words import count, span
 
 if TYPE_CHECKING:
     from windlass import Filter, Windlass
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 BATCH = 1_000
 """Jobs per transaction, so that no worker waits long behind an operator."""
+COUNTED = 100 * BATCH
+"""Where a dry run stops counting."""
 
 
 class Act(msgspec.Struct, frozen=True):
@@ -61,8 +63,10 @@ def run(
     *,
     confirmed: bool = True,
     default: Filter | None = None,
+    pace: int = 0,
 ) -> int:
-    """Do `act` to the jobs named by `ids`, or found by `wanted`, or by `default` (all there are) with --all."""
+    """Do `act` to the jobs named by `ids`, or found by `wanted`, or by `default` (all there are) with --all; if it is a
+    revive, `pace` microseconds apart."""
     from windlass import Filter
 
     if everything:
@@ -71,6 +75,8 @@ def run(
         raise click.UsageError(f"name what to {act.verb}: by ids, or else by a filter (or --all)")
     with place.app() as app:
         call = getattr(app.client, act.method)
+        if pace:
+            call = Paced(call, pace)
         if act.dangerous and not dry_run and not confirmed:
             _ask(place, act, call, ids, wanted)
         if ids:
@@ -80,16 +86,31 @@ def run(
             found = call(*rest, dry_run=dry_run) if rest else _nothing()
             found = msgspec.structs.replace(found, untouched=(*found.untouched, *strict))
         else:
-            found = _through(call, wanted, dry_run=dry_run)
-    return _report(place, act, found, dry_run=dry_run, named=bool(ids))
+            found = through(call, wanted, dry_run=dry_run)
+    return report(place, act, found, dry_run=dry_run, named=bool(ids), pace=pace)
 
 
-def _through(call: Callable[..., Selected], wanted: Filter | None, *, dry_run: bool) -> Selected:
+class Paced:
+    """A revive in batches, in which every job has a due time of its own: the next batch goes on where one ended."""
+
+    def __init__(self, call: Callable[..., Selected], pace: int) -> None:
+        self._call = call
+        self._pace = pace / 1e6
+        self._done = 0
+
+    def __call__(self, *ids: str, dry_run: bool = False, **how: Any) -> Selected:
+        """See Client.revive."""
+        found = self._call(*ids, dry_run=dry_run, delay=self._done * self._pace, every=self._pace, **how)
+        self._done += 0 if dry_run else len(found.changed)
+        return found
+
+
+def through(call: Callable[..., Selected], wanted: Filter | None, *, dry_run: bool) -> Selected:
     """Repeat an action in batches until it finds nothing new: a filter may match millions."""
     changed: dict[str, None] = {}
     asked: dict[str, None] = {}
     while True:
-        some = call(filter=wanted, limit=BATCH if not dry_run else 100 * BATCH, dry_run=dry_run)
+        some = call(filter=wanted, limit=COUNTED if dry_run else BATCH, dry_run=dry_run)
         new = [each for each in (*some.changed, *some.asked) if each not in changed and each not in asked]
         changed.update(dict.fromkeys(some.changed))
         asked.update(dict.fromkeys(some.asked))
@@ -116,19 +137,31 @@ def _nothing() -> Selected:
     return Selected()
 
 
-def _ask(place: Place, act: Act, call: Callable[..., Selected], ids: tuple[str, ...], wanted: Any) -> None:
+def may_ask(place: Place, act: Act) -> None:
+    """Raises Refused where there is nobody to ask."""
     if place.as_json or not sys.stdin.isatty():
         raise Refused(f"{act.verb} cannot be undone; say --yes (and see first what it would do with --dry-run)", 2)
-    number = len(ids) or len(_through(call, wanted, dry_run=True).changed)
+
+
+def _ask(place: Place, act: Act, call: Callable[..., Selected], ids: tuple[str, ...], wanted: Any) -> None:
+    may_ask(place, act)
+    confirm(act, len(ids) or len(through(call, wanted, dry_run=True).changed))
+
+
+def confirm(act: Act, number: int) -> None:
+    """Ask a person."""
     click.confirm(f"{act.verb.capitalize()} {count(number, 'job')}? This cannot be undone", abort=True, err=True)
 
 
-def _report(place: Place, act: Act, found: Selected, *, dry_run: bool, named: bool) -> int:
+def report(place: Place, act: Act, found: Selected, *, dry_run: bool, named: bool, pace: int = 0) -> int:
+    """Say how it went, and answer the exit code."""
     if place.as_json:
         place.document({**msgspec.to_builtins(found), "dry_run": dry_run})
     else:
         would = "would be " if dry_run else ""
-        place.say(f"{count(len(found.changed), 'job')} {would}{act.done}")
+        at_least = "at least " if dry_run and len(found.changed) >= COUNTED else ""
+        apart = f", {span(pace)} apart, the last in {span(pace * (len(found.changed) - 1))}" if pace else ""
+        place.say(f"{at_least}{count(len(found.changed), 'job')} {would}{act.done}{apart if found.changed else ''}")
         if found.asked:
             place.say(f"{count(len(found.asked), 'running job')} {would}asked to stop")
     for each in found.missing:

@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
 
 from windlass.cli import acts
-from windlass.cli.common import Place, filters, is_given, places
-from windlass.cli.exits import FAILED, OK, USAGE, Refused
-from windlass.cli.show import head, history, page
+from windlass.cli.common import Function, Place, filters, is_given, places
+from windlass.cli.exits import FAILED, NOT_FOUND, OK, USAGE, Refused
+from windlass.cli.show import head, history, page, short
 from windlass.core import document
+from windlass.core.duration import micros
+from windlass.core.fingerprint import is_fingerprint
 from windlass.core.job import State
+from windlass.core.words import instant
 
 if TYPE_CHECKING:
     from windlass import Filter, Windlass
     from windlass.core.job import Job
+    from windlass.ports.store import DeadGroup, Selected
+
+IDS_SHOWN = 10
+"""Ids of a group that are shown; `dead list --group` has all."""
+GROUPS_MOST = 10_000
+"""Groups among which one is looked for."""
 
 
 @click.group()
@@ -25,27 +35,57 @@ def dead() -> None:
     """Dead letters: jobs that failed for good. Read, edit, redrive, purge them."""
 
 
-@dead.command("list")
-@click.option("--limit", type=click.IntRange(1, 10_000), default=50, show_default=True, help="At most this many.")
-@click.option("--after", metavar="ID", help="Go on after this job: the `next` of the page before.")
-@filters
-@places
-def list_dead(place: Place, chosen: Filter, limit: int, after: str | None) -> None:
-    """List dead letters, the newest first."""
-    with place.app() as app:
-        page(place, app.client.search(_dead(chosen), limit=limit, after=after), "no dead letters")
+def grouped(function: Function) -> Function:
+    """Give a command --group."""
+    return click.option("--group", metavar="GROUP", help="Of this group, as `windlass dead groups` names it.")(function)
 
 
 @dead.command()
-@click.argument("id")
+@click.option("--limit", type=click.IntRange(1, 10_000), default=50, show_default=True, help="At most this many.")
+@places
+def groups(place: Place, limit: int) -> None:
+    """Count dead letters by their cause: task, class of exception, and place in your code; the most frequent first."""
+    with place.app() as app:
+        found = app.client.dead_groups(limit=limit)
+    if place.as_json:
+        place.document({"groups": [_document(each) for each in found]})
+        return
+    rows = [(each.fingerprint or None, each.count, each.latest.task, *_cause(each), *_seen(each)) for each in found]
+    place.table(("group", "jobs", "task", "error", "place", "first died", "last died"), rows, "no dead letters")
+
+
+@dead.command("list")
+@click.option("--limit", type=click.IntRange(1, 10_000), default=50, show_default=True, help="At most this many.")
+@click.option("--after", metavar="ID", help="Go on after this job: the `next` of the page before.")
+@grouped
+@filters
+@places
+def list_dead(place: Place, chosen: Filter, group: str | None, limit: int, after: str | None) -> None:
+    """List dead letters, the newest first."""
+    with place.app() as app:
+        page(place, app.client.search(_dead(chosen, group), limit=limit, after=after), "no dead letters")
+
+
+@dead.command()
+@click.argument("id", metavar="ID|GROUP")
 @places
 def show(place: Place, id: str) -> None:
-    """Show a dead letter with its payload and every attempt: worker, times, outcome, error and trace."""
+    """Show a dead letter with its payload and every attempt: worker, times, outcome, error and trace. Of a group, its
+    counts, its latest ids, and the letter that died last."""
     with place.app() as app:
-        job, attempts = _letter(app, id), app.client.attempts(id)
+        group, ids = _group(app, id) if is_fingerprint(id) else (None, [])
+        job = _letter(app, id) if group is None else group.latest
+        attempts = app.client.attempts(job.id)
+    letter = {**document.full(job), "attempts": [document.attempt(each) for each in attempts]}
     if place.as_json:
-        place.document({**document.full(job), "attempts": [document.attempt(each) for each in attempts]})
+        place.document(letter if group is None else {**_document(group), "ids": ids, "letter": letter})
         return
+    if group is not None:
+        first, last = _seen(group)
+        more = " ..." if group.count > len(ids) else ""
+        place.facts([("group", id), ("jobs", f"{group.count:,}"), ("first died", first), ("last died", last)])
+        place.facts([("ids", "\n".join(["", *ids]) + more)])
+        place.say()
     place.facts(head(job))
     history(place, attempts)
 
@@ -82,31 +122,144 @@ def edit(place: Place, id: str, payload: str | None, redrive: bool) -> int:
 
 
 @dead.command()
+@click.option("--rate", metavar="N/s", callback=lambda _, __, text: _pace(text), help="So many at most: 50/s, 10/m.")
+@grouped
 @filters
 @acts.options
 @places
-def redrive(place: Place, chosen: Filter, **how: Any) -> int:
-    """Queue dead letters again, with fresh attempts and all their history."""
-    return _act(place, acts.REDRIVE, chosen, **how)
+def redrive(place: Place, chosen: Filter, group: str | None, rate: int, **how: Any) -> int:
+    """Queue dead letters again, with fresh attempts and all their history.
+
+    With --rate each has a due time of its own, so the rate holds after this command has ended.
+    """
+    return _act(place, acts.REDRIVE, chosen, group, pace=rate, **how)
 
 
 @dead.command()
+@click.option("--older-than", metavar="AGE", help='What died before that: "30d".')
+@click.option("--keep", type=click.IntRange(0), metavar="N", help="All but the N that were enqueued last.")
+@grouped
 @filters
 @acts.options
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @places
-def purge(place: Place, chosen: Filter, yes: bool, **how: Any) -> int:
-    """Delete dead letters with all they own."""
-    return _act(place, acts.PURGE, chosen, confirmed=yes, **how)
+def purge(
+    place: Place, chosen: Filter, group: str | None, older_than: str | None, keep: int | None, yes: bool, **how: Any
+) -> int:
+    """Delete dead letters with all they own.
+
+    --older-than and --keep are bounds: of what the filter finds, whatever is past either of them goes.
+    """
+    if older_than is None and keep is None:
+        return _act(place, acts.PURGE, chosen, group, confirmed=yes, **how)
+    if how["ids"]:
+        raise click.UsageError("--older-than and --keep choose by themselves; name no ids with them")
+    try:
+        age = None if older_than is None else micros(older_than, "--older-than")
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+    return _bound(place, _dead(chosen, group), age, keep, dry_run=how["dry_run"], confirmed=yes)
 
 
-def _act(place: Place, act: acts.Act, chosen: Filter, **how: Any) -> int:
-    wanted = _dead(chosen) if is_given(chosen) else None
-    return acts.run(place, act, wanted, default=_dead(chosen), **how)
+def _act(place: Place, act: acts.Act, chosen: Filter, group: str | None, **how: Any) -> int:
+    wanted = _dead(chosen, group) if is_given(chosen) or group is not None else None
+    return acts.run(place, act, wanted, default=_dead(chosen, group), **how)
 
 
-def _dead(chosen: Filter) -> Filter:
-    return msgspec.structs.replace(chosen, states=(State.DEAD,))
+def _bound(
+    place: Place, wanted: Filter, age: int | None, keep: int | None, *, dry_run: bool, confirmed: bool
+) -> int:
+    """Delete what is older than `age` microseconds, and all but the newest `keep`."""
+    with place.app() as app:
+        parts: list[tuple[Filter, str | None]] = []
+        if age is not None:
+            before = app.client.stats().now - age  # by the store's clock, which wrote when they died
+            parts.append((msgspec.structs.replace(wanted, ended_before=before), None))
+        if keep is not None and (last := _last_kept(app, wanted, keep)) is not None:
+            parts.append((wanted, last or None))
+        found = None
+        if dry_run or not confirmed:
+            found = _delete(app, parts, dry_run=True)
+        if not dry_run:
+            if not confirmed:
+                acts.may_ask(place, acts.PURGE)
+                acts.confirm(acts.PURGE, len(found.changed) if found else 0)
+            found = _delete(app, parts, dry_run=False)
+    assert found is not None
+    return acts.report(place, acts.PURGE, found, dry_run=dry_run, named=False)
+
+
+def _delete(app: Windlass, parts: list[tuple[Filter, str | None]], *, dry_run: bool) -> Selected:
+    from windlass.ports.store import Selected
+
+    changed: dict[str, None] = {}
+    for wanted, after in parts:
+        some = acts.through(partial(app.client.delete, after=after), wanted, dry_run=dry_run)
+        changed.update(dict.fromkeys(some.changed))
+    return Selected(tuple(changed))
+
+
+def _last_kept(app: Windlass, wanted: Filter, keep: int) -> str | None:
+    """The id of the last letter to keep; empty where none is kept, None where there are not that many."""
+    last, left = "", keep
+    while left:
+        page = app.client.search(wanted, limit=min(left, acts.BATCH), after=last or None)
+        left -= len(page.jobs)
+        if page.next is None:
+            return None
+        last = page.next
+    return last
+
+
+def _pace(text: str | None) -> int:
+    """Microseconds between two jobs, from a rate; 0 is none."""
+    if text is None:
+        return 0
+    number, _, unit = text.partition("/")
+    try:
+        rate = float(number)
+        pace = {"": 1e6, "s": 1e6, "m": 60e6, "h": 3_600e6}[unit.strip()] / rate
+    except (ValueError, KeyError, ZeroDivisionError):
+        pace = 0.0
+    if not 1 <= pace <= 86_400e6:
+        raise click.BadParameter(f"{text!r} is no rate; write 50/s, 10/m or 100/h, at most a million a second")
+    return round(pace)
+
+
+def _group(app: Windlass, fingerprint: str) -> tuple[DeadGroup, list[str]]:
+    from windlass import Filter
+
+    ids = [job.id for job in app.client.search(_dead(Filter(), fingerprint), limit=IDS_SHOWN).jobs]
+    group = next((each for each in app.client.dead_groups(limit=GROUPS_MOST) if each.fingerprint == fingerprint), None)
+    if group is None:
+        raise Refused(f"no dead letters are of group {fingerprint}", NOT_FOUND)
+    return group, ids
+
+
+def _document(of: DeadGroup) -> document.Document:
+    """The dead letters of one cause."""
+    return {
+        "group": of.fingerprint,
+        "count": of.count,
+        "task": of.latest.task,
+        "error": document.error(of.latest.error),
+        "first_died_at": instant(of.first),
+        "last_died_at": instant(of.last),
+        "latest": of.latest.id,
+    }
+
+
+def _cause(group: DeadGroup) -> tuple[str | None, str | None]:
+    error = document.error(group.latest.error)
+    return (short(error), error.get("place")) if error is not None else (group.latest.reason, None)
+
+
+def _seen(group: DeadGroup) -> tuple[str | None, str | None]:
+    return instant(group.first), instant(group.last)
+
+
+def _dead(chosen: Filter, group: str | None = None) -> Filter:
+    return msgspec.structs.replace(chosen, states=(State.DEAD,), fingerprint=group)
 
 
 def _letter(app: Windlass, id: str) -> Job:

@@ -1,4 +1,4 @@
-"""`windlass stats`: counts, and how long the oldest has waited."""
+"""`windlass stats`: counts, how long the oldest has waited, and how the tasks fare."""
 
 from __future__ import annotations
 
@@ -8,26 +8,36 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from windlass.cli.common import Place, places
-from windlass.core.words import instant, span
+from windlass.core import document
+from windlass.core.words import count, instant, span
 
 if TYPE_CHECKING:
     from windlass.cli.output import Output
+    from windlass.core.latency import Spread, TaskLatency
     from windlass.ports.store import Stats, WorkerInfo
 
 
 @click.command()
 @click.option("--exact", is_flag=True, help="Count all; otherwise large counts stop at 10,000.")
+@click.option(
+    "--sample", type=click.IntRange(0, 1_000_000), default=10_000, show_default=True, metavar="N",
+    help="Tell how tasks fare from so many ended jobs, those enqueued last.",
+)
 @places
-def stats(place: Place, exact: bool) -> None:
-    """Count jobs by state and by queue."""
+def stats(place: Place, exact: bool, sample: int) -> None:
+    """Count jobs by state and by queue; of each task the share that died, how long its jobs took from enqueue to end,
+    and how long they waited once due."""
     with place.app() as app:
         found, workers = app.client.stats(exact=exact), app.client.workers()
+        tasks = app.client.latencies(sample=sample) if sample else []
     if place.as_json:
         place.document(
             {
                 "states": found.states,
                 "queues": queues_document(found, workers),
                 "workers": len(alive(workers, found.now)),
+                "tasks": [document.latency(each) for each in tasks],
+                "sample": sample,
                 "now": instant(found.now),
                 "exact": found.exact,
             }
@@ -36,6 +46,25 @@ def stats(place: Place, exact: bool) -> None:
     place.table(("state", "jobs"), [(name, number) for name, number in found.states.items() if number], "no jobs")
     place.say()
     queue_rows(place, found, workers)
+    if tasks:
+        place.say()
+        task_rows(place, tasks)
+        looked = sum(each.jobs for each in tasks)
+        place.say(f"of the {count(looked, 'ended job')} enqueued last" if looked == sample else "of all ended jobs")
+
+
+def task_rows(out: Output, tasks: Sequence[TaskLatency]) -> None:
+    """How tasks fare, as a table."""
+    rows = [
+        (each.task, each.completed, each.dead, f"{each.dead_ratio:.1%}", *_spans(each.total), *_spans(each.waiting))
+        for each in tasks
+    ]
+    spans = ("p50", "p95", "p99", "waits p50", "p95", "p99")
+    out.table(("task", "completed", "dead", "ratio", *spans), rows, "no job has ended")
+
+
+def _spans(spread: Spread | None) -> tuple[str | None, ...]:
+    return (None,) * 3 if spread is None else tuple(span(each) for each in (spread.p50, spread.p95, spread.p99))
 
 
 def alive(workers: Sequence[WorkerInfo], now: int) -> list[WorkerInfo]:

@@ -61,9 +61,10 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from tasks import count, divide, greet
+from tasks import app, count, divide, fetch, greet
 
 from windlass import Context, PayloadInvalid
+from windlass.testing import engine
 
 
 def test_greet() -> None:
@@ -82,4 +83,13 @@ def test_divide() -> None:
 def test_wrong_arguments_are_refused_before_anything_is_stored() -> None:
     with pytest.raises(PayloadInvalid, match="a: expected int"):
         divide.enqueue("one", 2)  # type: ignore[arg-type]
+
+
+def test_fetch_is_tried_again() -> None:
+    """The real worker, on a store in memory, with a clock that does not wait."""
+    with engine(app) as jobs:
+        job = fetch.enqueue("https://example.org")
+        drained = jobs.drain(until="1m")
+        assert (drained.ran, drained.completed) == (3, 1)
+        assert job.result() == "fetched https://example.org"
 '''

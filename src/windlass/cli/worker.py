@@ -14,6 +14,9 @@ from windlass.cli.exits import FAILED, OK
 from windlass.core.duration import seconds
 from windlass.core.errors import ConfigError
 
+WATCH = 0.5
+"""Seconds between two looks whether the embedded worker is still there."""
+
 
 @click.command()
 @click.argument("target", metavar="MODULE:APP")
@@ -131,6 +134,9 @@ def _embedded(
         signal.signal(number, lambda *_: os.write(told, b"!"))
     with load(target) as app:
         embedded = app.run_embedded(concurrency=concurrency, queues=queues)
+        while not select.select([heard], [], [], WATCH)[0]:
+            if not embedded.running:  # it has said why; a process without its worker must not look alive
+                return FAILED
         os.read(heard, 1)
         clean: list[bool] = []
         patient = threading.Thread(target=lambda: clean.append(embedded.stop(stop)), daemon=True)

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from windlass.core.job import Attempt, ErrorInfo, Job, LogLine, Meta, Progress
+from windlass.core.latency import Spread, TaskLatency
 from windlass.core.words import instant
 
 Document = dict[str, Any]
@@ -103,7 +104,26 @@ def error(text: str | None, *, trace: bool = True) -> Document | None:
         return {"kind": "unknown", "message": text}
     if found is None:
         return None
-    return {"kind": found.kind, "message": found.message, **({"trace": found.trace} if trace else {})}
+    more = {"place": found.place or None, "fingerprint": found.fingerprint or None, "trace": found.trace}
+    return {"kind": found.kind, "message": found.message, **(more if trace else {})}
+
+
+def latency(of: TaskLatency) -> Document:
+    """How a task fares; spans in seconds."""
+    return {
+        "task": of.task,
+        "jobs": of.jobs,
+        "completed": of.completed,
+        "dead": of.dead,
+        "dead_ratio": of.dead_ratio,
+        "total": spread(of.total),
+        "waiting": spread(of.waiting),
+    }
+
+
+def spread(of: Spread | None) -> Document | None:
+    """Percentiles in seconds."""
+    return None if of is None else {name: getattr(of, name) / 1e6 for name in ("p50", "p95", "p99")}
 
 
 def raw(text: str | None) -> msgspec.Raw | None:

@@ -195,6 +195,10 @@ class ErrorInfo(msgspec.Struct, frozen=True, omit_defaults=True):
     """The exception's qualified class name."""
     message: str = ""
     trace: str = ""
+    place: str = ""
+    """Module and function of the user's own code in which it was raised, as "shop.mail:send"."""
+    fingerprint: str = ""
+    """Of a dead letter: which others died of the same cause; see `core.fingerprint`."""
 
 
 class Progress(msgspec.Struct, frozen=True):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
+from windlass.core.fingerprint import marked
 from windlass.core.job import (
     Cancelled,
     Discarded,
@@ -47,6 +48,7 @@ MOVES: dict[str, tuple[tuple[State | None, ...], State]] = {
     ),
     "expire": ((State.SCHEDULED, State.QUEUED, State.BLOCKED, State.RETRYING, State.RUNNING), State.EXPIRED),
     "revive": ((State.DEAD, State.CANCELLED, State.EXPIRED, State.COMPLETED), State.QUEUED),
+    "redrive": ((State.DEAD, State.CANCELLED, State.EXPIRED, State.COMPLETED), State.SCHEDULED),
 }
 
 PARK_FIRST = 1.0
@@ -157,7 +159,7 @@ def decide(held: Held, policy: Policy, outcome: Outcome, chance: float) -> Trans
         case Released(reason=reason, delay=delay):
             return park(token, round(delay * 1e6), reason) if delay else release(token, reason)
         case Discarded(reason=reason, error=error):
-            return bury(token, "discarded", reason, error, ttl)
+            return _bury(held, "discarded", reason, error, ttl)
         case Cancelled(reason=reason):
             return cancel(token, reason, ttl)
         case Expired():
@@ -176,9 +178,9 @@ def parked_for(age: int) -> float:
 
 def _failed(held: Held, policy: Policy, outcome: Failed, chance: float, ttl: int) -> Transition:
     if outcome.permanent:
-        return bury(held.token, "failed", outcome.reason, outcome.error, ttl)
+        return _bury(held, "failed", outcome.reason, outcome.error, ttl)
     if held.attempt >= policy.max_attempts:
-        return bury(held.token, "failed", "attempts_exhausted", outcome.error, ttl)
+        return _bury(held, "failed", "attempts_exhausted", outcome.error, ttl)
     wait = policy.backoff.wait(held.attempt, chance)
     if outcome.retry_after is not None:
         wait = outcome.retry_after * (1 + policy.backoff.jitter * chance * 0.1)
@@ -192,10 +194,14 @@ def _lost(held: Held, policy: Policy, lost: Lost, ttl: int) -> Transition:
     error = ErrorInfo("WorkerLost", lost.detail)
     guilty = lost.alone or held.suspect
     if guilty and held.crashes + 1 >= policy.crash_budget:
-        return bury(held.token, "crashed", "crashed", error, ttl, crash=1, loss=1)
+        return _bury(held, "crashed", "crashed", error, ttl, crash=1, loss=1)
     if held.losses + 1 >= policy.loss_budget:
-        return bury(held.token, "lost", "lost_too_often", error, ttl, crash=int(guilty), loss=1)
+        return _bury(held, "lost", "lost_too_often", error, ttl, crash=int(guilty), loss=1)
     return lose(held.token, lost.detail or "owner lost", suspect=True, crash=int(guilty))
+
+
+def _bury(held: Held, outcome: str, reason: str, error: ErrorInfo | None, ttl: int, **counts: int) -> Transition:
+    return bury(held.token, outcome, reason, marked(held.task, error) if error else None, ttl, **counts)
 
 
 def _text(error: ErrorInfo) -> str:

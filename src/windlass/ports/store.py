@@ -186,6 +186,10 @@ class Filter(msgspec.Struct, frozen=True, omit_defaults=True):
     """Created at or after this instant."""
     until: int | None = None
     """Created before this instant."""
+    ended_before: int | None = None
+    """Ended before this instant; what has not ended does not match."""
+    fingerprint: str | None = None
+    """Dead of this cause, as `dead_groups` names it."""
     tenant: str = ""
 
 
@@ -200,6 +204,12 @@ class Selection(msgspec.Struct, frozen=True):
     filter: Filter | None = None
     limit: int = 1_000
     dry_run: bool = False
+    after: str | None = None
+    """Of what the filter finds, newest first, only what was enqueued before the job of this id."""
+    delay: int = 0
+    """Of a revive: microseconds from now until the first of the jobs that it changes is due."""
+    every: int = 0
+    """Of a revive: microseconds between the due times of those jobs, in the order answered; 0 is all at once."""
 
 
 class Selected(msgspec.Struct, frozen=True):
@@ -420,6 +430,49 @@ class Why(msgspec.Struct, frozen=True, kw_only=True):
     """How many jobs of its queue run, counted only where it has a limit."""
 
 
+class Pending(msgspec.Struct, frozen=True, array_like=True):
+    """A job that has not ended: as much of it as code that is to be released must be able to run."""
+
+    id: str
+    task: str
+    version: int
+    queue: str
+    state: State
+    payload: str
+
+
+class Backlog(msgspec.Struct, frozen=True):
+    """One page of what has not ended; `next` continues it, None is the end."""
+
+    jobs: list[Pending]
+    next: str | None = None
+
+
+class DeadGroup(msgspec.Struct, frozen=True):
+    """The dead letters of one cause."""
+
+    fingerprint: str
+    """As `core.fingerprint` made it when they died; empty for those that died without one."""
+    count: int
+    first: int
+    last: int
+    """When the first and the last of them died."""
+    latest: Job
+    """The one that died last."""
+
+
+class Ending(msgspec.Struct, frozen=True, array_like=True):
+    """When a job was asked for, began its last run, and ended."""
+
+    task: str
+    state: State
+    created_at: int
+    due_at: int
+    started_at: int | None
+    """None: it ended without a run."""
+    finished_at: int
+
+
 class Store(Protocol):
     """The operations. `capabilities` holds names that tests and registrations ask for: `atomic_batch` (see above),
     `caller_transaction` (`Opened.own`), `durable` (the same URL opened again is the same store), `push` (hints
@@ -513,8 +566,9 @@ class Store(Protocol):
         self, progress: Sequence[tuple[Token, Progress]], logs: Sequence[tuple[Token, LogLine]]
     ) -> Plan[list[Token]]:
         """Must store progress (the latest wins, and stays until the next) and append log lines (at most
-        LOG_LINES a job, over all its attempts, then dropped) for tokens that still run, and answer the tokens
-        that do not, each once."""
+        LOG_LINES a job, over all its attempts, then dropped) for tokens that still run, and for those that were
+        settled while nobody has been given the job since (its last words come after a completion that its handler
+        committed itself); must answer the other tokens, each once."""
         ...
 
     def once(self, token: Token, name: str, value: str | None) -> Plan[str | None]:
@@ -574,7 +628,9 @@ class Store(Protocol):
         results; must queue scheduled and retrying ones, due and ranked now, with their counts as they are;
         must leave queued and running ones untouched. The key of a revived job is live again unless it was
         freed. An ended job whose unique key another job has by now must be left untouched, and is not found by
-        a filter; otherwise it owns the key again."""
+        a filter; otherwise it owns the key again. With `delay` or `every`, the n-th job that is changed (from 0)
+        is due, and ranked, `delay` + n x `every` from now instead; one due later than now is `scheduled`, reason
+        `redriven`."""
         ...
 
     def edit(self, job: str, payload: str) -> Plan[Selected]:
@@ -627,6 +683,24 @@ class Store(Protocol):
 
     def why(self, job: str) -> Plan[Why | None]:
         """Must read the facts about one job together."""
+        ...
+
+    # --- surveys ------------------------------------------------------------------------------------------
+
+    def backlog(self, limit: int, after: str | None = None) -> Plan[Backlog]:
+        """Must answer jobs that have not ended, of every tenant, in whatever order suits the store, at most
+        `limit`, continuing after the `next` of the page before (which is the store's own to read). Pages must
+        cost what they answer, however many jobs have ended. A job that does not move meanwhile is answered once;
+        one that does may be answered again, and one that was claimed, ran and waits again may be left out."""
+        ...
+
+    def dead_groups(self, limit: int) -> Plan[list[DeadGroup]]:
+        """Must count the dead jobs by the fingerprint in their error, of every tenant, exactly, the largest group
+        first, equal ones by fingerprint, at most `limit` groups."""
+        ...
+
+    def endings(self, limit: int) -> Plan[list[Ending]]:
+        """Must answer, of the jobs that have ended, the `limit` that were enqueued last, newest first."""
         ...
 
     # --- schedules ----------------------------------------------------------------------------------------
@@ -793,7 +867,7 @@ class Opened(Protocol):
         ...
 
 
-def token_hash(token: Token) -> int:
+def token_hash(token: Token | Held | Transition) -> int:
     """A 63-bit number for `WorkerReport.held_hash`, the same in every process and language: the low bits of
     the id mixed with the fence by an odd multiplier (Knuth's 64-bit one)."""
     low = int(token.id[-12:], 16)

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from windlass.core.errors import LeaseLost, WindlassError
-from windlass.core.job import Cancelled, ErrorInfo, Failed, Held, Outcome, Released, Succeeded
+from windlass.core.job import Cancelled, ErrorInfo, Failed, Held, Outcome, Released, Succeeded, Token
 from windlass.core.machine import decide
 from windlass.runtime.context import Context, current_run
 from windlass.runtime.process_slot import NoSlot
@@ -70,13 +70,8 @@ class Executor:
     def start(self, held: Held) -> None:
         """Start one job; `done` (or `settled`) is called on the loop when it ends, perhaps before this returns."""
         taskdef = self._registry.tasks[held.task]
-        run = Run(held, taskdef, self._free.pop(), self._loop.time(), self._opened, self._report)
+        run = Run(held, taskdef, self._free.pop(), self._opened, self._report)
         self.running[held.id] = run
-        policy = run.meta.policy
-        hard = 0
-        if policy.timeout is not None:
-            self._timers.add(run, policy.timeout)
-            hard = now_ns() + round((policy.timeout + policy.grace) * 1e9)
         try:
             call = taskdef.bind(held.payload, held.version)
             if taskdef.resources or taskdef.context is not None:
@@ -85,15 +80,24 @@ class Executor:
             self._end(run, Failed(describe(error), permanent=isinstance(error, WindlassError), reason="payload"))
             return
         if taskdef.mode is Mode.PROCESS:
-            run.task = self._loop.create_task(self._in_process(run, hard))
+            run.task = self._loop.create_task(self._in_process(run))
             return
-        self._link.table.begin(run.slot, held.id, held.fence, hard, exclusive=taskdef.exclusive)
+        self._begin(run)
         if taskdef.mode is Mode.ASYNC:
             # Not by `loop.create_task`, which makes up a name for each.
             task = asyncio.Task(self._in_loop(run, call), loop=self._loop, name=held.id, **EAGER)
             run.task = None if task.done() else task
         else:
             self._threads.submit(run, call)
+
+    def _begin(self, run: Run, pid: int = 0) -> None:
+        """From here on its handler runs: mark it in the table, and have its time count."""
+        policy, hard = run.meta.policy, 0
+        if policy.timeout is not None:
+            self._timers.add(run, policy.timeout)
+            hard = now_ns() + round((policy.timeout + policy.grace) * 1e9)
+        held = run.held
+        self._link.table.begin(run.slot, held.id, held.fence, hard, pid, exclusive=run.taskdef.exclusive)
 
     def _inject(self, run: Run, call: Call) -> None:
         taskdef, (args, kwargs) = run.taskdef, call
@@ -116,7 +120,7 @@ class Executor:
         except asyncio.CancelledError as error:
             outcome = _stopped(run, error)
         except Exception as error:
-            outcome = failure(run.taskdef, error)
+            outcome = _told(run) or failure(run.taskdef, error)
         except (SystemExit, KeyboardInterrupt) as error:  # a handler may give up, not the worker with it
             outcome = Failed(describe(error))
         kept = outcome if run.session is None else await self._commit_aside(run, outcome)
@@ -179,13 +183,11 @@ class Executor:
 
     # --- in a child process ----------------------------------------------------------------------------------------
 
-    async def _in_process(self, run: Run, hard: int) -> None:
+    async def _in_process(self, run: Run) -> None:
         slot, healthy, outcome = None, False, None
         try:
             slot = await self._link.process_slot()
-            self._link.table.begin(
-                run.slot, run.held.id, run.held.fence, hard, slot.pid, exclusive=run.taskdef.exclusive
-            )
+            self._begin(run, slot.pid)
             outcome = await slot.run(run)
             healthy = slot.healthy
         except asyncio.CancelledError as error:
@@ -209,30 +211,34 @@ class Executor:
         self._link.table.end(run.slot)
         self._free.append(run.slot)
         self.running.pop(run.held.id, None)
-        run.deadline = None
+        self._timers.clear(run)
 
     def _time_out(self, run: Run) -> None:
         run.timed_out = True
         self._interrupt(run)
 
     def cancel(self, job: str) -> None:
-        """A cancellation was asked for: stop the handler if it can be stopped, tell it otherwise."""
+        """A cancellation was asked for: stop the handler if it can be stopped, tell it otherwise. Every beat says so
+        again; a handler that cleans up must not be interrupted in that as well."""
         run = self.running.get(job)
-        if run is not None:
+        if run is not None and not run.cancel_requested:
             run.cancel_requested = True
             self._interrupt(run)
 
-    def lose(self, job: str) -> None:
-        """The job is no longer this worker's: stop it, its outcome will be refused."""
-        run = self.running.get(job)
-        if run is not None:
-            run.released = run.released or "lost"
-            self._interrupt(run)
+    def lose(self, token: Token) -> None:
+        """The token is no longer this worker's: stop its run, whose outcome will be refused."""
+        run = self.running.get(token.id)
+        if run is not None and run.held.fence == token.fence:
+            self._hand_back(run, "lost")
 
     def release_all(self, reason: str) -> None:
         """Stop every handler that can be stopped; their jobs are handed back uncharged."""
         for run in list(self.running.values()):
-            run.released = run.released or reason
+            self._hand_back(run, reason)
+
+    def _hand_back(self, run: Run, reason: str) -> None:
+        if not run.released:
+            run.released = reason
             self._interrupt(run)
 
     def _interrupt(self, run: Run) -> None:

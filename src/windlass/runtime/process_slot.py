@@ -8,10 +8,11 @@ anywhere: progress, log lines and `once` go through the worker; `transaction` us
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import contextvars
 import os
 import socket
 import threading
-import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -79,7 +80,9 @@ class SlotClient:
             return await self._ended
         except asyncio.CancelledError:
             self._retire(self)
-            await asyncio.shield(self._gone)
+            while not self._gone.done():
+                with contextlib.suppress(asyncio.CancelledError):  # told again; it may still not run twice at once
+                    await asyncio.shield(self._gone)
             raise
         finally:
             self._run = self._ended = None
@@ -171,7 +174,7 @@ class ChildRun(Run):
     def __init__(
         self, held: Held, taskdef: TaskDef, open_store: Callable[[], Opened], channel: Channel[ToSlot]
     ) -> None:
-        super().__init__(held, taskdef, 0, time.monotonic(), Lazily(open_store), self._tell)
+        super().__init__(held, taskdef, 0, Lazily(open_store), self._tell)
         self._channel = channel
         self._turn = threading.Lock()
 
@@ -266,7 +269,7 @@ def _run(
             args.insert(taskdef.context, Context(run))
         value = taskdef.handler(*args, **kwargs)
         if asyncio.iscoroutine(value):
-            value = runner.run(value)
+            value = runner.run(value, context=contextvars.copy_context())  # the runner's own knows no current run
     except BaseException as error:
         run.abandon_session()
         return failure(taskdef, error)

@@ -60,18 +60,16 @@ class Run:
         "released",
         "session",
         "slot",
-        "started",
         "stop_flag",
         "task",
         "taskdef",
         "timed_out",
     )
 
-    def __init__(self, held: Held, taskdef: TaskDef, slot: int, started: float, opened: Opened, report: Report) -> None:
+    def __init__(self, held: Held, taskdef: TaskDef, slot: int, opened: Opened, report: Report) -> None:
         self.held = held
         self.taskdef = taskdef
         self.slot = slot
-        self.started = started
         self.meta: Meta = _decode_meta(held.meta)
         self.task: asyncio.Task[None] | None = None
         self.cancel_requested = False

@@ -7,8 +7,15 @@ from collections.abc import Iterable, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from windlass.core.errors import StoreError, StoreUnavailable
-from windlass.core.job import ErrorInfo, Settled, Token, Transition
+from windlass.core.errors import (
+    CapabilityMissing,
+    OutcomeUnknown,
+    SchemaError,
+    StoreCorrupt,
+    StoreError,
+    StoreUnavailable,
+)
+from windlass.core.job import ErrorInfo, Held, Settled, Token, Transition
 from windlass.core.machine import bury
 from windlass.ports.store import token_hash
 from windlass.runtime.slots import now_ns
@@ -26,6 +33,7 @@ UNSETTLED_BYTES = 8 << 20
 
 
 NOTHING = (0, 0)
+Fenced = Token | Held | Transition
 
 
 class Holdings:
@@ -37,27 +45,28 @@ class Holdings:
         """Id -> fence and hash of the token."""
         self._hash = 0
 
-    def take(self, tokens: Sequence[Token]) -> None:
-        """Granted."""
+    def take(self, tokens: Iterable[Fenced]) -> None:
+        """Granted; a job that is held already is so by its new token alone."""
         for token in tokens:
             hashed = token_hash(token)
+            self._hash ^= self._held.get(token.id, NOTHING)[1] ^ hashed
             self._held[token.id] = (token.fence, hashed)
-            self._hash ^= hashed
         self._table.set_held(len(self._held), self._hash)
 
-    def drop(self, jobs: Iterable[str]) -> None:
-        """Settled, or lost."""
-        for job in jobs:
-            self._hash ^= self._held.pop(job, NOTHING)[1]
+    def drop(self, tokens: Iterable[Fenced]) -> None:
+        """Settled, or lost: these very tokens, for the same job may have been granted anew since."""
+        for token in tokens:
+            if self.fence(token.id) == token.fence:
+                self._hash ^= self._held.pop(token.id)[1]
         self._table.set_held(len(self._held), self._hash)
 
-    def fence(self, job: str) -> int | None:
-        """The fence under which `job` is held, if it is."""
-        return self._held[job][0] if job in self._held else None
+    def fence(self, job: str) -> int:
+        """The fence under which `job` is held, 0 if it is not."""
+        return self._held.get(job, NOTHING)[0]
 
-    def jobs(self) -> set[str]:
-        """Ids of all that is held."""
-        return set(self._held)
+    def tokens(self) -> set[Token]:
+        """All that is held."""
+        return {Token(job, fence) for job, (fence, _) in self._held.items()}
 
     def __len__(self) -> int:
         return len(self._held)
@@ -112,9 +121,12 @@ class Settler:
         self._waiting[0] = (transition, size)
 
 
+_NOT_A_ROW = (StoreUnavailable, OutcomeUnknown, StoreCorrupt, SchemaError, CapabilityMissing)
+
+
 def retriable(error: StoreError) -> bool:
-    """Whether the same turn may succeed later, rather than fail on a row of its own."""
-    return isinstance(error, StoreUnavailable) or type(error).__name__ == "OutcomeUnknown"
+    """Whether the store as a whole is in trouble, so that the same turn may succeed later, rather than one row."""
+    return isinstance(error, _NOT_A_ROW)
 
 
 def unsettleable(transition: Transition, error: StoreError) -> Transition:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import time
 from typing import Any
 
@@ -11,11 +13,16 @@ from windlass.core.job import Discarded, ErrorInfo, Failed, Outcome, Snoozed
 from windlass.runtime.registry import TaskDef
 
 KIND_MOST = 512
+PLACE_MOST = 256
 MESSAGE_MOST = 8 * 1024
 TRACE_MOST = 32 * 1024
-"""Bytes kept of an exception's class name, message and traceback."""
+"""Bytes kept of an exception's class name, place, message and traceback."""
 REASON_MOST = 512
 """And of the reason that a handler gives for a retry, a snooze or a discard."""
+
+_OURS = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+_LIBRARY = os.path.dirname(os.path.abspath(os.__file__)) + os.sep
+_INSTALLED = re.compile(r"[/\\](site|dist)-packages[/\\]")
 
 BUSY = (408, 425, 429, 500, 502, 503, 504)
 """HTTP answers that say "later": for these a Retry-After counts."""
@@ -81,7 +88,39 @@ def describe(error: BaseException) -> ErrorInfo:
     """An exception as text that can be stored, whatever its `__str__` does."""
     kind = type(error)
     name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
-    return ErrorInfo(_head(name, KIND_MOST), _head(_message(error), MESSAGE_MOST), _tail(_trace(error), TRACE_MOST))
+    return ErrorInfo(
+        _head(name, KIND_MOST),
+        _head(_message(error), MESSAGE_MOST),
+        _tail(_trace(error), TRACE_MOST),
+        _head(place(error), PLACE_MOST),
+    )
+
+
+def place(error: BaseException) -> str:
+    """Module and function of the user's own code that an exception was in last, or failing that of a library's; never
+    the line, which the next release moves. Empty where it was in neither."""
+    own = foreign = ""
+    trace = error.__traceback__
+    while trace is not None:
+        code = trace.tb_frame.f_code
+        kind = _kind(code.co_filename)
+        if kind is not None:
+            module = str(trace.tb_frame.f_globals.get("__name__", ""))
+            where = f"{module if module != '__main__' else _stem(code.co_filename)}:{code.co_qualname}"
+            own, foreign = (where, foreign) if kind else (own, where)
+        trace = trace.tb_next
+    return own or foreign
+
+
+def _kind(file: str) -> bool | None:
+    """True for the user's own files, False for installed ones, None for Windlass's and the interpreter's."""
+    if _INSTALLED.search(file):
+        return None if file.startswith(_OURS) else False
+    return None if file.startswith(("<frozen", _LIBRARY, _OURS)) else True
+
+
+def _stem(file: str) -> str:
+    return os.path.basename(file).removesuffix(".py")
 
 
 def _reason(error: Retry | Snooze | Discard, otherwise: str) -> str:

@@ -9,13 +9,27 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
 from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from windlass.core.errors import OutcomeUnknown, StoreError
-from windlass.core.job import Cancelled, Held, LogLine, Meta, Outcome, Progress, Released, Token, Transition
+from windlass.core.job import (
+    Cancelled,
+    Expired,
+    Held,
+    LogLine,
+    Meta,
+    Outcome,
+    Progress,
+    Released,
+    Token,
+    Transition,
+)
 from windlass.core.machine import decide, parked_for
 from windlass.ports.plan import Plan, chain
 from windlass.ports.store import Claimed, ClaimRequest, Opened, Quota
@@ -33,13 +47,20 @@ if TYPE_CHECKING:
 log = logging.getLogger("windlass.worker")
 
 AHEAD = 0.1
-"""Jobs are claimed for the slots that will be free within this many seconds at the pace seen. 100 slots with jobs of
-0.1 s refill at once; a slot with a job of 10 s takes nothing that another worker could start."""
+"""Jobs are claimed for the slots that will be free within this many seconds, going by how many were within the last.
+100 slots with jobs of 0.1 s refill at once; a slot with a job of 10 s asks for nothing that another could start."""
+AHEAD_MOST = 0.5
+"""Seconds that jobs claimed ahead wait for a slot at most: a job before them lasts longer than those before it, and
+another worker may be idle."""
 POLL = 1.0
 """A worker looks by itself this often; its keeper's hints are what it normally lives by."""
 BURST = 64
 """Jobs started before the event loop gets to turn."""
 RETRY_FIRST, RETRY_MOST = 0.05, 1.0
+LINES_MOST = 10_000
+"""Log lines that wait for a store that is away."""
+REFUSED = 3
+"""Times that the store refuses a turn before each outcome is settled alone, to find the guilty one."""
 
 
 class Worker:
@@ -67,6 +88,11 @@ class Worker:
         self._weights = Weights(queues, strict=strict)
         self._suspects = suspects
         self._buffer: deque[Held] = deque()
+        self._moved = 0.0
+        """When the buffer was last filled or drawn from."""
+        self._waiting: asyncio.TimerHandle | None = None
+        self._expiries: dict[str, float] = {}
+        """When jobs in the buffer expire, on the loop's clock."""
         self._exclude: dict[tuple[str, int], None] = {}
         self._progress: dict[Token, Progress] = {}
         self._lines: list[tuple[Token, LogLine]] = []
@@ -81,10 +107,12 @@ class Worker:
         self._stopping = ""
         self._lost = False
         self._reconcile = False
-        self._latest: Run | None = None
-        """The run that ended last, until the slots are filled again."""
-        self._duration: float | None = None
-        """Seconds that a job lasts: a moving average over one of each turn of the loop, about twenty of them."""
+        self._ends = 0
+        """Runs that ended since the slots were last filled."""
+        self._pace = 0.0
+        """Runs that ended within the last AHEAD seconds: a sum that fades."""
+        self._paced = 0.0
+        self._alarm: asyncio.TimerHandle | None = None
 
     async def run(self) -> None:
         """Work until stopped; returns once everything it held is settled or lost."""
@@ -108,7 +136,9 @@ class Worker:
         try:
             await self._work()
         finally:
-            self._ticking.cancel()
+            for timer in (self._ticking, self._waiting, self._alarm):
+                if timer is not None:
+                    timer.cancel()
             self._executor.close()
             await hooks.stop()
         self._link.stopped()
@@ -126,8 +156,7 @@ class Worker:
         if not self._stopping:
             self._stopping = reason or "worker stopping"
             self._link.table.draining = True
-            while self._buffer:
-                self._settle(self._buffer.popleft(), Released(self._stopping))
+            self._hand_back(self._stopping)
         self._loop.call_later(max(0.0, deadline), self._executor.release_all, self._stopping)
         self._stirred.set()
 
@@ -167,7 +196,7 @@ class Worker:
             outcome = Released(outcome.reason, delay=1.0)
         self._settler.add(decide(run.held, run.meta.policy, outcome, random.random()))
         self._made_way(run.meta)
-        self._ended(run)
+        self._ended()
 
     def _made_way(self, meta: Meta) -> None:
         """The end of this run may let another job in, which no hint will tell: ask, in the turn that settles it."""
@@ -176,28 +205,33 @@ class Worker:
             self._dry = False
 
     def _committed(self, run: Run) -> None:
-        self._holdings.drop([run.held.id])
+        self._holdings.drop([run.held])
         self._made_way(run.meta)
-        self._ended(run)
+        self._ended()
 
-    def _ended(self, run: Run) -> None:
+    def _ended(self) -> None:
         # However many end in one turn of the loop, their slots are filled once.
-        if self._latest is None:
+        if not self._ends:
             self._loop.call_soon(self._refill)
-        self._latest = run
+        self._ends += 1
 
     def _refill(self) -> None:
-        if self._latest is not None:
-            self._count(self._latest)
-            self._latest = None
+        self._fade()
+        self._pace += self._ends
+        self._ends = 0
         self._fill()
         self._stirred.set()
 
     def _settle(self, held: Held, outcome: Outcome) -> None:
-        meta = _decode_meta(held.meta)
+        meta = _meta(held)
         self._settler.add(decide(held, meta.policy, outcome, random.random()))
         self._made_way(meta)
         self._stirred.set()
+
+    def _hand_back(self, reason: str) -> None:
+        """Give up all that was claimed ahead."""
+        while self._buffer:
+            self._settle(self._buffer.popleft(), Released(reason))
 
     def _report(self, run: Run, what: Progress | LogLine) -> None:
         # Called from any thread: a dict store and a list append are atomic, and the event is set on the loop.
@@ -218,15 +252,36 @@ class Worker:
                 break
             started += 1
             self._begin(self._buffer.popleft())
+        if started:
+            self._moved = self._loop.time()
+        if not self._buffer:
+            self._expiries.clear()
+        if self._buffer and self._waiting is None:
+            self._waiting = self._loop.call_later(AHEAD_MOST, self._waited)
         self._link.table.busy = len(self._executor.running)
 
+    def _waited(self) -> None:
+        """What was claimed ahead of a slot that does not get free is another worker's to run."""
+        self._waiting = None
+        left = self._moved + AHEAD_MOST - self._loop.time()
+        if self._buffer and left > 0:
+            self._waiting = self._loop.call_later(left, self._waited)
+        elif self._buffer and not self._executor.free:
+            self._hand_back("claimed ahead of a slot that did not get free")
+
     def _begin(self, held: Held) -> None:
-        if self._registry.can_run(held.task, held.version):
+        if held.expires_at is not None and self._loop.time() >= self._expiries.pop(held.id, math.inf):
+            self._settle(held, Expired())
+        elif not self._registry.can_run(held.task, held.version):
+            self._exclude[held.task, held.version] = None
+            known = held.task in self._registry.tasks
+            self._park(held, "unknown_version" if known else "unknown_task")
+        elif not _readable(held):
+            self._park(held, "unknown_version")
+        else:
             self._executor.start(held)
-            return
-        self._exclude[held.task, held.version] = None
-        known = held.task in self._registry.tasks
-        reason = "unknown_version" if known else "unknown_task"
+
+    def _park(self, held: Held, reason: str) -> None:
         log.warning("cannot run %s version %d: handed back", held.task, held.version, extra={"job": held.id})
         self._settle(held, Released(reason, parked_for(held.started_at - held.created_at)))
 
@@ -292,7 +347,7 @@ class Worker:
             plans.append(self._store.report(*reports))
         if batch:
             plans.append(self._store.settle(self._link.worker_id, batch))
-        hints = self._hints
+        hints, asked = self._hints, self._loop.time()
         if room:
             self._seq += 1
             plans.append(self._store.claim(self._link.worker_id, self._seq, self._request(room)))
@@ -303,36 +358,45 @@ class Worker:
         except StoreError:
             if room:
                 self._recover_from = self._seq
+            if reports is not None:
+                self._keep_reports(*reports)
             raise
-        if room:
-            self._granted(answers.pop(), hints)
+        claimed = answers.pop() if room else None
+        # In this order: a job that was settled may be in the claim again, under a new token.
         if batch:
             self._answered(batch, answers.pop())
+        if claimed is not None:
+            self._granted(claimed, hints, asked)
         self._fill()
 
     def _request(self, room: int) -> ClaimRequest:
         quotas = tuple(Quota(queue, most) for queue, most in self._weights.share(room))
         return ClaimRequest(room, quotas, tuple(self._exclude), self._suspects)
 
-    def _granted(self, claimed: Claimed, hints: int) -> None:
+    def _granted(self, claimed: Claimed, hints: int, asked: float) -> None:
+        """`asked` is the instant before the claim was sent."""
         if not claimed.alive:
             self.taken()
             return
-        self._holdings.take(claimed.jobs)  # type: ignore[arg-type]  # a Held is a token, and more
+        self._holdings.take(claimed.jobs)
         if self._stopping:
             for held in claimed.jobs:
                 self._settle(held, Released(self._stopping))
             return
         self._buffer.extend(claimed.jobs)
+        self._moved = self._loop.time()
+        for held in claimed.jobs:
+            if held.expires_at is not None:
+                self._expiries[held.id] = asked + (held.expires_at - held.started_at) / 1e6
         # A hint that came while the claim was under way may be of a job that it did not see.
         self._dry = not claimed.more and hints == self._hints
         self._limited = claimed.limited
         if self._dry and claimed.next_due is not None:
-            self._loop.call_later(min(claimed.next_due / 1e6 + 0.0005, 3_600.0), self.wake)
+            self._wake_in(claimed.next_due)
 
     def _answered(self, batch: Sequence[Transition], answers: Sequence[Any]) -> None:
         self._settler.settled(len(batch))
-        self._holdings.drop(t.id for t in batch)
+        self._holdings.drop(batch)
         if late := stale(answers):
             log.warning("%d of %d outcomes came too late: their jobs were taken over", late, len(batch))
         if any(t.children for t in batch):
@@ -340,7 +404,17 @@ class Worker:
             self.wake()
         waits = [t.after for t in batch if not t.state.terminal]
         if waits:
-            self._loop.call_later(min(min(waits) / 1e6 + 0.0005, 3_600.0), self.wake)
+            self._wake_in(min(waits))
+
+    def _wake_in(self, micros: int) -> None:
+        """Look again when the next job comes due; one timer, for the earliest."""
+        at = self._loop.time() + min(micros / 1e6 + 0.0005, 3_600.0)
+        alarm = self._alarm
+        if alarm is not None and self._loop.time() < alarm.when() <= at:
+            return
+        if alarm is not None:
+            alarm.cancel()
+        self._alarm = self._loop.call_at(at, self.wake)
 
     def _take_reports(self) -> tuple[list[tuple[Token, Progress]], list[tuple[Token, LogLine]]] | None:
         if not (self._progress or self._lines):
@@ -349,15 +423,19 @@ class Worker:
         lines, self._lines = self._lines, []
         return list(progress.items()), lines
 
+    def _keep_reports(self, progress: list[tuple[Token, Progress]], lines: list[tuple[Token, LogLine]]) -> None:
+        """Their turn failed: for the next one, behind which no later progress may stand back."""
+        self._progress = dict(progress) | self._progress
+        self._lines = (lines + self._lines)[-LINES_MOST:]
+
     # --- trouble -----------------------------------------------------------------------------------------------------
 
     async def _failed(self, error: StoreError, failures: int) -> None:
         if retriable(error):
             if failures == 1:
                 log.warning("the store did not answer, trying again: %s", error)
-        elif len(self._settler) > 0:
+        elif len(self._settler) > 0 and failures >= REFUSED:
             await self._settle_one_by_one()
-            return
         else:
             log.error("the store refused a turn: %s", error)
         wait = min(RETRY_MOST, RETRY_FIRST * 2 ** min(failures, 10))
@@ -381,23 +459,24 @@ class Worker:
 
     async def _recover(self, seq: int) -> None:
         """The answer to a claim was lost: what it granted is ours, and nobody else would ever run it."""
+        asked = self._loop.time()
         granted = await self._shell.run(self._store.recover(self._link.worker_id, seq))
         self._recover_from = None
         fresh = [held for held in granted if self._holdings.fence(held.id) != held.fence]
-        self._granted(Claimed(fresh, more=True), self._hints)
+        self._granted(Claimed(fresh, more=True), self._hints, asked)
         self._fill()
 
     async def _reconcile_now(self) -> None:
         """Between two turns the two sides must agree; hand back what only the store knows, stop what only we do."""
         self._reconcile = False
-        theirs = {t.id: t for t in await self._shell.run(self._store.held(self._link.worker_id))}
-        ours = self._holdings.jobs()
-        for job in ours - theirs.keys():
-            log.warning("no longer ours", extra={"job": job})
-            self._buffer = deque(h for h in self._buffer if h.id != job)
-            self._executor.lose(job)
-            self._holdings.drop([job])
-        strange = [t for t in theirs.values() if t.id not in ours]
+        theirs: set[Token] = {*await self._shell.run(self._store.held(self._link.worker_id))}
+        ours = self._holdings.tokens()
+        for token in ours - theirs:
+            log.warning("no longer ours", extra={"job": token.id})
+            self._buffer = deque(h for h in self._buffer if h.token != token)
+            self._executor.lose(token)
+        self._holdings.drop(ours - theirs)
+        strange = theirs - ours
         if strange:
             from windlass.core.machine import release
 
@@ -407,14 +486,14 @@ class Worker:
     # --- pace --------------------------------------------------------------------------------------------------------
 
     def _ahead(self) -> int:
-        """How many jobs the slots will ask for within AHEAD seconds, going by how long jobs have lasted of late."""
-        if self._suspects or self._duration is None:
-            return 0
-        return min(BATCH, int(self._concurrency * AHEAD / max(self._duration, 0.0001)))
+        """How many jobs the slots will ask for within AHEAD seconds, if the next are like those that ended of late."""
+        self._fade()
+        return min(BATCH, int(self._pace))
 
-    def _count(self, run: Run) -> None:
-        lasted = self._loop.time() - run.started
-        self._duration = lasted if self._duration is None else self._duration + (lasted - self._duration) * 0.05
+    def _fade(self) -> None:
+        now = self._loop.time()
+        self._pace *= math.exp((self._paced - now) / AHEAD)
+        self._paced = now
 
     def _tick(self) -> None:
         """Show that the loop turns; and look for jobs now and then, whatever became of the hints."""
@@ -422,3 +501,16 @@ class Worker:
         self._dry = False
         self._stirred.set()
         self._ticking = self._loop.call_later(POLL, self._tick)
+
+
+def _meta(held: Held) -> Meta:
+    return _decode_meta(held.meta) if _readable(held) else Meta()
+
+
+def _readable(held: Held) -> bool:
+    """Whether this version of Windlass understands the job's meta (I23, I25): a newer one may have written it."""
+    try:
+        _decode_meta(held.meta)
+    except msgspec.MsgspecError:
+        return False
+    return True

@@ -318,7 +318,7 @@ class Life(Unique):
         """See Store.report."""
         yield NOW
         tokens = dict.fromkeys([token for token, _ in (*progress, *logs)])
-        dead = [token for token in tokens if not self._runs(self.data.jobs.get(token.id), token.fence)]
+        dead = [token for token in tokens if not self._may_speak(self.data.jobs.get(token.id), token.fence)]
         for token, latest in progress:
             if token not in dead:
                 text = msgspec.json.encode(latest).decode()
@@ -328,6 +328,9 @@ class Life(Unique):
             if token not in dead and len(kept) < LOG_LINES:
                 self.data.logs[token.id] = (*kept, line)
         return dead
+
+    def _may_speak(self, row: Row | None, fence: int) -> bool:
+        return row is not None and row.fence == fence > 0
 
     @plan
     def once(self, token: Token, name: str, value: str | None) -> Steps[str | None]:

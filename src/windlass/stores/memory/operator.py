@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from itertools import islice
+from itertools import count, islice
 
 from windlass.core.job import State
 from windlass.ports.plan import NOW, Steps, plan
@@ -38,14 +38,17 @@ class Operator(Reading):
     def revive(self, selection: Selection) -> Steps[Selected]:
         """See Store.revive."""
         now = (yield NOW)[0][0]
+        places = count()
 
         def change(row: Row) -> None:
-            queued = replace(row, state=State.QUEUED, reason=None, due_at=now, rank=now - row.new.head_start)
-            queued = replace(queued, parked_until=None)
+            due = now + selection.delay + next(places) * selection.every
+            state, reason = (State.SCHEDULED, "redriven") if due > now else (State.QUEUED, None)
+            waiting = replace(row, state=state, reason=reason, due_at=due, rank=due - row.new.head_start)
+            waiting = replace(waiting, parked_until=None)
             if row.state.terminal:
                 self._take_key(row)
-                queued = _afresh(queued, self._fence(row, now))
-            self.data.jobs[row.new.id] = queued
+                waiting = _afresh(waiting, self._fence(row, now))
+            self.data.jobs[row.new.id] = waiting
 
         taken: set[object] = set()
 
@@ -106,7 +109,7 @@ class Operator(Reading):
             return list(dict.fromkeys(selection.ids))
         # A running job that was asked already would be asked for ever by whoever repeats until done.
         fits: Verdict = lambda row: UNTOUCHED if row.cancelling else verdict(row)
-        rows = self._matching(selection.filter, None, lambda row: fits(row) != UNTOUCHED)
+        rows = self._matching(selection.filter, selection.after, lambda row: fits(row) != UNTOUCHED)
         return [row.new.id for row in islice(rows, selection.limit)]
 
     def _remove(self, row: Row) -> None:

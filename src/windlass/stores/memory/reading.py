@@ -8,6 +8,7 @@ from itertools import islice, pairwise
 
 import msgspec
 
+from windlass.core.fingerprint import kept
 from windlass.core.job import Attempt, Job, LogLine, Meta, State
 from windlass.ports.plan import NOW, Steps, plan
 from windlass.ports.store import Filter, Page, QueueStats, Stats, Why
@@ -167,6 +168,8 @@ def _matches(row: Row, wanted: Filter) -> bool:
         and wanted.reason in {None, row.reason}
         and (wanted.since is None or row.created_at >= wanted.since)
         and (wanted.until is None or row.created_at < wanted.until)
+        and (wanted.ended_before is None or (row.finished_at or wanted.ended_before) < wanted.ended_before)
+        and wanted.fingerprint in {None, kept(row.error) if row.state is State.DEAD else None}
         and (wanted.tag is None or wanted.tag in _meta(row).tags)
         and wanted.parent in {None, _meta(row).parent_id if wanted.parent is not None else None}
     )

@@ -63,6 +63,8 @@ def translate(error: apsw.Error) -> Exception:
             return errors.StoreCorrupt(f"the file is damaged or is no database: {error}")
         case apsw.CantOpenError() | apsw.IOError() | apsw.ReadOnlyError() | apsw.PermissionsError():
             return errors.StoreUnavailable(f"the file cannot be used: {error}")
+        case apsw.ProtocolError() | apsw.NoMemError() | apsw.InterruptError():
+            return errors.StoreUnavailable(f"SQLite could not go on: {error}")
         case apsw.SQLError() if "no such table" in str(error):
             return errors.SchemaError(f"the store has no schema yet, run `windlass store migrate`: {error}")
         case _:

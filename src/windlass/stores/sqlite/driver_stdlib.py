@@ -14,6 +14,7 @@ from windlass.stores.sqlite.driver import Busy, IndexFull, Stale
 VERSION = sqlite3.sqlite_version
 
 _BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
+_PASSING = {sqlite3.SQLITE_PROTOCOL, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_INTERRUPT}
 _AWAY = {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM}
 
 
@@ -102,6 +103,8 @@ def translate(error: sqlite3.Error) -> Exception:
         return errors.StoreCorrupt(f"the file is damaged or is no database: {error}")
     if plain in _AWAY:
         return errors.StoreUnavailable(f"the file cannot be used: {error}")
+    if plain in _PASSING:
+        return errors.StoreUnavailable(f"SQLite could not go on: {error}")
     if "no such table" in str(error):
         return errors.SchemaError(f"the store has no schema yet, run `windlass store migrate`: {error}")
     return errors.StoreError(str(error))

@@ -63,19 +63,23 @@ class Operator(Reading, Unique):
         """See Store.revive."""
         now = (yield NOW)[0][0]
         places, missing = yield from self._places(selection, TERMINAL | EARLY, self._revivable)
-        ended = yield from self._owners_again([p for p in places if p.state.terminal])
-        early = [p for p in places if p.state in EARLY]
+        again = {p.seq for p in (yield from self._owners_again([p for p in places if p.state.terminal]))}
+        changed = [p for p in places if p.seq in again or p.state in EARLY]
+        due = {p.seq: now + selection.delay + n * selection.every for n, p in enumerate(changed)}
+        ended, early = [p for p in changed if p.state.terminal], [p for p in changed if not p.state.terminal]
         if not selection.dry_run:
             for p in ended:
                 fence = (yield Statement("ended_fence", (p.seq,)))[0][0]
                 yield Statement("attempt_from_ended", (p.seq,))
                 yield Statement("ended_remove", (p.seq,))
-                yield Statement("job_revive", (max(fence + 1, p.fence + 1, now), now, p.seq))
+                yield Statement("job_revive", (max(fence + 1, p.fence + 1, now), due[p.seq], p.seq))
             yield Statement("unique_retake", many=[(p.id, *key) for p in ended if (key := _unique(p))])
             yield Statement("waiting_remove", many=[(p.seq,) for p in early])
-            yield Statement("job_due_now", many=[(now, p.seq) for p in early])
-            yield Statement("ready_insert", many=[(p.seq,) for p in [*ended, *early]])
-        return _selected(places, [*ended, *early], missing)
+            yield Statement("job_due_at", many=[(due[p.seq], p.seq) for p in early])
+            later = [(seq, at, State.SCHEDULED.value, "redriven") for seq, at in due.items() if at > now]
+            yield Statement("waiting_insert", many=later)
+            yield Statement("ready_insert", many=[(seq,) for seq, at in due.items() if at <= now])
+        return _selected(places, changed, missing)
 
     @plan
     def edit(self, job: str, payload: str) -> Steps[Selected]:
@@ -132,20 +136,19 @@ class Operator(Reading, Unique):
         can change: else a thousand that it cannot would hide the rest for ever."""
         ids: Sequence[str] = selection.ids
         if selection.filter is not None:
-            ids = yield from self._found(selection.filter, states, selection.limit, fits)
+            ids = yield from self._found(selection, states, fits)
         rows = yield Statement("places_by_id", (as_json(list(dict.fromkeys(ids))),))
         places = [Place(r[0], r[1], State(r[2]), *r[3:]) for r in rows]
         known = {p.id for p in places}
         return places, tuple(i for i in ids if i not in known)
 
-    def _found(
-        self, filter: Filter, states: frozenset[State], limit: int, fits: Fits | None
-    ) -> Steps[list[str]]:
+    def _found(self, selection: Selection, states: frozenset[State], fits: Fits | None) -> Steps[list[str]]:
+        filter, limit = selection.filter or Filter(), selection.limit
         wanted = states & set(filter.states) if filter.states else states
         ids: list[str] = []
         # Those that run are few; of them, those that were asked to cancel before are not asked again.
         for part, most in ((wanted & {State.RUNNING}, EVERY), (wanted - {State.RUNNING}, limit)):
-            after: str | None = None
+            after = selection.after
             while part and len(ids) < limit:
                 narrow = msgspec.structs.replace(filter, states=tuple(sorted(part)))
                 found = yield from self._search(narrow, most, after)

@@ -316,6 +316,12 @@ SELECT v.value ->> 0, j.seq IS NOT NULL,
        OR EXISTS (SELECT 1 FROM windlass_attempts a WHERE a.seq = j.seq AND a.fence = v.value ->> 1)
 FROM json_each(?) v LEFT JOIN windlass_jobs j ON j.id = v.value ->> 0
 
+-- name: last_words
+-- Tokens that were settled, of jobs that nobody has been given since.
+SELECT j.id, v.value ->> 1, j.seq
+FROM json_each(?) v JOIN windlass_jobs j ON j.id = v.value ->> 0 LEFT JOIN windlass_ended e ON e.seq = j.seq
+WHERE v.value ->> 1 > 0 AND v.value ->> 1 = coalesce(e.fence, j.fence)
+
 -- name: progress_put
 INSERT OR REPLACE INTO windlass_progress (seq, body) VALUES (?, ?)
 
@@ -421,7 +427,9 @@ AND (?7 IS NULL OR EXISTS (SELECT 1 FROM json_each(j.meta, '$.tags') t WHERE t.v
 AND (?8 IS NULL OR {reason} = ?8)
 AND (?9 IS NULL OR j.meta ->> '$.parent_id' = ?9)
 AND (?10 IS NULL OR {state} IN (SELECT value FROM json_each(?10)))
-ORDER BY j.seq DESC LIMIT ?11
+AND (?11 IS NULL OR j.seq IN (SELECT seq FROM windlass_ended WHERE state = 'dead' AND {fingerprint} = ?11))
+AND (?12 IS NULL OR e.finished < ?12)
+ORDER BY j.seq DESC LIMIT ?13
 
 -- name: search_all
 SELECT j.seq, {job} FROM {located} WHERE {matches}
@@ -445,6 +453,10 @@ WHERE j.seq IN (SELECT seq FROM windlass_held) AND {matches}
 -- name: search_unhappy
 SELECT j.seq, {job} FROM {located}
 WHERE j.seq IN (SELECT seq FROM windlass_ended WHERE state <> 'completed') AND {matches}
+
+-- name: search_group
+SELECT j.seq, {job} FROM {located}
+WHERE j.seq IN (SELECT seq FROM windlass_ended WHERE state = 'dead' AND {fingerprint} = ?11) AND {matches}
 
 -- name: stats_ended
 SELECT state, count(*) FROM windlass_ended GROUP BY state
@@ -507,7 +519,7 @@ UPDATE windlass_jobs SET attempt = 0, crashes = 0, losses = 0, lane = 0, fence =
                          error = NULL, expires = NULL
 WHERE seq = ?3
 
--- name: job_due_now
+-- name: job_due_at
 UPDATE windlass_jobs SET due = ?1, rank = ?1 - head_start WHERE seq = ?2
 
 -- name: ended_fence
@@ -665,3 +677,55 @@ LIMIT 100
 
 -- name: integrity
 PRAGMA quick_check(10)
+
+-- --- surveys --------------------------------------------------------------------------------------------------
+
+-- name: backlog_waiting
+SELECT json_group_array(json_array(j.id, j.task, j.version, j.queue, w.state, j.payload, json_array(w.seq)))
+FROM (SELECT seq, state FROM windlass_waiting WHERE seq > ?1 ORDER BY seq LIMIT ?2) w
+CROSS JOIN windlass_jobs j ON j.seq = w.seq
+
+-- name: backlog_ready
+SELECT json_group_array(json_array(j.id, j.task, j.version, j.queue, 'queued', j.payload,
+                                   json_array(r.lane, r.queue, r.rank, r.seq)))
+FROM (SELECT lane, queue, rank, seq FROM windlass_ready WHERE (lane, queue, rank, seq) > (?1, ?2, ?3, ?4)
+      ORDER BY lane, queue, rank, seq LIMIT ?5) r
+CROSS JOIN windlass_jobs j ON j.seq = r.seq
+
+-- name: backlog_held
+SELECT json_group_array(json_array(j.id, j.task, j.version, j.queue, 'running', j.payload, json_array(h.id)))
+FROM (SELECT id, seq FROM windlass_held WHERE id > ?1 ORDER BY id LIMIT ?2) h
+CROSS JOIN windlass_jobs j ON j.seq = h.seq
+
+-- fragment: fingerprint
+-- As the index windlass_ended_dead has it, to the letter.
+iif(json_valid(error), coalesce(error ->> '$.fingerprint', ''), '')
+
+-- name: dead_groups
+-- By leaps through the index: GROUP BY would fetch the rows, and with them their errors (half a million dead letters:
+-- 2.5 s, not 50 ms).
+WITH RECURSIVE g (f) AS (
+    SELECT min({fingerprint}) FROM windlass_ended INDEXED BY windlass_ended_dead WHERE state = 'dead'
+    UNION ALL
+    SELECT (SELECT min({fingerprint}) FROM windlass_ended INDEXED BY windlass_ended_dead
+            WHERE state = 'dead' AND {fingerprint} > g.f)
+    FROM g WHERE g.f IS NOT NULL)
+SELECT f,
+       (SELECT count(*) FROM windlass_ended INDEXED BY windlass_ended_dead
+        WHERE state = 'dead' AND {fingerprint} = f) AS jobs,
+       (SELECT min(finished) FROM windlass_ended INDEXED BY windlass_ended_dead
+        WHERE state = 'dead' AND {fingerprint} = f),
+       (SELECT max(finished) FROM windlass_ended INDEXED BY windlass_ended_dead
+        WHERE state = 'dead' AND {fingerprint} = f)
+FROM g WHERE f IS NOT NULL ORDER BY jobs DESC, f LIMIT ?
+
+-- name: dead_latest
+SELECT {job} FROM (
+    SELECT seq FROM windlass_ended INDEXED BY windlass_ended_dead
+    WHERE state = 'dead' AND {fingerprint} = ?1 AND finished = ?2 ORDER BY seq DESC LIMIT 1) v
+CROSS JOIN {located} WHERE j.seq = v.seq
+
+-- name: endings
+SELECT json_group_array(json_array(j.task, e.state, j.created, j.due, e.started, e.finished))
+FROM (SELECT seq, state, started, finished FROM windlass_ended ORDER BY seq DESC LIMIT ?) e
+CROSS JOIN windlass_jobs j ON j.seq = e.seq

@@ -82,10 +82,14 @@ class Reading:
             before = seq[0][0] if seq else before
         f = filter
         states = as_json(f.states) if f.states else None
-        row = (f.queue, f.task, f.since, f.until, f.tenant, before, f.tag, f.reason, f.parent, states, limit)
+        row = (
+            *(f.queue, f.task, f.since, f.until, f.tenant, before, f.tag, f.reason, f.parent),
+            *(states, f.fingerprint, f.ended_before, limit),
+        )
         found: dict[int, Job] = {}
         # A rare state is found from the table it lies in, not by walking a million jobs that ended well.
-        for source in sorted({_SOURCES.get(s, "search_all") for s in f.states} or {"search_all"}):
+        sources = {_SOURCES.get(s, "search_all") for s in f.states} or {"search_all"}
+        for source in sorted(sources if f.fingerprint is None else {"search_group"}):
             for seq_, text in (yield Statement(source, row)):
                 found[seq_] = _job.decode(text)
         return [found[s] for s in sorted(found, reverse=True)[:limit]]

@@ -136,6 +136,9 @@ class Settling(Enqueueing, Flow):
         tokens = [*dict.fromkeys([t for t, _ in progress] + [t for t, _ in logs])]
         grants, _ = yield from self._grants(t.id for t in tokens)
         live = {t: grants[t.id].seq for t in tokens if _holds(grants.get(t.id), t)}
+        if len(live) < len(tokens):
+            ended = [t for t in tokens if t.id not in grants]
+            live |= {Token(*row[:2]): row[2] for row in (yield Statement("last_words", (as_json(ended),)))}
         bodies = {live[t]: as_json(p) for t, p in progress if t in live}
         if bodies:
             yield Statement("progress_put", many=list(bodies.items()))

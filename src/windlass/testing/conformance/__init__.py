@@ -35,6 +35,7 @@ CHAPTERS = (
     "operator",
     "time",
     "reading",
+    "survey",
     "queues",
     "unique",
     "bounds",
@@ -66,6 +67,7 @@ from windlass.testing.conformance.schedules import Scheduling  # noqa: E402
 from windlass.testing.conformance.schema import Schema  # noqa: E402
 from windlass.testing.conformance.settle import Settling  # noqa: E402
 from windlass.testing.conformance.shells import Shells  # noqa: E402
+from windlass.testing.conformance.survey import Survey  # noqa: E402
 from windlass.testing.conformance.time import Time  # noqa: E402
 from windlass.testing.conformance.unique import Unique  # noqa: E402
 from windlass.testing.conformance.world import World, open_world  # noqa: E402
@@ -84,6 +86,7 @@ class Suite(
     Unique,
     Bounded,
     Reading,
+    Survey,
     Queues,
     Scheduling,
     Cluster,

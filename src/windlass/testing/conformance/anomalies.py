@@ -113,6 +113,7 @@ class Scene:
             "cancel": lambda: store.cancel(Selection((self.runs[1].id, self.delayed, self.dead.id))),
             "revive": lambda: store.revive(Selection((self.dead.id, self.delayed))),
             "revive by filter": lambda: store.revive(Selection(filter=Filter(queue="default"))),
+            "redrive": lambda: store.revive(Selection((self.old.id,), delay=HOUR)),
             "edit": lambda: store.edit(self.dead.id, "[[1],{}]"),
             "claim what came due": lambda: self._late(2 * HOUR, lambda: self._claim(ALL)),
             "reap": self._reap,

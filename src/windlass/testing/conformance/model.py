@@ -17,6 +17,7 @@ from windlass.ports.plan import Plan
 from windlass.ports.store import (
     BeatAnswer,
     Claimed,
+    DeadGroup,
     Page,
     Pruned,
     PruneRules,
@@ -213,6 +214,8 @@ def comparable(answer: Any) -> Any:
             return msgspec.structs.replace(answer, cancel=tuple(sorted(answer.cancel)))
         case Selected():
             return [sorted(part) for part in msgspec.structs.astuple(answer)]
+        case DeadGroup():
+            return (readable(answer.latest), msgspec.structs.astuple(answer)[:4])
         case Page():
             return ([readable(job) for job in answer.jobs], answer.next is None)
         case Stats():

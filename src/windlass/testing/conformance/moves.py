@@ -92,6 +92,8 @@ WEIGHTS = {
     "due": 2,
     "fan_out": 2,
     "search": 2,
+    "dead_groups": 1,
+    "endings": 1,
     "stats": 1,
     "why": 2,
     "workers": 1,
@@ -122,6 +124,7 @@ class Moves:
         self._seqs: dict[str, int] = {}
         self._schedules: dict[str, Schedule] = {}
         """As they were read last."""
+        self._fingerprint = ""
 
     def next(self, now: int) -> Call:
         """The next operation, at the store's time `now`."""
@@ -137,6 +140,8 @@ class Moves:
         if isinstance(answer, Claimed):
             self._grants += answer.jobs
             del self._grants[:-40]
+        if call.name == "dead_groups" and answer:
+            self._fingerprint = answer[0].fingerprint
 
     # --- what to draw from ---------------------------------------------------------------------------------
 
@@ -163,19 +168,21 @@ class Moves:
         held = self._held()
         return held.token if held else Token(self._id(), 1)
 
-    def _filter(self) -> Filter:
+    def _filter(self, now: int) -> Filter:
         pick = self._dice.choice
         return Filter(
             states=tuple(self._dice.sample(list(State), pick((0, 0, 1, 2)))),
             queue=pick((None, None, *QUEUES)),
             task=pick((None, None, *TASKS)),
             tag=pick((None, None, None, "x")),
+            ended_before=pick((None, None, None, now, now - MINUTE)),
+            fingerprint=pick((None, None, None, "", self._fingerprint)),
         )
 
     def _selection(self, now: int) -> tuple[Selection]:
         dry = self._dice.random() < 0.1
         if self._dice.random() < 0.15:
-            return (Selection(filter=self._filter(), limit=100_000, dry_run=dry),)
+            return (Selection(filter=self._filter(now), limit=100_000, dry_run=dry),)
         ids = dict.fromkeys(self._id() for _ in range(self._dice.randint(1, 3)))
         return (Selection(tuple(ids), dry_run=dry),)
 
@@ -299,7 +306,12 @@ class Moves:
 
     draw_held = draw_lapsed
 
-    draw_cancel = draw_revive = draw_delete = _selection
+    draw_cancel = draw_delete = _selection
+
+    def draw_revive(self, now: int) -> tuple[Selection]:
+        (selection,) = self._selection(now)
+        pick = self._dice.choice
+        return (msgspec.structs.replace(selection, delay=pick((0, 0, SECOND)), every=pick((0, 0, SECOND // 2))),)
 
     def draw_edit(self, now: int) -> tuple[str, str]:
         return self._id(), "[[9],{}]"
@@ -382,7 +394,13 @@ class Moves:
         return self._token(), "windlass:x", self._dice.choice((0, 0, 1, 2)), jobs
 
     def draw_search(self, now: int) -> tuple[Filter, int]:
-        return self._filter(), self._dice.choice((3, 100))
+        return self._filter(now), self._dice.choice((3, 100))
+
+    def draw_dead_groups(self, now: int) -> tuple[int]:
+        return (self._dice.choice((1, 100)),)
+
+    def draw_endings(self, now: int) -> tuple[int]:
+        return (self._dice.choice((2, 100)),)
 
     def draw_stats(self, now: int) -> tuple[bool]:
         return (True,)

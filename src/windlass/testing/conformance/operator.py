@@ -17,7 +17,7 @@ from windlass.core.job import (
 )
 from windlass.ports.plan import Plan
 from windlass.ports.store import Death, Filter, Selected, Selection
-from windlass.testing.conformance.world import HOUR, World
+from windlass.testing.conformance.world import HOUR, SECOND, World
 
 
 class Operating:
@@ -156,6 +156,38 @@ class Operating:
         assert (answer.changed, answer.untouched, len(answer.missing)) == ((), (queued, running.id), 1)
         assert world.dump() == before
 
+    def test_revived_jobs_may_come_one_by_one(self, world: World) -> None:
+        """A rate that outlives whoever asked for it: it lies in the due times."""
+        world.beat("w1")
+        early = world.put(after=HOUR, head_start=7)
+        dead = [world.running(head_start=5) for _ in range(3)]
+        for held in dead:
+            world.end(held, Discarded())
+        now = world.clock.advance("1m")
+        ids = (dead[2].id, early, dead[0].id, dead[1].id)
+        answer = world.run(world.store.revive(Selection(ids, delay=SECOND, every=3 * SECOND, dry_run=True)))
+        assert answer.changed == ids
+        assert world.fetch(early).due_at > now + HOUR / 2
+        assert world.run(world.store.revive(Selection(ids, delay=SECOND, every=3 * SECOND))).changed == ids
+        jobs = [world.fetch(id) for id in ids]
+        assert [(job.state, job.reason) for job in jobs] == [(State.SCHEDULED, "redriven")] * 4
+        assert [job.due_at - now for job in jobs] == [n * SECOND for n in (1, 4, 7, 10)]
+        assert world.outcomes(dead[0].id) == ["discarded"]
+        assert world.claim().jobs == []
+        for n, id in enumerate(ids):
+            world.clock.set(now + SECOND + 3 * n * SECOND)
+            (held,) = world.claim().jobs
+            assert (held.id, held.attempt) == (id, 1)
+        world.healthy()
+
+    def test_the_first_of_those_may_come_at_once(self, world: World) -> None:
+        dead = [world.running() for _ in range(2)]
+        for held in dead:
+            world.end(held, Discarded())
+        world.run(world.store.revive(Selection(tuple(held.id for held in dead), every=SECOND)))
+        assert [world.fetch(held.id).state for held in dead] == [State.QUEUED, State.SCHEDULED]
+        assert world.fetch(dead[0].id).reason is None
+
     # --- edit, delete --------------------------------------------------------------------------------------
 
     def test_a_payload_is_edited(self, world: World) -> None:
@@ -221,6 +253,15 @@ class Operating:
         assert (set(answer.changed), answer.untouched) == (set(mine), ())
         assert {world.fetch(id).state for id in others} == {State.QUEUED}
         assert world.run(world.store.delete(Selection(filter=Filter(states=(State.DEAD,))))) == Selected()
+
+    def test_by_filter_only_what_is_older(self, world: World) -> None:
+        """All but the newest three: whoever keeps some names the last of them."""
+        jobs = [world.put() for _ in range(7)]
+        wanted = Selection(filter=Filter(), after=jobs[4], limit=3)
+        assert world.run(world.store.delete(wanted)).changed == (jobs[3], jobs[2], jobs[1])
+        assert world.run(world.store.delete(wanted)).changed == (jobs[0],)
+        assert world.run(world.store.delete(wanted)) == Selected()
+        assert world.run(world.store.cancel(Selection(filter=Filter(), after=jobs[5]))).changed == (jobs[4],)
 
     def test_by_filter_until_nothing_is_left(self, world: World) -> None:
         """However many match that cannot be changed: repeating gets through, and ends."""

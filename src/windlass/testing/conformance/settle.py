@@ -368,10 +368,28 @@ class Settling:
             assert world.run(world.store.report([], [(held.token, line) for line in part])) == []
         assert world.run(world.store.logs(held.id)) == lines[:LOG_LINES]
 
+    def test_last_words_are_kept(self, world: World) -> None:
+        """A handler that committed its own completion may have logged before; until somebody else has the job."""
+        held = world.running()
+        world.end(held, Failed(Error("E")))
+        line = LogLine(1, "info", "x")
+        assert world.run(world.store.report([(held.token, Progress(1.0))], [(held.token, line)])) == []
+        world.clock.advance("1h")
+        (again,) = world.claim().jobs
+        assert world.run(world.store.report([], [(held.token, line)])) == [held.token]
+        world.end(again, Succeeded("1"))
+        assert world.run(world.store.report([], [(again.token, line)])) == []
+        assert world.run(world.store.report([], [(held.token, line)])) == [held.token]
+        assert world.run(world.store.logs(held.id)) == [line, line]
+        assert world.fetch(held.id).progress is not None
+        world.run(world.store.revive(Selection((held.id,))))
+        assert world.run(world.store.report([], [(again.token, line)])) == [again.token]
+
     def test_a_mixed_report_writes_for_the_living(self, world: World) -> None:
         """I23: the dead are named, each once, and the rest is written."""
         alive, done = world.running(), world.running()
-        world.end(done, Succeeded("1"))
+        world.end(done, Released("stop"))
+        world.claim()
         never = Token(world.job().id, 1)
         line = LogLine(1, "info", "x")
         answer = world.run(
