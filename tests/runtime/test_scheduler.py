@@ -183,6 +183,55 @@ def test_what_cannot_be_dealt_with_stops_no_other(stage: Stage) -> None:
     assert stage.made("z") == [NOON + MINUTE]
 
 
+def test_schedules_that_tick_together_share_a_transaction(stage: Stage) -> None:
+    stage.run(stage.store.change_schedules([change(f"n{n}") for n in range(150)]))
+    one = stage.scheduler()
+    for _ in range(3):
+        one.scheduler.tick()
+    stage.clock.set(NOON + MINUTE)
+    one.shell.names.clear()
+    for _ in range(3):
+        one.scheduler.tick()
+    assert all(stage.made(f"n{n}") == [NOON + MINUTE] for n in range(150))
+    assert one.shell.names.count("fire") == 2
+
+
+def test_a_tick_that_the_store_refuses_fails_alone(stage: Stage) -> None:
+    """I23"""
+    stage.run(stage.store.change_schedules([change(name) for name in ("a", "bad", "c")]))
+    one = stage.scheduler()
+    one.scheduler.tick()
+    stage.clock.set(NOON + MINUTE)
+    opening = one.scheduler._opened
+    opening.store = Refusing(stage.store, "bad")  # type: ignore[assignment]
+    for _ in range(3):
+        one.scheduler.tick()
+    assert (stage.made("a"), stage.made("bad"), stage.made("c")) == ([NOON + MINUTE], [], [NOON + MINUTE])
+    opening.store = stage.store
+    stage.clock.set(NOON + 2 * MINUTE)
+    one.scheduler.tick()
+    assert stage.made("bad") == [NOON + 2 * MINUTE]
+
+
+class Refusing:
+    """A store whose database refuses the jobs of one schedule."""
+
+    def __init__(self, store: Any, name: str) -> None:
+        self._store = store
+        self._name = name
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    def fire(self, ticks: Any) -> Plan[Any]:
+        def steps() -> Any:
+            if any(tick.job and tick.schedule == self._name for tick in ticks):
+                raise StoreError("a constraint")
+            return (yield from self._store.fire(ticks))
+
+        return Plan(steps, "fire", write=True)
+
+
 def test_a_store_that_is_away_is_the_keepers_affair(stage: Stage) -> None:
     stage.put()
     one = stage.scheduler()

@@ -12,6 +12,7 @@ import msgspec
 
 from windlass.core.errors import OutcomeUnknown, StoreError, StoreUnavailable, WindlassError
 from windlass.core.schedule import Definition, Due, Overlap, due, read, tick_job
+from windlass.ports.plan import batches
 from windlass.ports.store import Fired, Opened, Schedule, ScheduleChange, Tick
 from windlass.runtime import zones
 from windlass.runtime.logs import Log
@@ -28,7 +29,7 @@ MARGIN = 0.0005
 """Seconds past its instant when a tick is looked for: a wait may end a little early."""
 LIMIT = 100
 BATCH = 100
-"""Ticks of one transaction: a second that catches up ten thousand must not keep writers waiting."""
+"""Ticks of one transaction: a schedule that catches up ten thousand must not keep writers waiting."""
 SHOW_EVERY = 60.0
 """Seconds between two times that the code's schedules are shown to the store."""
 COMPLAIN_EVERY = 60.0
@@ -77,9 +78,14 @@ class Scheduler:
         store, run = self._opened.store, self._opened.shell.run
         patience = 0 if self._leading else round(STAND_IN * 1e6)
         found = run(store.due(LIMIT))
+        ticks: list[Tick] = []
         for schedule in found.schedules:
             if found.now - (schedule.next_at or 0) >= patience:
-                self._look(schedule, found.now)
+                ticks += self._look(schedule, found.now)
+            if len(ticks) >= BATCH:
+                self._fire(ticks, found.now)
+                ticks = []
+        self._fire(ticks, found.now)
         if found.schedules:  # what was dealt with has another instant now, and time has passed
             found = run(store.due(1))
         following = found.schedules[0].next_at if found.schedules else found.next_at
@@ -104,16 +110,17 @@ class Scheduler:
 
     def _show(self) -> None:
         now = self._clock.monotonic()
-        if now < self._show_again or not self._defined:
+        defined = self._defined  # `define` may be called meanwhile
+        if now < self._show_again or not defined:
             return
         self._show_again = now + SHOW_EVERY
         try:
-            answers = self._opened.shell.run(self._opened.store.change_schedules(self._defined))
+            answers = self._opened.shell.run(self._opened.store.change_schedules(defined))
         except StoreError as problem:  # must not keep the ticks of those that are stored from being fired
             self._show_again = now + POLL
             self._complain("show", "could not show the store the code's schedules", problem)
             return
-        for change, answer in zip(self._defined, answers, strict=True):
+        for change, answer in zip(defined, answers, strict=True):
             if answer.word in ("created", "replaced"):
                 log.info("schedule defined by the code", schedule=change.name, how=answer.word)
             elif answer.word == "superseded":
@@ -121,30 +128,44 @@ class Scheduler:
 
     # --- ticks -------------------------------------------------------------------------------------------------------
 
-    def _look(self, schedule: Schedule, now: int) -> None:
-        """Deal with one schedule that is due; what is wrong with it stops no other (I23)."""
+    def _look(self, schedule: Schedule, now: int) -> list[Tick]:
+        """What is to be done about a schedule that is due; what is wrong with it stops no other (I23)."""
         try:
             definition = read(schedule.definition)
             zone = zones.load(definition.rule.timezone)
-            self._fire(schedule, definition, due(definition.rule, schedule.cursor, now, zone))
-        except (StoreUnavailable, OutcomeUnknown):
-            raise
+            return _ticks(schedule, definition, due(definition.rule, schedule.cursor, now, zone))
         except (WindlassError, msgspec.DecodeError, ValueError) as problem:
             self._complain(schedule.name, f"schedule {schedule.name} cannot be dealt with here", problem)
             # Looked at again later, perhaps by a version that can, and not before all others every time.
-            later = _tick(schedule, schedule.cursor, schedule.cursor, now + PUT_OFF)
-            self._opened.shell.run(self._opened.store.fire([later]))
+            return [_tick(schedule, schedule.cursor, schedule.cursor, now + PUT_OFF)]
 
-    def _fire(self, schedule: Schedule, definition: Definition, found: Due) -> None:
-        ticks = _ticks(schedule, definition, found)
-        for first in range(0, len(ticks), BATCH):
-            batch = ticks[first : first + BATCH]
-            answers = self._opened.shell.run(self._opened.store.fire(batch))
-            for tick, answer in zip(batch, answers, strict=True):
-                if answer is Fired.SKIPPED:
-                    log.info("a tick is skipped: the one before it has not ended", schedule=tick.schedule, tick=tick.to)
-                elif answer in (Fired.STALE, Fired.EARLY):
-                    log.debug("a tick is not fired", schedule=tick.schedule, tick=tick.to, because=answer.value)
+    def _fire(self, ticks: Sequence[Tick], now: int) -> None:
+        for batch in batches(ticks, BATCH):
+            try:
+                self._send(batch)
+            except (StoreUnavailable, OutcomeUnknown):
+                raise
+            except StoreError:
+                for tick in batch:  # the guilty one alone
+                    self._fire_alone(tick, now)
+
+    def _fire_alone(self, tick: Tick, now: int) -> None:
+        try:
+            self._send([tick])
+        except (StoreUnavailable, OutcomeUnknown):
+            raise
+        except StoreError as problem:
+            self._complain(tick.schedule, f"the store refuses a tick of schedule {tick.schedule}", problem)
+            at = msgspec.structs.replace(tick, to=tick.cursor, next_at=now + PUT_OFF, job=None)
+            self._send([at])
+
+    def _send(self, ticks: Sequence[Tick]) -> None:
+        answers = self._opened.shell.run(self._opened.store.fire(ticks))
+        for tick, answer in zip(ticks, answers, strict=True):
+            if answer is Fired.SKIPPED:
+                log.info("a tick is skipped: the one before it has not ended", schedule=tick.schedule, tick=tick.to)
+            elif answer in (Fired.STALE, Fired.EARLY):
+                log.debug("a tick is not fired", schedule=tick.schedule, tick=tick.to, because=answer.value)
 
     def _complain(self, about: str, message: str, problem: object) -> None:
         now = self._clock.monotonic()
