@@ -9,11 +9,11 @@ import pytest
 
 from windlass import stores
 from windlass.core.errors import StoreError
-from windlass.core.job import Settled, State
+from windlass.core.job import NewJob, Settled, State
 from windlass.core.machine import complete
 from windlass.core.placement import job_id
 from windlass.ports.plan import Plan, Statement, Steps
-from windlass.ports.store import ClaimRequest, Opened, Quota, Selection, WorkerReport
+from windlass.ports.store import ClaimRequest, Enqueued, Opened, Quota, Selection, WorkerReport
 from windlass.stores.named_sql import load_migrations, split
 from windlass.stores.sqlite.store import RAW
 from windlass.testing import ManualClock
@@ -74,6 +74,26 @@ def test_a_store_of_version_1_goes_on(scheme: str, tmp_path: Path) -> None:
         claimed: Any = ask(store.claim("w1", 2, ClaimRequest(5, (Quota("q", 5),))))
         assert [held.id for held in claimed.jobs] == [QUEUED, DELAYED]
         assert ask(store.revive(Selection((DONE,)))).changed == (DONE,)
+        assert ask(store.audit()) == []
+    finally:
+        opened.close()
+
+
+def test_a_key_is_free_also_where_an_older_worker_ended_its_job(tmp_path: Path) -> None:
+    """I10, I25: it knew nothing of unique keys, so who lives is read from the rows of the jobs."""
+    opened = stores.open(f"sqlite:///{tmp_path}/jobs.db", clock=ManualClock())
+    try:
+        store, ask = opened.store, opened.shell.run
+        ask(store.migrate())
+        ask(store.beat([WorkerReport(id="w1", supervisor="s", host="h", pid=1, hold=15_000_000)]))
+        jobs = [NewJob(id=id, task="t", payload="[[],{}]", meta='{"unique":["k","keep-last"]}') for id in IDS]
+        ask(store.enqueue(jobs[:1]))
+        [held] = ask(store.claim("w1", 1, ClaimRequest(5, (Quota("default", 5),)))).jobs
+        assert ask(store.enqueue(jobs[1:2]))[0].inserted
+        run(opened, "UPDATE windlass_held SET flow = NULL")  # as it was granted by one
+        ask(store.settle("w1", [complete(held.token, "1", 1)]))
+        assert ask(store.enqueue(jobs[2:3])) == [Enqueued(IDS[1], inserted=False)]
+        assert [held.id for held in ask(store.claim("w1", 2, ClaimRequest(5, (Quota("default", 5),)))).jobs] == [IDS[1]]
         assert ask(store.audit()) == []
     finally:
         opened.close()

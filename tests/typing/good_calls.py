@@ -6,7 +6,7 @@ import datetime as dt
 from collections.abc import Coroutine
 from typing import Any, assert_type
 
-from windlass import Backoff, Context, Job, Retry, Task, Windlass, provided
+from windlass import Backoff, Context, Job, Limit, Retry, Task, Unique, Windlass, provided
 from windlass.task import AsyncTask, SyncTask
 from windlass.testing import Drained, SeenJob, engine
 
@@ -25,6 +25,20 @@ def add(a: int, b: int = 2) -> int:
 @app.task(queue="mail", max_attempts=5, backoff=Backoff(base="1s", max="10m"), timeout="30s", transient=(KeyError,))
 async def send(user_id: int, *, greeting: str = "hi") -> str:
     raise Retry("10s")
+
+
+@app.task(limit=[3, Limit(1, key="user_id")], unique=Unique("user_id", policy="debounce", wait="2s"))
+async def limited(user_id: int) -> None:
+    with app.lock("x", ttl="10s", timeout=1) as lock:
+        assert_type(lock.fence, int)
+    async with app.semaphore("y", 3) as slot:
+        assert_type(slot.lost, bool)
+
+
+@app.task(limit=1, limit_key=lambda user_id, **_: f"user {user_id}")
+def keyed(user_id: int, region: str) -> None:
+    keep_last = limited.using(unique=Unique(policy="keep-last"), limit=None)
+    assert_type(keep_last.enqueue(7), Job[None])
 
 
 @app.task

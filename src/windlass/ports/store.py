@@ -691,7 +691,8 @@ class Store(Protocol):
         """Must answer jobs that have not ended, of every tenant, in whatever order suits the store, at most
         `limit`, continuing after the `next` of the page before (which is the store's own to read). Pages must
         cost what they answer, however many jobs have ended. A job that does not move meanwhile is answered once;
-        one that does may be answered again, and one that was claimed, ran and waits again may be left out."""
+        one that does may be answered again, and one that was claimed, ran and waits again, or that a limit kept
+        back, may be left out."""
         ...
 
     def dead_groups(self, limit: int) -> Plan[list[DeadGroup]]:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import secrets
 from collections.abc import Callable, Iterator, Sequence
 
 import msgspec
 
-from windlass.runtime import process, slots
+from windlass.runtime import process
+from windlass.runtime.host import Host
 from windlass.runtime.logs import Log
 from windlass.runtime.loop import Loop
 from windlass.runtime.member import Member, Phase
-from windlass.runtime.messages import Boot, Channel, Quarantine, SlotReady, ToSupervisor, pair
+from windlass.runtime.messages import Boot, Quarantine
 from windlass.runtime.slot_pool import SlotProcess
-from windlass.runtime.slots import SlotTable
 
 BACKOFF_FIRST, BACKOFF_MOST = 0.1, 5.0
 SETTLED_IN = 2.0
@@ -29,9 +27,10 @@ class Crew:
     """The members of one supervisor, dead ones too until they are buried."""
 
     def __init__(
-        self, loop: Loop, command: Sequence[str], boot: Boot, size: int, heard: Callable[[Member], object]
+        self, loop: Loop, host: Host, command: Sequence[str], boot: Boot, size: int, heard: Callable[[Member], object]
     ) -> None:
         """`heard` is called when a worker has said something."""
+        self._host = host
         self._loop = loop
         self._command = tuple(command)
         self._boot = boot
@@ -83,18 +82,8 @@ class Crew:
             self._start(quarantine=False)
 
     def _start(self, *, quarantine: bool) -> None:
-        ours, theirs = pair()
-        table_fd = slots.create()
-        mark = secrets.token_hex(8)
-        try:
-            fds = (theirs.fileno(), table_fd)
-            pid = self._spawn(mark, fds, channel=fds[0], table=fds[1], quarantine=quarantine)
-            table = SlotTable(table_fd)
-        finally:
-            theirs.close()
-            os.close(table_fd)
-        ours.setblocking(False)
-        channel: Channel[ToSupervisor] = Channel(ours, ToSupervisor)
+        boot = msgspec.structs.replace(self._boot, quarantine=quarantine)
+        pid, mark, channel, table = self._host.start_worker(self._command, boot)
         member = Member(pid, mark, channel, table, self._loop.clock())
         member.quarantine = quarantine
         self._members[pid] = member
@@ -103,18 +92,7 @@ class Crew:
 
     def start_slot(self) -> SlotProcess:
         """Start a process slot."""
-        ours, theirs = pair()
-        mark = secrets.token_hex(8)
-        try:
-            pid = self._spawn(mark, (theirs.fileno(),), role="slot", channel=theirs.fileno())
-        finally:
-            theirs.close()
-        ours.setblocking(False)
-        return SlotProcess(pid, mark, Channel(ours, SlotReady))
-
-    def _spawn(self, mark: str, fds: Sequence[int], **changes: object) -> int:
-        boot = msgspec.structs.replace(self._boot, parent=os.getpid(), **changes)
-        return process.spawn([*self._command, msgspec.json.encode(boot).decode()], mark, fds)
+        return SlotProcess(*self._host.start_slot(self._command, self._boot))
 
     # --- those that die as they start --------------------------------------------------------------------------------
 

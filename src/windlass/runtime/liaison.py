@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from windlass.ports.store import Death, Listener, Opened, Reaped
 from windlass.runtime import lockfile
 from windlass.runtime.beat import Beat, Round
+from windlass.runtime.host import Host
 from windlass.runtime.judge import Judge
 from windlass.runtime.keeper import Keeper
 from windlass.runtime.logs import Log
@@ -34,6 +35,7 @@ class Liaison:
     def __init__(
         self,
         loop: Loop,
+        host: Host,
         identity: Identity,
         open_store: Callable[..., Opened],
         *,
@@ -45,6 +47,7 @@ class Liaison:
         """`beaten` hears every beat, `hinted` that there may be jobs, `suspected` that there may be suspects (in which
         queues, if that is known); `own` answers the supervisor's workers, from any thread."""
         self._loop = loop
+        self._host = host
         self._identity = identity
         self._open_store = open_store
         self._beaten = beaten
@@ -76,7 +79,7 @@ class Liaison:
             return opened
 
         self.url = ready.url
-        self._keeper = Keeper(self._loop.post, ready.hold / 6)
+        self._keeper = Keeper(self._loop.post, ready.hold / 6, host=self._host)
         self._keeper.start()
         self._keeper.submit(work, lambda opened: self._have(opened, ready, then), failed)
 
@@ -86,7 +89,7 @@ class Liaison:
         # WINDLASS_LIVENESS=lease: leases judge on one machine too, as they do between machines.
         by_lease = os.environ.get("WINDLASS_LIVENESS") == "lease"
         self._directory = None if by_lease else opened.run_directory()
-        self._beat = Beat(opened, ready.hold, self._loop.post, self._heard)
+        self._beat = Beat(opened, ready.hold, self._loop.post, self._heard, self._host)
         self._beat.start()
         self._keeper.add(Judge(opened, self._directory, ready.hold, self._own, self._post_suspected))
         self._keeper.add(Maintainer(opened, self._identity.supervisor, ready.rules, self._post_suspected))

@@ -19,10 +19,11 @@ from windlass.ports.store import BeatAnswer, Death, Opened, Reaped
 from windlass.runtime import logs, process, slots
 from windlass.runtime.beat import Round
 from windlass.runtime.crew import Crew
+from windlass.runtime.host import HOST, Host
 from windlass.runtime.liaison import LAST_WORDS, Liaison
 from windlass.runtime.limits import EVERY, EVERY_IDLE, Limits
 from windlass.runtime.logs import Log
-from windlass.runtime.loop import Loop, hostname, is_ignored
+from windlass.runtime.loop import hostname, is_ignored
 from windlass.runtime.member import Identity, Member, Phase, new_id
 from windlass.runtime.messages import (
     Boot,
@@ -71,13 +72,14 @@ class Supervisor:
         log_level: str = "info",
         log_json: bool | None = None,
         command: Sequence[str] = COMMAND,
+        host: Host = HOST,
     ) -> None:
         """Prepare to run `target` ("module:attribute", or the path of a file).
 
         `open_store` opens the store by its URL and options. `processes` workers (1..256) run `concurrency` jobs each
         (None: what the application says) from `queues` ("a,b:3"; None: the application's). At a stop, running jobs get
-        `stop_timeout` seconds. `reload` restarts the workers when a source file changes. `command` starts a child.
-        Raises ConfigError.
+        `stop_timeout` seconds. `reload` restarts the workers when a source file changes. `command` starts a child
+        of `host`. Raises ConfigError.
         """
         if not 1 <= processes <= 256:
             raise ConfigError(f"processes: {processes!r} must be within 1..256")
@@ -96,11 +98,12 @@ class Supervisor:
         self._stop_timeout = stop_timeout
         self._sources = Sources() if reload else None
         self._identity = Identity(new_id("s"), hostname())
-        self._loop = loop = Loop()
-        self._crew = Crew(loop, command, boot, processes, self._heard)
+        self._loop = loop = host.loop()
+        self._crew = Crew(loop, host, command, boot, processes, self._heard)
         self._pool = SlotPool(loop, self._crew.start_slot)
         self._store = Liaison(
             loop,
+            host,
             self._identity,
             open_store,
             beaten=self._beaten,
@@ -120,24 +123,37 @@ class Supervisor:
         """Run until stopped by SIGTERM, SIGINT or SIGHUP (a second one ends patience). Main thread only. Returns 0
         after a clean stop, 1 if something had to be killed for it, 2 if the application could not be loaded."""
         logs.setup(self._boot.log_level, as_json=self._boot.log_json)
+        try:
+            self.begin()
+            self._loop.run(lambda: self.done)
+        finally:
+            self.end()
+        return self._exit_code
+
+    def begin(self) -> None:
+        """The first half of `run`: from here on everything happens on the loop."""
         process.become_subreaper()
         for number in process.TERMINAL_SIGNALS:
             if not is_ignored(number):
                 self._loop.on_signal(number, lambda number=number: self._told(number))  # type: ignore[misc]
         self._loop.on_signal(signal.SIGCHLD, self._children)
         log.info("supervisor starts", id=self._identity.supervisor, pid=os.getpid(), processes=self._processes)
-        try:
-            self._crew.balance()
-            self._loop.later(EVERY, self._look)
-            self._loop.later(RELOAD_EVERY, self._look_at_sources)
-            self._loop.run(lambda: bool(self._stopping) and not (self._crew or self._pool.pids))
-        finally:
-            for member in self._crew:  # only after an error of our own
-                process.kill(member.pid)
-            self._store.close()
-            self._loop.close()
+        self._crew.balance()
+        self._loop.later(EVERY, self._look)
+        self._loop.later(RELOAD_EVERY, self._look_at_sources)
+
+    @property
+    def done(self) -> bool:
+        """Whether it was told to stop and nothing of it is left."""
+        return bool(self._stopping) and not (self._crew or self._pool.pids)
+
+    def end(self) -> None:
+        """The second half of `run`."""
+        for member in self._crew:  # only after an error of our own
+            process.kill(member.pid)
+        self._store.close()
+        self._loop.close()
         log.info("supervisor stopped", id=self._identity.supervisor, exit_code=self._exit_code)
-        return self._exit_code
 
     def stop(self, reason: str = "asked to stop") -> None:
         """As a SIGTERM; on the loop's thread."""

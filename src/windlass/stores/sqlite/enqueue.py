@@ -64,7 +64,7 @@ class Enqueueing(Unique):
         pairs = [(job, unique) for job in jobs if (unique := unique_of(job.meta))]
         ids = [job.id for job in jobs]
         known = (yield Statement("ids_known", (as_json(ids),))) or (yield from self._merged(ids))
-        owners = (yield from self._owners(pairs)) if pairs else {}
+        owners = (yield from self._owners(pairs, now)) if pairs else {}
         alone = len({place_of(*pair) for pair in pairs}) == len(pairs) and len(set(ids)) == len(ids)
         keyed = any(job.idempotency_key is not None for job in jobs)
         if line is not None:
@@ -99,7 +99,7 @@ class Enqueueing(Unique):
             yield from self._known_keys([job], answers, now)
             if answers[0] is not None:
                 return answers[0]
-        owners = (yield from self._owners([(job, unique)])) if unique else {}
+        owners = (yield from self._owners([(job, unique)], now)) if unique else {}
         if unique and _keeps_out(owners, job, unique, now):
             answer = yield from self._follow(job, unique, owners[place_of(job, unique)], now)
             if answer is not None:

@@ -183,7 +183,8 @@ FROM windlass_blocked b WHERE b.seq = ?
 -- JSON, as in keys_find.
 -- name: unique_find
 SELECT json_array(u.tenant, u.task, u.key, u.id, u.seq, u.live, u.successor, u.until,
-                  EXISTS (SELECT 1 FROM windlass_held h WHERE h.id = u.id), o.created, s.id, s.created)
+                  EXISTS (SELECT 1 FROM windlass_held h WHERE h.id = u.id), o.created, s.id, s.created,
+                  EXISTS (SELECT 1 FROM windlass_ended e WHERE e.seq = u.seq))
 FROM json_each(?) v
 JOIN windlass_unique u ON u.tenant = v.value ->> 0 AND u.task = v.value ->> 1 AND u.key = v.value ->> 2
 LEFT JOIN windlass_jobs o ON o.seq = u.seq LEFT JOIN windlass_jobs s ON s.seq = u.successor
@@ -684,6 +685,11 @@ PRAGMA quick_check(10)
 SELECT json_group_array(json_array(j.id, j.task, j.version, j.queue, w.state, j.payload, json_array(w.seq)))
 FROM (SELECT seq, state FROM windlass_waiting WHERE seq > ?1 ORDER BY seq LIMIT ?2) w
 CROSS JOIN windlass_jobs j ON j.seq = w.seq
+
+-- name: backlog_blocked
+SELECT json_group_array(json_array(j.id, j.task, j.version, j.queue, 'blocked', j.payload, json_array(b.seq)))
+FROM (SELECT seq FROM windlass_blocked WHERE seq > ?1 ORDER BY seq LIMIT ?2) b
+CROSS JOIN windlass_jobs j ON j.seq = b.seq
 
 -- name: backlog_ready
 SELECT json_group_array(json_array(j.id, j.task, j.version, j.queue, 'queued', j.payload,

@@ -12,6 +12,7 @@ from windlass.stores.sqlite.text import as_json
 STAGES = {
     # table: where a walk through it begins. In this order a job that is promoted or claimed meanwhile is not missed.
     "waiting": (0,),
+    "blocked": (0,),
     "ready": (-1, "", 0, 0),
     "held": ("",),
 }

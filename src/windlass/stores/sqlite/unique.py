@@ -29,6 +29,7 @@ class Owner(NamedTuple):
     created: int | None
     successor_id: str | None
     successor_created: int | None
+    ended: int
 
 
 class Over(NamedTuple):
@@ -48,9 +49,16 @@ _over = msgspec.json.Decoder(list[Over])
 class Unique:
     """What the operations ask about unique keys."""
 
-    def _owners(self, jobs: Sequence[tuple[NewJob, UniqueKey]]) -> Steps[dict[tuple[str, str, str], Owner]]:
-        places = [place_of(job, unique) for job, unique in jobs]
-        found = [_owner.decode(row[0]) for row in (yield Statement("unique_find", (as_json(places),)))]
+    def _owners(
+        self, jobs: Sequence[tuple[NewJob, UniqueKey]], now: int
+    ) -> Steps[dict[tuple[str, str, str], Owner]]:
+        places = as_json([place_of(job, unique) for job, unique in jobs])
+        found = [_owner.decode(row[0]) for row in (yield Statement("unique_find", (places,)))]
+        # A worker of an older version ends jobs without a thought of their keys: the rows say who lives.
+        over = [owner.seq for owner in found if owner.live and owner.ended and owner.seq is not None]
+        if over:
+            yield from self._give_up(over, now)
+            found = [_owner.decode(row[0]) for row in (yield Statement("unique_find", (places,)))]
         return {(owner.tenant, owner.task, owner.key): owner for owner in found}
 
     def _merged(self, ids: Sequence[str]) -> Steps[dict[str, str]]:

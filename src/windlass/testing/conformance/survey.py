@@ -6,6 +6,7 @@ import msgspec
 
 from windlass.core.job import Discarded, ErrorInfo, Failed, Held, Released, State, Succeeded
 from windlass.ports.store import Death, Ending, Filter, Pending, Selection
+from windlass.testing.conformance.limits import under
 from windlass.testing.conformance.world import HOUR, SECOND, World
 
 
@@ -42,6 +43,9 @@ class Survey:
         wanted |= {retrying.id: (State.RETRYING, 1), suspect.id: (State.QUEUED, 1)}
         wanted |= dict.fromkeys((each.id for each in held), (State.RUNNING, 1))
         wanted[world.put(tenant="acme")] = (State.QUEUED, 1)
+        one = [world.put(queue="narrow", meta=under(("user", 1))) for _ in range(3)]
+        world.claim(queue="narrow")
+        wanted |= {one[0]: (State.RUNNING, 1), one[1]: (State.BLOCKED, 1), one[2]: (State.BLOCKED, 1)}
         for outcome in (Succeeded("1"), Discarded()):
             world.end(world.running(), outcome)
         for limit in (1, 3, 5, 100):

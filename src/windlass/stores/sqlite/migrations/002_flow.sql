@@ -57,11 +57,12 @@ CREATE TABLE windlass_merged (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX windlass_merged_seq ON windlass_merged (seq);
 
--- A lead may have several holders, as a lock may have slots.
+-- A lead may have several holders, as a lock may have slots. (The default is for those who know of none: an older
+-- supervisor that leads during an upgrade.)
 ALTER TABLE windlass_leads RENAME TO windlass_leads_of_one;
 CREATE TABLE windlass_leads (
     name   TEXT    NOT NULL,
-    slot   INTEGER NOT NULL,
+    slot   INTEGER NOT NULL DEFAULT 0,
     holder TEXT    NOT NULL,
     term   INTEGER NOT NULL,
     until  INTEGER NOT NULL,
