@@ -8,13 +8,13 @@ from functools import update_wrapper
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar, Unpack, overload
 
 from windlass import config
-from windlass.client import Arguments, AsyncClient, Client
+from windlass.client import AsyncClient, Client
 from windlass.config import Settings, SettingsArguments
 from windlass.core import job as records
 from windlass.core.codec import Limits
 from windlass.core.duration import Duration
-from windlass.core.errors import InvalidJob, RegistrationError
-from windlass.declaration import Declaration, Remote
+from windlass.core.errors import InvalidJob, InvalidSchedule, RegistrationError
+from windlass.declaration import Arguments, Declaration, Remote, call_of
 from windlass.engine import Engine, Transaction
 from windlass.handle import Job, ending
 from windlass.lock import Lock
@@ -25,7 +25,10 @@ from windlass.runtime.registry import Mode, Registry
 from windlass.task import AsyncTask, Decorator, SyncTask, Task, TaskOptions
 
 if TYPE_CHECKING:
+    from windlass.core.schedule import Definition
+    from windlass.ports.store import ScheduleChange
     from windlass.runtime.embedded import Embedded
+    from windlass.schedule import Schedule, ScheduleOptions
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -55,6 +58,7 @@ class Windlass:
         self.client = Client(self)
         self.aclient = AsyncClient(self)
         self.tasks: dict[str, Task[..., Any]] = {}
+        self.schedules: dict[str, Definition] = {}
         self._start_hooks: list[Callable[..., Any]] = []
         self._stop_hooks: list[Callable[..., Any]] = []
         self._offered: dict[Any, Any] | None = None
@@ -146,6 +150,40 @@ class Windlass:
                 raise InvalidJob("task", str(error).removeprefix("task: ")) from None
             known = Task(self, Remote(name, version, self._limits), Terms())
         return known.using(**options) if options else known
+
+    # --- schedules ------------------------------------------------------------------------------------------
+
+    def schedule(
+        self,
+        task: Task[..., Any],
+        *,
+        name: str | None = None,
+        arguments: Arguments = None,
+        **options: Unpack[ScheduleOptions],
+    ) -> Schedule:
+        """Run a task again and again: `app.schedule(report, cron="0 3 * * *", timezone="Europe/Berlin")`.
+
+        Workers make it known to the store when they start. `name` is the task's unless you give one; `arguments` is a
+        tuple, a dict of named ones or `task.call(...)`; see ScheduleOptions for the rest. Raises InvalidSchedule,
+        InvalidJob, PayloadInvalid and PayloadTooLarge, which name the field.
+        """
+        from windlass.schedule import Schedule, define, valid_schedule
+
+        called = valid_schedule(task.name if name is None else name)
+        definition = define(task, call_of(arguments), options)
+        if self.schedules.get(called, definition) != definition:
+            raise InvalidSchedule("name", f"{called!r} is another schedule; give one of them name=...")
+        self.schedules[called] = definition
+        return Schedule(self, called)
+
+    @property
+    def defined(self) -> tuple[ScheduleChange, ...]:
+        """Its schedules, as a store is told of them."""
+        if not self.schedules:
+            return ()
+        from windlass.schedule import put
+
+        return tuple(put(name, definition, "code") for name, definition in self.schedules.items())
 
     # --- hooks ----------------------------------------------------------------------------------------------
 
@@ -265,6 +303,7 @@ class Windlass:
             queues=tuple(served),
             strict=strict,
             rules=self.settings.prune_rules(),
+            schedules=self.defined,
         )
         embedded = Embedded(self.registry, lambda: self.opened, settings)
         embedded.start()

@@ -141,6 +141,7 @@ def _ready(app: Windlass, registry: Registry, queues: Queues, concurrency: int) 
         files=source_files(),
         where=config.located(settings.url),
         unused=registry.unused(queue for queue, _ in queues),
+        schedules=app.defined,
     )
 
 

@@ -23,6 +23,7 @@ COMMANDS = {
     "jobs": ("cli.jobs:jobs", "Look at jobs; retry, cancel, delete them; ask why one does not run."),
     "dead": ("cli.dead:dead", "Dead letters: read, edit, redrive, purge."),
     "queues": ("cli.queues:queues", "List, pause and resume queues."),
+    "schedules": ("cli.schedules:schedules", "List, add, pause and run schedules; backfill the past."),
     "workers": ("cli.workers:workers", "List the workers that are alive."),
     "stats": ("cli.stats:stats", "Count jobs by state and by queue."),
     "deploy-check": ("cli.deploy_check:deploy_check", "Say which jobs the code about to be released cannot run."),

@@ -157,17 +157,20 @@ def is_given(chosen: Filter, states: tuple[State, ...] = ()) -> bool:
 
 
 def _instant(text: str | None, option: str) -> int | None:
-    if text is None:
-        return None
-    now = dt.datetime.now(dt.UTC)
+    return None if text is None else round(moment(text, option).timestamp() * 1e6)
+
+
+def moment(text: str, option: str) -> dt.datetime:
+    """A time as people write it: "2h" (ago), or an ISO 8601 instant, by the person's own clock unless it says which.
+
+    Raises UsageError naming `option`.
+    """
     try:
-        return round(now.timestamp() * 1e6) - micros(text, option)
+        return dt.datetime.now(dt.UTC) - dt.timedelta(microseconds=micros(text, option))
     except ValueError:
         pass
     try:
-        moment = dt.datetime.fromisoformat(text)
+        found = dt.datetime.fromisoformat(text)
     except ValueError:
         raise click.UsageError(f'{option}: {text!r} is no time; write "2h" (ago) or 2026-11-22T10:00:00Z') from None
-    if moment.tzinfo is None:
-        moment = moment.astimezone()  # a person's own clock
-    return round(moment.timestamp() * 1e6)
+    return found if found.tzinfo is not None else found.astimezone()  # a person's own clock

@@ -47,7 +47,7 @@ def enqueue(place: Place, task: str, args: str, wait: str | None, **options: Any
     if "at" in given:
         given["at"] = _instant(given["at"])
     if "headers" in given:
-        given["headers"] = dict(_header(each) for each in given["headers"])
+        given["headers"] = dict(header(each) for each in given["headers"])
     patience = None if wait is None else seconds(wait, "--wait")  # wrong ones, before anything is stored
     values = arguments(sys.stdin.read() if args == "-" else args, "ARGS")
     with place.app(fresh=True) as app:
@@ -123,7 +123,8 @@ def _instant(text: str) -> Any:
     return moment
 
 
-def _header(text: str) -> tuple[str, str]:
+def header(text: str) -> tuple[str, str]:
+    """A header written NAME=VALUE; raises InvalidJob."""
     name, mark, value = text.partition("=")
     if not mark or not name:
         raise InvalidJob("headers", f"{text!r} must be NAME=VALUE")

@@ -18,13 +18,14 @@ UNAVAILABLE = 4
 INTERRUPTED = 130
 
 HELP = """Exit codes: 0 done; 1 it failed, changed nothing, or is unhealthy; 2 wrong usage, setting or input;
-3 no such job or task; 4 the store is unavailable, full, damaged or without a schema, or the queue is full;
-130 interrupted.
+3 no such job, task or schedule; 4 the store is unavailable, full, damaged or without a schema, or the queue is
+full; 130 interrupted.
 With --json an error is one JSON object on standard error. --debug shows where it came from."""
 
 _CODES: tuple[tuple[type[Exception], int], ...] = (
     (errors.UnknownTask, NOT_FOUND),
     (errors.JobNotFound, NOT_FOUND),
+    (errors.ScheduleNotFound, NOT_FOUND),
     (errors.ConfigError, USAGE),
     (errors.RegistrationError, USAGE),
     (errors.InvalidValue, USAGE),

@@ -54,6 +54,8 @@ def head(job: Job, attempts: Sequence[Attempt]) -> list[tuple[str, object]]:
         ("headers", ", ".join(f"{name}={value}" for name, value in doc["headers"].items()) or None),
         ("correlation", doc["correlation_id"] if doc["correlation_id"] != job.id else None),
         ("parent", doc["parent_id"]),
+        ("schedule", doc["schedule"]),
+        ("tick", doc["tick"]),
         ("progress", _progress(doc["progress"])),
         ("payload", _long(job.payload)),
         ("result", "kept for its time to live only" if job.result_expired else _long(job.result)),

@@ -36,6 +36,14 @@ class PayloadTooLarge(InvalidJob):
     """The payload is over its limit (256 KiB unless configured)."""
 
 
+class InvalidSchedule(InvalidValue):
+    """A schedule was refused before anything was stored; `field` names the guilty part."""
+
+
+class ScheduleNotFound(WindlassError, LookupError):
+    """No schedule of that name is in the store."""
+
+
 class UnknownTask(WindlassError, LookupError):
     """No task of that name (or version) is registered in this application."""
 

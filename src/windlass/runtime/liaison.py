@@ -18,6 +18,7 @@ from windlass.runtime.maintainer import Maintainer
 from windlass.runtime.member import Identity, Member
 from windlass.runtime.messages import Ready
 from windlass.runtime.poller import Poller
+from windlass.runtime.scheduler import Scheduler
 from windlass.runtime.shared import must_be_shared
 
 LAST_WORDS = 2.0
@@ -59,6 +60,7 @@ class Liaison:
         self._directory: str | None = None
         self._keeper: Keeper | None = None
         self._beat: Beat | None = None
+        self._scheduler: Scheduler | None = None
         self._listener: Listener | None = None
         self._listening = False
         self._locks: dict[str, WorkerLock] = {}
@@ -100,6 +102,8 @@ class Liaison:
         self._keeper.add(Judge(opened, self._directory, ready.hold, self._own, self._post_suspected))
         self._keeper.add(Maintainer(opened, self._identity.supervisor, ready.rules, self._post_suspected))
         self._keeper.add(Poller(opened, lambda: self._loop.post(self._hinted)))
+        self._scheduler = Scheduler(opened, self._identity.supervisor, ready.schedules)
+        self._keeper.add(self._scheduler)
         self._listener = opened.shell.listen()
         then()
 
@@ -112,6 +116,8 @@ class Liaison:
         """Make a ready worker known under a lock and a lease of its own; `beaten` hears when it is. Both are kept until
         `gone`: nobody else may conclude less from its silence than we know."""
         assert self._beat is not None
+        if self._scheduler is not None and member.ready is not None:
+            self._scheduler.define(member.ready.schedules)
         if self._directory is not None:
             member.lock = self._locks[member.id] = lockfile.create(self._directory, member.id)
         self._beat.add(member.id, lambda: member.report(self._identity))
