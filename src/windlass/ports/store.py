@@ -677,7 +677,8 @@ class Store(Protocol):
         ...
 
     def search(self, filter: Filter, limit: int, after: str | None = None) -> Plan[Page]:
-        """Must answer matching jobs, last enqueued first, continuing after the job id in `after`."""
+        """Must answer matching jobs, last enqueued first, continuing after the job id in `after`, or if that job is
+        gone, after those whose ids are larger."""
         ...
 
     def stats(self, exact: bool = False) -> Plan[Stats]:

@@ -51,9 +51,16 @@ class Reading(Liveness):
         return Page(jobs[:limit], jobs[limit - 1].id if len(jobs) > limit else None)
 
     def _matching(self, wanted: Filter, after: str | None, fits: Callable[[Row], bool]) -> Iterator[Row]:
-        last = self.data.jobs.get(after) if after is not None else None
-        walk = self.data.jobs.backwards(last.seq if last else None)
+        walk = self.data.jobs.backwards(None if after is None else self._before(after))
         return (row for row in walk if _matches(row, wanted) and fits(row))
+
+    def _before(self, id: str) -> int:
+        """The order number below which a search goes on after that job; if it is gone, after the place of its id."""
+        known = self.data.jobs.get(id)
+        if known is not None:
+            return known.seq
+        older = max((row for row in self.data.jobs.values() if row.new.id < id), key=lambda r: r.new.id, default=None)
+        return older.seq + 1 if older else 0
 
     @plan(write=False)
     def stats(self, exact: bool = False) -> Steps[Stats]:

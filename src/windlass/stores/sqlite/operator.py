@@ -190,7 +190,9 @@ class Operator(Reading, Unique):
         yield from self._drop(old)
         yield Statement("result_drop", many=stale)
         done = len(rows) < limit
-        yield Statement("mark_put", ("prune", 0 if done else rows[-1][0]))
+        reached = 0 if done else rows[-1][0]
+        if reached != start:
+            yield Statement("mark_put", ("prune", reached))
         keys += yield from self._count("keys_prune", (now + early,))
         workers = yield from self._count("workers_prune", (now - rules.workers, now))
         yield from self._prune_leads(now - rules.workers)

@@ -407,6 +407,10 @@ SELECT {job} FROM json_each(?) v CROSS JOIN {located} WHERE j.id = v.value
 SELECT j.id, j.seq, {state}, j.fence, j.lane, j.queue, j.rank, j.meta, j.tenant, j.task
 FROM json_each(?) v CROSS JOIN {located} WHERE j.id = v.value
 
+-- name: seq_before
+-- Of an id that is gone: where it would stand, since ids are made in the order of time.
+SELECT ifnull((SELECT seq + 1 FROM windlass_jobs WHERE id < ? ORDER BY id DESC LIMIT 1), 0)
+
 -- name: seq_of
 SELECT seq FROM windlass_jobs WHERE id = ?
 
@@ -489,8 +493,15 @@ SELECT queue FROM q WHERE queue IS NOT NULL
 SELECT count(*) FROM (SELECT 1 FROM windlass_ready WHERE lane = ? AND queue = ? LIMIT ?)
 
 -- name: ready_head
-SELECT j.due FROM windlass_ready r JOIN windlass_jobs j ON j.seq = r.seq
-WHERE r.lane = ? AND r.queue = ? ORDER BY r.rank, r.seq LIMIT 1
+-- Since when the longest-waiting has been due. Who is first by rank need not be: with a head start he may have come
+-- later; but whoever was due before him has a rank no larger than his due time.
+SELECT min(j.due)
+FROM (SELECT seq FROM windlass_ready
+      WHERE lane = ?1 AND queue = ?2 AND rank <= (
+          SELECT max(h.due, f.rank) FROM windlass_ready f JOIN windlass_jobs h ON h.seq = f.seq
+          WHERE f.lane = ?1 AND f.queue = ?2 ORDER BY f.rank, f.seq LIMIT 1)
+      ORDER BY rank, seq LIMIT ?3) r
+JOIN windlass_jobs j ON j.seq = r.seq
 
 -- name: ready_ahead
 SELECT count(*)

@@ -79,7 +79,7 @@ class Reading:
         before = 2**62
         if after is not None:
             seq = yield Statement("seq_of", (after,))
-            before = seq[0][0] if seq else before
+            before = (seq or (yield Statement("seq_before", (after,))))[0][0]
         f = filter
         states = as_json(f.states) if f.states else None
         row = (
@@ -107,7 +107,7 @@ class Reading:
                 count = (yield Statement("stats_ready", (lane, queue, cap)))[0][0]
                 queues[queue]["queued"] += count
                 states["queued"] += count
-                head = (yield Statement("ready_head", (lane, queue)))[0][0]
+                head = (yield Statement("ready_head", (lane, queue, cap)))[0][0]
                 heads[queue] = min(head, heads.get(queue, head))
         for state, queue, count in (yield Statement("stats_waiting", (cap,))):
             queues[queue]["waiting"] += count

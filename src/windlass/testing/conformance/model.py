@@ -220,7 +220,8 @@ def comparable(answer: Any) -> Any:
             return ([readable(job) for job in answer.jobs], answer.next is None)
         case Stats():
             queues = [
-                (q.queue, q.paused, q.limit, q.queued, q.waiting, q.running, q.blocked) for q in answer.queues
+                (q.queue, q.paused, q.limit, q.queued, q.waiting, q.running, q.blocked, q.oldest_due)
+                for q in answer.queues
             ]
             return ({s: n for s, n in answer.states.items() if n}, sorted(q for q in queues if any(q[1:])))
         case Why():

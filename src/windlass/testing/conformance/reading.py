@@ -55,6 +55,15 @@ class Reading:
             after = page.next
         raise AssertionError("the pages do not come to an end")
 
+    def test_a_search_goes_on_after_a_job_that_is_gone(self, world: World) -> None:
+        world.need("search")
+        ids = [world.put() for _ in range(6)]
+        page = world.run(world.store.search(Filter(), 3))
+        assert page.next == ids[3]
+        world.run(world.store.delete(Selection((ids[3], ids[2]))))
+        rest = world.run(world.store.search(Filter(), 3, page.next))
+        assert [job.id for job in rest.jobs] == [ids[1], ids[0]]
+
     def test_search_by_every_field(self, world: World) -> None:
         world.need("search")
         parent = world.put()
@@ -154,6 +163,14 @@ class Reading:
             assert queues["a"] == QueueStats("a", False, queued=3, waiting=1, running=1, oldest_due=SECOND // 2)
             assert queues["b"] == QueueStats("b", True, queued=1, waiting=1, running=0, oldest_due=SECOND // 2)
         assert world.run(world.store.stats(exact=True)).exact is True
+
+    def test_the_longest_waiting_need_not_be_the_first(self, world: World) -> None:
+        """A head start puts a job before others; it does not make them wait for less long."""
+        world.put(queue="a")
+        world.clock.advance("2s")
+        world.put(queue="a", head_start=100 * SECOND)
+        world.clock.advance("1s")
+        assert [each.oldest_due for each in world.run(world.store.stats()).queues if each.queue == "a"] == [3 * SECOND]
 
     def test_counts_of_nothing(self, world: World) -> None:
         stats = world.run(world.store.stats())
