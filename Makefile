@@ -37,6 +37,11 @@ soak: $(VENV)/.dev ## the hours-long proofs, with their full figures
 clean: ## forget the environment and every cache
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
+# A copy of the package (`pip install .`) would hide what is edited here: then it is linked again.
+ifneq ($(wildcard $(VENV)/lib/python*/site-packages/windlass/__init__.py),)
+$(shell rm -f $(VENV)/.demo $(VENV)/.dev)
+endif
+
 # What is installed depends on pyproject.toml alone: the package itself is linked, not copied.
 $(VENV)/bin/python:
 	@scripts/venv "$(PYTHON)" $(VENV)

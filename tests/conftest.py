@@ -17,6 +17,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("patient", deadline=None)  # the machine may be busy; what is slow is measured in benchmarks/
+settings.load_profile("patient")
 
 REPOSITORY = Path(__file__).parent.parent
 GRACE = 3.0  # seconds for things already told to end

@@ -230,7 +230,11 @@ def size_of(picture: Image.Image) -> str:
 def choose(directory: Path) -> dict[str, Path]:
     """The photographs to upload, each by a name that no other has and that is fit for a file."""
     chosen: dict[str, Path] = {}
-    for path in sorted(directory.iterdir()):
+    try:
+        files = sorted(directory.iterdir())
+    except OSError as error:
+        raise SystemExit(f"{directory}: {error.strerror}; name a directory with photographs") from None
+    for path in files:
         if path.suffix.lower() in SUFFIXES and path.is_file():
             name = re.sub(r"[^A-Za-z0-9_.-]", "_", path.name)[-90:].lstrip(".-")
             chosen[f"{len(chosen)}-{name}" if name in chosen else name] = path
@@ -266,14 +270,15 @@ def run(photos: dict[str, Path], output: Path, *, keep: bool) -> int:
         stage.say("interrupted")
     finally:
         stage.stop()
-    where_next(output)
+    where_next(output, kept=keep)
     for wrong in stage.wrong:
         print(f"WRONG: {wrong}", file=sys.stderr)
     return 1 if stage.wrong else 0
 
 
-def where_next(output: Path) -> None:
-    """Paths as they are typed from here, if they lie below."""
+def where_next(output: Path, *, kept: bool) -> None:
+    """Paths as they are typed from here, if they lie below. Nothing of the demonstration runs any more, and the uploads
+    are forgotten: a dead letter is to be looked at, not to be sent again."""
     here = Path.cwd()
     place = output.relative_to(here) if output.is_relative_to(here) else output
     command = BIN.relative_to(here) / "windlass" if BIN.is_relative_to(here) else "windlass"
@@ -281,11 +286,13 @@ def where_next(output: Path) -> None:
 Where to look next
   {place}/photos/pictures/album: the thumbnails, and sheet.jpg
   {place}/worker.log: what the supervisor and its workers said
-  export WINDLASS_URL=sqlite:///{place}/windlass.db
+  export WINDLASS_URL=sqlite:///{place}/windlass.db PHOTO_APP_DATA={place}/photos
   {command} jobs list: every job; `jobs show ID` has its attempts
-  {command} dead list: the file that is no image; `dead redrive ID` tries it again
-  examples/photo_app/tasks.py: the work; app.py: the web application
-  make demo KEEP=1: the same again, to be used in a browser""")
+  {command} dead list: the file that is no image; `dead show ID` has its trace
+  {command} worker {TASKS}:app: those above have ended; `jobs retry ID` needs one
+  examples/photo_app/tasks.py: the work; app.py: the web application""")
+    if not kept:
+        print("  make demo KEEP=1: the same again, to be used in a browser")
 
 
 def main() -> None:

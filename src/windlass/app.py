@@ -8,13 +8,13 @@ from functools import update_wrapper
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar, Unpack, overload
 
 from windlass import config
-from windlass.client import Arguments, AsyncClient, Client
+from windlass.client import AsyncClient, Client
 from windlass.config import Settings, SettingsArguments
 from windlass.core import job as records
 from windlass.core.codec import Limits
 from windlass.core.duration import Duration
-from windlass.core.errors import InvalidJob, RegistrationError
-from windlass.declaration import Declaration, Remote
+from windlass.core.errors import InvalidJob, InvalidSchedule, RegistrationError
+from windlass.declaration import Arguments, Declaration, Remote, call_of
 from windlass.engine import Engine, Transaction
 from windlass.handle import Job, ending
 from windlass.lock import Lock
@@ -25,7 +25,10 @@ from windlass.runtime.registry import Mode, Registry
 from windlass.task import AsyncTask, Decorator, SyncTask, Task, TaskOptions
 
 if TYPE_CHECKING:
+    from windlass.core.schedule import Definition
+    from windlass.ports.store import ScheduleChange
     from windlass.runtime.embedded import Embedded
+    from windlass.schedule import Schedule, ScheduleOptions
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -55,6 +58,7 @@ class Windlass:
         self.client = Client(self)
         self.aclient = AsyncClient(self)
         self.tasks: dict[str, Task[..., Any]] = {}
+        self.schedules: dict[str, Definition] = {}
         self._start_hooks: list[Callable[..., Any]] = []
         self._stop_hooks: list[Callable[..., Any]] = []
         self._offered: dict[Any, Any] | None = None
@@ -146,6 +150,40 @@ class Windlass:
                 raise InvalidJob("task", str(error).removeprefix("task: ")) from None
             known = Task(self, Remote(name, version, self._limits), Terms())
         return known.using(**options) if options else known
+
+    # --- schedules ------------------------------------------------------------------------------------------
+
+    def schedule(
+        self,
+        task: Task[..., Any],
+        *,
+        name: str | None = None,
+        arguments: Arguments = None,
+        **options: Unpack[ScheduleOptions],
+    ) -> Schedule:
+        """Run a task again and again: `app.schedule(report, cron="0 3 * * *", timezone="Europe/Berlin")`.
+
+        Workers make it known to the store when they start. `name` is the task's unless you give one; `arguments` is a
+        tuple, a dict of named ones or `task.call(...)`; see ScheduleOptions for the rest. Raises InvalidSchedule,
+        InvalidJob, PayloadInvalid and PayloadTooLarge, which name the field.
+        """
+        from windlass.schedule import Schedule, define, valid_schedule
+
+        called = valid_schedule(task.name if name is None else name)
+        definition = define(task, call_of(arguments), options)
+        if self.schedules.get(called, definition) != definition:
+            raise InvalidSchedule("name", f"{called!r} is another schedule; give one of them name=...")
+        self.schedules[called] = definition
+        return Schedule(self, called)
+
+    @property
+    def defined(self) -> tuple[ScheduleChange, ...]:
+        """Its schedules, as a store is told of them."""
+        if not self.schedules:
+            return ()
+        from windlass.schedule import put
+
+        return tuple(put(name, definition, "code") for name, definition in self.schedules.items())
 
     # --- hooks ----------------------------------------------------------------------------------------------
 
@@ -265,6 +303,7 @@ class Windlass:
             queues=tuple(served),
             strict=strict,
             rules=self.settings.prune_rules(),
+            schedules=self.defined,
         )
         embedded = Embedded(self.registry, lambda: self.opened, settings)
         embedded.start()
@@ -295,11 +334,28 @@ class Windlass:
 
 def _checked_name(name: Any, function: Any) -> str:
     if name is None:
-        name = f"{_module_name(function)}.{function.__qualname__}"
+        module = _module_name(function)
+        name = f"{module}.{function.__qualname__}"
+        if not all(part.isidentifier() for part in module.split(".")):
+            import warnings
+
+            warnings.warn(
+                f"task {name}: no worker can import a module called {module!r}; define the task in a file whose name "
+                'can be imported, or give it name="..." and a worker that knows it',
+                stacklevel=_outside(),
+            )
     try:
         return valid_name(name, "name")
     except ValueError as error:
         raise RegistrationError(f"task {function.__qualname__}: {error}") from None
+
+
+def _outside() -> int:
+    """The `stacklevel` at which a warning from our caller names the user's line, not one of this file."""
+    level, frame = 1, sys._getframe(1)  # noqa: SLF001 - as warnings itself does
+    while frame.f_back is not None and frame.f_code.co_filename == __file__:
+        level, frame = level + 1, frame.f_back
+    return level
 
 
 def _module_name(function: Any) -> str:
@@ -307,10 +363,11 @@ def _module_name(function: Any) -> str:
     module: str = function.__module__
     if module != "__main__":
         return module
+    path = function.__code__.co_filename
     spec = getattr(sys.modules.get("__main__"), "__spec__", None)
-    if spec is not None:  # python -m package.module
+    if spec is not None and spec.origin == path:  # python -m package.module; of `python -m asyncio`, not what is typed
         return str(spec.name)
-    file = function.__code__.co_filename.replace("\\", "/").rpartition("/")[2]
+    file = path.replace("\\", "/").rpartition("/")[2]
     return str(file.removesuffix(".py")) or module
 
 

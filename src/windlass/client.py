@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack
 
 import msgspec
 
+from windlass.config import located
 from windlass.core import job as records
 from windlass.core import latency
 from windlass.core.duration import Duration, micros
@@ -14,7 +15,7 @@ from windlass.core.errors import InvalidJob, JobNotFound
 from windlass.core.flow import Bounds
 from windlass.core.job import Attempt, LogLine
 from windlass.core.latency import TaskLatency
-from windlass.declaration import Call, as_call
+from windlass.declaration import Arguments, call_of
 from windlass.handle import Job
 from windlass.options import JobOptions, valid_queue
 from windlass.ports.plan import Plan, Steps
@@ -37,11 +38,9 @@ from windlass.ports.store import (
 
 if TYPE_CHECKING:
     from windlass.app import Windlass
+    from windlass.schedules import AsyncSchedules, Schedules
 
 T = TypeVar("T")
-
-Arguments = Call | Mapping[str, Any] | Sequence[Any] | None
-"""Arguments of a task that is named by text: a dict of named ones, a list or tuple of positional ones, or a Call."""
 
 WhenFull = Literal["reject", "shed"]
 
@@ -62,6 +61,13 @@ class Client:
         self._app = app
         self._plans = _Plans(app)
 
+    @property
+    def schedules(self) -> Schedules:
+        """The schedules of the store."""
+        from windlass.schedules import Schedules
+
+        return Schedules(self._app)
+
     def enqueue(
         self, task: str, arguments: Arguments = None, *, version: int = 1, **options: Unpack[JobOptions]
     ) -> Job[Any]:
@@ -70,7 +76,7 @@ class Client:
         If the application has the task, its own options and checks apply. `version` is that of the payload, for a task
         whose code is elsewhere.
         """
-        call = _call(arguments)
+        call = call_of(arguments)
         return self._app.named(task, version, options).enqueue(*call.args, **call.kwargs)
 
     def fetch(self, id: str) -> records.Job:
@@ -201,11 +207,18 @@ class AsyncClient:
         self._app = app
         self._plans = _Plans(app)
 
+    @property
+    def schedules(self) -> AsyncSchedules:
+        """See Client."""
+        from windlass.schedules import AsyncSchedules
+
+        return AsyncSchedules(self._app)
+
     async def enqueue(
         self, task: str, arguments: Arguments = None, *, version: int = 1, **options: Unpack[JobOptions]
     ) -> Job[Any]:
         """See Client."""
-        call = _call(arguments)
+        call = call_of(arguments)
         return await self._app.named(task, version, options).aenqueue(*call.args, **call.kwargs)
 
     async def fetch(self, id: str) -> records.Job:
@@ -352,7 +365,8 @@ class _Plans:
 
     def why(self, id: str) -> Plan[Why]:
         def steps() -> Steps[Why]:
-            return _found((yield from self.store.why(id)), id)
+            found = _found((yield from self.store.why(id)), id)
+            return msgspec.structs.replace(found, where=located(self._app.settings.url))
 
         return Plan(steps, "why", write=False)
 
@@ -361,7 +375,7 @@ class _Plans:
         return self.store.revive(msgspec.structs.replace(selection, **spread))
 
     def edit(self, id: str, arguments: Arguments) -> Plan[Selected]:
-        call = _call(arguments)
+        call = call_of(arguments)
 
         def steps() -> Steps[Selected]:
             job = _found((yield from self.store.fetch((id,)))[0], id)
@@ -403,9 +417,3 @@ def _found(answer: T | None, id: str) -> T:
     if answer is None:
         raise JobNotFound(id, f"job {id} is not in the store")
     return answer
-
-
-def _call(arguments: Arguments) -> Call:
-    if arguments is None:
-        return Call()
-    return as_call(dict(arguments) if isinstance(arguments, Mapping) else arguments, "arguments")

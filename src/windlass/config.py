@@ -13,6 +13,7 @@ from windlass.core.errors import ConfigError
 from windlass.options import valid_queue
 from windlass.ports.store import PruneRules
 from windlass.runtime.bounds import CONCURRENCY_MOST, PROCESSES_MOST
+from windlass.stores import problem_of
 
 Durability = Literal["full", "normal"]
 LogFormat = Literal["auto", "text", "json"]
@@ -139,6 +140,17 @@ def parse_queues(value: Any, name: str) -> list[tuple[str, int | None]]:
     return list(found.items())
 
 
+def named_queues(text: str, name: str) -> list[tuple[str, int | None]]:
+    """`parse_queues` of what somebody typed; raises ConfigError, also where that names none."""
+    try:
+        found = parse_queues(text, name)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    if not found:
+        raise ConfigError(f'{name}: {text!r} names no queue; write "a,b:3", or leave it out for all')
+    return found
+
+
 def redacted(url: str) -> str:
     """`url` with its password replaced, as it may be shown."""
     scheme, mark, rest = url.partition("://")
@@ -146,6 +158,13 @@ def redacted(url: str) -> str:
     user, at, host = authority.rpartition("@")
     name, colon, _ = user.partition(":")
     return f"{scheme}{mark}{name}{colon}{'***' if colon else ''}{at}{host}{slash}{path}"
+
+
+def located(url: str) -> str:
+    """Where the store of that URL lies, as it may be shown: the whole path of an SQLite file, which a relative URL
+    names only together with the current directory; of any other the URL, its password replaced."""
+    scheme, _, path = url.partition("://")
+    return os.path.realpath(path[1:]) if scheme.startswith("sqlite") and path[1:] else redacted(url)
 
 
 def _project(directory: str) -> tuple[str, dict[str, Any]]:
@@ -194,16 +213,14 @@ def _known(name: str, origin: str) -> None:
         raise ConfigError(f"{name} (from {origin}) is no setting; there are: {', '.join(sorted(_READERS))}")
 
 
-def _text(value: Any, name: str) -> str:
-    if not isinstance(value, str) or not value.strip():
-        raise ValueError(f"{name}: {value!r} must be text")
-    return value.strip()
 
 
 def _url(value: Any, name: str) -> str:
-    text = _text(value, name)
-    if "://" not in text:
+    text = value.strip() if isinstance(value, str) else value
+    if not isinstance(text, str) or "://" not in text:
         raise ValueError(f'{name}: {text!r} is no store URL; write for instance "sqlite:///jobs.db" or "memory://"')
+    if problem := problem_of(text):
+        raise ValueError(f"{name}: {problem}")
     return text
 
 

@@ -6,7 +6,7 @@ declared in another file; reading them also costs milliseconds that `import` of 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -35,6 +35,17 @@ class Call(msgspec.Struct, frozen=True):
 
     args: tuple[Any, ...] = ()
     kwargs: dict[str, Any] = {}
+
+
+Arguments = Call | Mapping[str, Any] | Sequence[Any] | None
+"""Arguments of a task that is named by text: a dict of named ones, a list or tuple of positional ones, or a Call."""
+
+
+def call_of(arguments: Arguments) -> Call:
+    """A Call from Arguments; raises PayloadInvalid for anything else."""
+    if arguments is None:
+        return Call()
+    return as_call(dict(arguments) if isinstance(arguments, Mapping) else arguments, "arguments")
 
 
 def as_call(given: object, where: str) -> Call:
@@ -183,7 +194,7 @@ class Remote:
         self.limits = limits
 
     def pack(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
-        """As Declaration.pack, but only what JSON cannot say is refused."""
+        """As Declaration.pack, but unaware of annotations: see pack_unknown."""
         from windlass.core.binding import pack_unknown
 
         return pack_unknown(args, kwargs, self.limits)

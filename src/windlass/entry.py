@@ -17,7 +17,7 @@ import msgspec
 
 from windlass import config
 from windlass.core.errors import ConfigError, WindlassError
-from windlass.loading import load_app, load_app_file
+from windlass.loading import load, own_trace
 from windlass.runtime import logs, process
 from windlass.runtime.link import PipeLink, first_words
 from windlass.runtime.logs import Log
@@ -115,11 +115,13 @@ def _slot(boot: Boot, channel: Channel[ToSlot]) -> int:
 def _load(boot: Boot, channel: Channel[ToWorker] | Channel[ToSlot]) -> tuple[Windlass, Registry] | None:
     """The application and what it registered; None after the supervisor was told why not."""
     try:
-        app = load_app_file(boot.target) if boot.target.endswith(".py") else load_app(boot.target)
+        app = load(boot.target)
         return app, app.registry
     except WindlassError as error:  # says itself what to do; our own traceback would only hide it
-        channel.send(Broken(str(error), files=source_files(error)))
-    except BaseException as error:  # also an application that calls sys.exit
+        cause = error.__cause__
+        trace = "" if cause is None else own_trace(cause)
+        channel.send(Broken(str(error), trace, source_files(cause or error)))
+    except BaseException as error:
         channel.send(Broken(f"{type(error).__name__}: {error}", traceback.format_exc(), source_files(error)))
     return None
 
@@ -137,15 +139,19 @@ def _ready(app: Windlass, registry: Registry, queues: Queues, concurrency: int) 
         stall_timeout=settings.stall_timeout,
         rules=settings.prune_rules(),
         files=source_files(),
+        where=config.located(settings.url),
+        unused=registry.unused(queue for queue, _ in queues),
+        schedules=app.defined,
     )
 
 
 def served_queues(named_here: str | None, settings: Settings, registry: Registry) -> tuple[Queues, bool]:
     """[(queue, weight or None)] from the command line, the settings, or what the tasks name; and whether their order is
     strict: somebody wrote it down, and no weight. Raises ConfigError."""
-    given = config.checked("queues", named_here, "what was asked for here") if named_here else settings.queues
-    found = config.parse_queues(given or registry.queues, "queues")
-    return [*found], bool(given) and all(weight is None for _, weight in found)
+    written = config.named_queues(named_here, "queues") if named_here is not None else None
+    found = written or config.parse_queues(settings.queues or registry.queues, "queues")
+    given = bool(written or settings.queues)
+    return [*found], given and all(weight is None for _, weight in found)
 
 
 def source_files(error: BaseException | None = None) -> tuple[str, ...]:

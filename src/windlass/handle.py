@@ -87,7 +87,8 @@ class Job(Generic[R]):
         `timeout` is a duration ("10s", a timedelta, seconds); None waits for ever. Waiting asks the store for a change
         number only, at most every millisecond and soon every 50 ms, and reads the job when that moved.
 
-        Raises ResultTimeout (the job goes on), JobFailed, JobCancelled, JobExpired, ResultExpired, JobNotFound.
+        Raises InvalidValue for what is no duration, ResultTimeout (the job goes on), JobFailed, JobCancelled,
+        JobExpired, ResultExpired, JobNotFound.
         """
         steps = self._waiting(timeout)
         try:

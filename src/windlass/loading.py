@@ -6,10 +6,61 @@ import importlib
 import importlib.util
 import os
 import sys
+import traceback
 from types import ModuleType
 
 from windlass.app import Windlass
-from windlass.core.errors import ConfigError
+from windlass.core.errors import ConfigError, WindlassError
+
+MACHINERY = (os.path.dirname(__file__), os.path.dirname(importlib.__file__), "<frozen")
+"""Where the files begin that are between a command and the user's first line."""
+
+
+def load(target: str) -> Windlass:
+    """The application that `target` names: "module:attribute", "module", or a file.
+
+    Raises ConfigError, also for what the module raised while it was imported: with the place, in one line; that error
+    is its cause.
+    """
+    try:
+        return load_app_file(target) if target.endswith(".py") else load_app(target)
+    except WindlassError:
+        raise
+    except (Exception, SystemExit) as error:
+        said = f"{type(error).__name__}: {error}"
+        if isinstance(error, SystemExit):
+            said = f"it calls sys.exit({error.code!r})"
+        raise ConfigError(f"app: {target} cannot be imported: {said}{_last_place(error)}") from error
+
+
+def own_trace(error: BaseException) -> str:
+    """The traceback of what a module raised while it was imported, without the frames of those who imported it."""
+    told = traceback.TracebackException.from_exception(error)
+    links: list[traceback.TracebackException | None] = [told]
+    while links:
+        one = links.pop()
+        if one is not None:
+            kept = [frame for frame in one.stack if not frame.filename.startswith(MACHINERY)]
+            one.stack = traceback.StackSummary.from_list(kept)
+            links += [one.__cause__, one.__context__]
+    return "".join(told.format())
+
+
+def _last_place(error: BaseException) -> str:
+    """File and line of the user's own code where an import failed."""
+    if isinstance(error, SyntaxError):  # its text says so itself
+        return ""
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(MACHINERY)]
+    own = [frame for frame in frames if not frame.filename.startswith((sys.prefix, sys.base_prefix))] or frames
+    return f" ({own[-1].filename}, line {own[-1].lineno})" if own else ""
+
+
+def refuse_half_a_file(target: str) -> None:
+    """Raise ConfigError for "tasks.py:app", which is neither a file nor a module."""
+    name, _, attribute = target.partition(":")
+    if name.endswith(".py"):
+        module = name.removesuffix(".py").replace("/", ".")
+        raise ConfigError(f"app: {target!r} is neither a file nor a module; write {module}:{attribute}, or {name}")
 
 
 def load_app(target: str) -> Windlass:
@@ -19,6 +70,7 @@ def load_app(target: str) -> Windlass:
     what the module itself raises while it is imported goes through.
     """
     name, _, attribute = target.partition(":")
+    refuse_half_a_file(target)
     if not name or not all(part.isidentifier() for part in name.split(".")):
         raise ConfigError(f'app: {target!r} must be "module:attribute", for instance "shop.jobs:app"')
     _on_path(os.getcwd())

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import time
 import zlib
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+from itertools import islice
 from typing import (
     TYPE_CHECKING,
     Any,
@@ -28,7 +29,7 @@ from windlass.core.backoff import Backoff
 from windlass.core.duration import Duration
 from windlass.core.errors import InvalidJob, RegistrationError, UnknownTask
 from windlass.core.job import Meta, NewJob, Policy
-from windlass.core.placement import SHARDS, head_start, job_ids
+from windlass.core.placement import SHARDS, head_start, job_id, job_ids
 from windlass.declaration import Call, Declaration, Remote, as_call
 from windlass.handle import Job
 from windlass.keys import Key
@@ -161,12 +162,12 @@ class Task(Generic[P, R]):
         Each call is a tuple of arguments, a dict of named ones, or `task.call(...)`. Raises as `enqueue`; the number of
         the guilty call is in the error's `field`.
         """
-        jobs = self._new_jobs(calls)
+        jobs = self._new_jobs(calls, current_run.get())
         return [Job(self._app, answer.id, created=answer.inserted) for answer in self._app.engine.submit(jobs)]
 
     async def aenqueue_many(self, calls: Iterable[Call | tuple[Any, ...] | dict[str, Any]]) -> list[Job[R]]:
         """`enqueue_many` for an event loop."""
-        jobs = self._new_jobs(calls)
+        jobs = self._new_jobs(calls, current_run.get())
         return [Job(self._app, answer.id, created=answer.inserted) for answer in await self._app.engine.asubmit(jobs)]
 
     def upcast(self, from_version: int) -> Callable[[Old], Old]:
@@ -195,10 +196,11 @@ class Task(Generic[P, R]):
         particulars = self._particulars(run, args, kwargs, payload)
         return NewJob(id=id, payload=payload, digest=self._digest(payload), **particulars)
 
-    def _new_jobs(self, calls: Iterable[Call | tuple[Any, ...] | dict[str, Any]]) -> list[NewJob]:
+    def _new_jobs(
+        self, calls: Iterable[Call | tuple[Any, ...] | dict[str, Any]], run: Run | None, first: int = 0
+    ) -> list[NewJob]:
         payloads, particulars, pack = [], [], self._declaration.pack
-        run = current_run.get()
-        for number, given in enumerate(calls):
+        for number, given in enumerate(calls, first):
             try:
                 call = as_call(given, "arguments")
                 payloads.append(pack(call.args, call.kwargs))
@@ -210,6 +212,25 @@ class Task(Generic[P, R]):
             NewJob(id=id, payload=payload, digest=self._digest(payload), **each)
             for id, payload, each in zip(ids, payloads, particulars, strict=True)
         ]
+
+    def children(
+        self, calls: Iterable[Call | tuple[Any, ...] | dict[str, Any]], run: Run, name: str, after: int, batch: int
+    ) -> Iterator[list[NewJob]]:
+        """The children of a fan-out, in batches, without the first `after`; see Context.fan_out."""
+        left = islice(enumerate(calls), after, None)
+        while given := list(islice(left, batch)):
+            first = given[0][0]
+            jobs = self._new_jobs((call for _, call in given), run, first)
+            yield [msgspec.structs.replace(job, id=self._child_id(run, name, first + n)) for n, job in enumerate(jobs)]
+
+    def _child_id(self, run: Run, name: str, place: int) -> str:
+        """In the same millisecond as the job's own, so that it is the same whenever it is made."""
+        from hashlib import blake2b
+
+        noise = blake2b(f"{run.held.id}\n{name}\n{place}".encode(), digest_size=10).digest()
+        key = self._terms.partition_key
+        milliseconds = int(run.held.id[:8] + run.held.id[9:13], 16)
+        return job_id(milliseconds, noise, zlib.crc32(key.encode()) % SHARDS if key else None)
 
     def _particulars(
         self, run: Run | None, args: tuple[Any, ...], kwargs: dict[str, Any], payload: str

@@ -143,6 +143,42 @@ def test_logs(world: World) -> None:
     assert world.run("jobs", "logs", id, "--follow").out.splitlines() == lines  # it has ended, so this does too
 
 
+def test_waiting_for_a_job_that_does_not_end_says_why(world: World) -> None:
+    ran = world.run("enqueue", "tasks.add", "[1, 2]", "--wait", "10ms")
+    (job,) = world.app.client.search().jobs
+    assert (ran.code, ran.out) == (1, "")
+    assert ran.err.startswith(f"windlass: {job.id} has not ended within 10ms: no worker is alive")
+    ran = world.run("enqueue", "tasks.add", "[1, 2]", "--wait", "0", "--json")
+    assert (ran.code, ran.json["state"], ran.json["result"]) == (1, "queued", None)
+    assert ran.json["why"].startswith("no worker is alive")
+    assert json.loads(ran.err)["kind"] == "ResultTimeout"
+
+
+def test_waiting_for_a_job_that_dies_says_of_what(world: World) -> None:
+    """What is printed is the result or nothing, so that a script may use it; the error goes where errors go."""
+    id = world.enqueue("tasks.add", [1, 2], idempotency_key="one")
+    world.end(Failed(ErrorInfo("ValueError", "no"), permanent=True))
+    asked = ["enqueue", "tasks.add", "[1, 2]", "--key", "one", "--wait", "1s"]
+    ran = world.run(*asked)
+    assert (ran.code, ran.out, ran.err) == (1, "", f"windlass: job {id} is dead (failed): ValueError: no\n")
+    ran = world.run(*asked, "--json")
+    assert ran.code == 1
+    document = ran.json
+    error = document.pop("error")
+    assert (error["kind"], error["message"]) == ("ValueError", "no")
+    assert document == {"id": id, "created": False, "state": "dead", "reason": "failed", "result": None, "why": None}
+    assert json.loads(ran.err) == {"error": f"job {id} is dead (failed): ValueError: no", "kind": "JobFailed", "exit_code": 1}
+
+
+def test_a_trace_is_shown_once(world: World) -> None:
+    id = world.enqueue()
+    world.end(Failed(ErrorInfo("ValueError", "no", "Traceback (most recent call last):\n  at home\n"), permanent=True))
+    for command in (["jobs", "show", id], ["dead", "show", id]):
+        said = world.run(*command).out
+        assert said.count("at home") == 1, said
+        assert "error     ValueError: no\n" in said
+
+
 # --- acting -------------------------------------------------------------------------------------------------------
 
 
@@ -161,6 +197,30 @@ def test_cancel_accounts_for_every_id(world: World) -> None:
     ran = world.run("jobs", "cancel", ended)
     assert (ran.code, ran.out) == (1, "0 jobs cancelled\n")
     assert "has ended; left as it was" in ran.err
+
+
+def test_a_running_job_is_not_said_to_be_no_job(world: World) -> None:
+    id = world.enqueue()
+    world.claim()
+    assert world.run("jobs", "cancel", id).out == "1 running job asked to stop\n"
+
+
+@pytest.mark.parametrize("typed", [["jobs", "cancel"], ["dead", "redrive"], ["jobs", "retry"]], ids=" ".join)
+def test_what_was_not_done_is_one_object_for_scripts(world: World, typed: list[str]) -> None:
+    ended = world.enqueue()
+    world.end(Succeeded())
+    missing = world.run(*typed, "nosuch", MISSING, "--json")
+    assert missing.code == 3
+    assert json.loads(missing.err) == {
+        "error": f"no job 'nosuch'; no job '{MISSING}'", "kind": "JobNotFound", "exit_code": 3,
+    }  # fmt: skip
+    left = world.run(*typed, ended, "--json")
+    if typed[1] == "retry":  # it may be run again
+        assert (left.code, left.err) == (0, "")
+    else:
+        assert left.code == 1
+        assert json.loads(left.err)["kind"] == "Refused"
+        assert "left as it was" in json.loads(left.err)["error"]
 
 
 def test_dry_run_changes_nothing(world: World) -> None:

@@ -41,18 +41,33 @@ MISTAKES = [
     (["enqueue", "", "[]"], 2, "task: "),
     (["enqueue", "tasks.add", "--delay", "soon"], 2, "delay: 'soon' is no duration"),
     (["enqueue", "tasks.add", "--at", "noon"], 2, "at: 'noon' is no instant; write 2026-11-22T10:00:00Z"),
-    (["enqueue", "tasks.add", "--at", "2026-11-22T10:00:00"], 2, "has no time zone"),
+    (["enqueue", "tasks.add", "--at", "2026-11-22"], 2, "has no time zone; write 2026-11-22T00:00:00Z, or an offset"),
+    (["enqueue", "tasks.add", "--wait", "soon"], 2, "--wait: 'soon' is no duration"),
+    (["enqueue", "tasks.add", "--wait", "-1"], 2, "--wait: '-1' must be between 0 and"),
+    (["enqueue", "tasks.add", "--wait", ""], 2, "--wait: '' is no duration"),
     (["enqueue", "tasks.add", "--priority", "101"], 2, "priority: 101 must be a whole number, 0..100"),
     (["enqueue", "tasks.add", "--header", "x"], 2, "headers: 'x' must be NAME=VALUE"),
-    (["enqueue", "tasks.none", "--app", "tasks.py"], 3, "tasks.py has no task 'tasks.none'; it has tasks.add, tasks.send"),
+    (["enqueue", "tasks.none", "--app", "tasks.py"], 3, "tasks.py has no task 'tasks.none'; it has tasks.add, tasks.send."),
+    (["enqueue", "tasks.ad", "--app", "tasks.py"], 3, "it has tasks.add, tasks.send. Did you mean 'tasks.add'?"),
     (["enqueue", "tasks.add", '["one", 2]', "--app", "tasks.py"], 2, "a: expected int, got str"),
     (["enqueue", "tasks.add", "[1]", "--app", "tasks.py"], 2, "b: is missing; the task takes a, b"),
     (["store", "prune", "--dead", "later"], 2, "--dead: 'later' is no duration"),
     (["worker", "nowhere:app"], 2, "app: there is no module 'nowhere' in"),
     (["worker", "no/such.py"], 2, "app: there is no file 'no/such.py'"),
-    (["worker", "tasks.py", "--processes", "300"], 2, "processes: 300 must be within 1..256"),
-    (["worker", "tasks.py", "--queues", "mail:2.5"], 2, "queues: 'mail:2.5': a weight must be a whole number, 1..1000"),
+    (["worker", "tasks.py", "--processes", "300"], 2, "--processes: 300 must be within 0..256"),
+    (["worker", "tasks.py", "--processes", "-1"], 2, "--processes: -1 must be within 0..256"),
+    (["worker", "tasks.py", "--queues", ""], 2, "--queues: '' names no queue; write \"a,b:3\""),
+    (["worker", "tasks.py", "--queues", "mail:2.5"], 2, "--queues: 'mail:2.5': a weight must be a whole number, 1..1000"),
     (["worker", "tasks.py", "--processes", "0", "--concurrency", "0"], 2, "concurrency: 0 must be a whole number, 1..10000"),
+    (["worker", "tasks.py", "--queues", "a, b\tc"], 2, "--queues: 'b\\tc' must be printable"),
+    (["worker", "tasks.py:app"], 2, "'tasks.py:app' is neither a file nor a module; write tasks:app, or tasks.py"),
+    (["jobs", "list", "--app", "tasks.py:app"], 2, "neither a file nor a module; write tasks:app, or tasks.py"),
+    (["jobs", "list", "--app", "exits.py"], 2, "app: exits.py cannot be imported: it calls sys.exit(3) ("),
+    (["serve", "exits.py", "--port", "0"], 2, "app: exits.py cannot be imported: it calls sys.exit(3) ("),
+    (["worker", "broken.py", "--processes", "0"], 2, "cannot be imported: NameError: name 'nope' is not defined ("),
+    (["stats", "--url", ""], 2, "url: '' is no store URL; write for instance"),
+    (["stats", "--url", "sqlit:///jobs.db"], 2, "Did you mean 'sqlite'? (from --url)"),
+    (["serve", "nodir.py", "--port", "0"], 2, "url: the directory /no/such/dir does not exist"),
     (["worker", "tasks.py", "--stop-timeout", "x"], 2, "--stop-timeout: 'x' is no duration"),
     (["serve", "nowhere:app"], 2, "app: there is no module 'nowhere' in"),
     (["serve", "tasks.py", "--host", "0.0.0.0"], 2, "--host: '0.0.0.0' can be reached from other machines"),
@@ -61,9 +76,13 @@ MISTAKES = [
     (["enqueue", "t", "--url", "memory://"], 2, "durable: memory:// lives in one process, and no other sees its jobs"),
     (["stats", "--url", "memory://"], 2, "durable: memory:// lives in one process, and no other sees its jobs"),
     (["dev", "nofile.py"], 2, "app: there is no file 'nofile.py'"),
-    (["job", "list"], 2, "No such command 'job'"),
+    (["job", "list"], 2, "No such command 'job'. Did you mean 'jobs'?"),
+    (["wroker"], 2, "No such command 'wroker'. Did you mean 'worker'?"),
+    (["nothing"], 2, "No such command 'nothing'. (see `windlass --help`)"),
     (["jobs", "whi", ID], 2, "No such command 'whi'"),
-    (["jobs"], 2, ""),
+    (["--json"], 2, """{"error":"No such option '--json'.","kind":"UsageError","exit_code":2}"""),
+    (["serve", "--foo", "tasks.py"], 2, "No such option '--foo'. (see `windlass serve --help`)"),
+    (["serve", "--prot", "1", "tasks.py"], 2, "No such option '--prot'. Did you mean '--port'?"),
 ]
 
 
@@ -72,6 +91,9 @@ def test_a_mistake_is_one_clear_line(world: World, tasks: str, typed: list[str],
     (world.directory / "broken.py").write_text("x = nope\n")
     (world.directory / "syntax.py").write_text("x = (\n")
     (world.directory / "kept.py").write_text("from windlass import Windlass\napp = Windlass('memory://')\n")
+    (world.directory / "exits.py").write_text("import sys\nsys.exit(3)\n")
+    nodir = "from windlass import Windlass\napp = Windlass('sqlite:////no/such/dir/jobs.db')\n"
+    (world.directory / "nodir.py").write_text(nodir)
     world.enqueue()
     ran = world.run(*typed)
     assert (ran.code, ran.out) == (code, ""), ran
@@ -79,6 +101,23 @@ def test_a_mistake_is_one_clear_line(world: World, tasks: str, typed: list[str],
     if said:
         assert len(ran.err.splitlines()) == 1
     assert "Traceback" not in ran.err
+    assert len(world.app.client.search().jobs) == 1  # nothing was enqueued on the way
+
+
+@pytest.mark.parametrize("typed", [[], ["jobs"], ["dead"], ["queues"], ["store"]], ids=lambda typed: "_".join(typed))
+def test_a_word_alone_is_answered_with_its_help(world: World, typed: list[str]) -> None:
+    ran, asked = world.run(*typed), world.run(*typed, "--help")
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err == asked.out
+    assert len(ran.err.splitlines()) > 5
+
+
+def test_help_says_how_long_running_jobs_get(world: World) -> None:
+    from windlass.config import Settings
+    from windlass.runtime.reload import DEADLINE
+
+    assert f"{Settings().stop_timeout:.0f}s unless configured" in world.run("worker", "--help").out
+    assert f"gives running jobs {DEADLINE:.0f} seconds, and so does Ctrl-C" in " ".join(world.run("dev", "--help").out.split())
 
 
 def test_debug_shows_where_it_came_from(world: World, tasks: str) -> None:

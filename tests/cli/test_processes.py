@@ -140,11 +140,44 @@ def test_worker_takes_queues_and_files(app: Windlass, world: World) -> None:
     assert all(json.loads(line)["level"] in ("info", "warning") for line in worker.said.splitlines())
 
 
-def test_worker_whose_application_cannot_be_imported_ends_with_2(world: World) -> None:
-    Path("broken.py").write_text("from windlass import Windlass\napp = Windlass()\nnope\n")
-    with running("worker", "broken:app", "--processes", "1") as worker:
+BROKEN = [
+    # what is in broken.py, and what the last line says
+    ("import part\n", "app: broken.py cannot be imported: ZeroDivisionError: division by zero ({here}/part.py, line 2)"),
+    ("x = 1\n", "app: broken.py: it has no `app = Windlass()`"),
+    ("import sys\nsys.exit(3)\n", "app: broken.py cannot be imported: it calls sys.exit(3) ({here}/broken.py, line 2)"),
+]
+
+
+@pytest.mark.parametrize(("text", "said"), BROKEN, ids=["part", "none", "exit"])
+def test_worker_whose_application_cannot_be_loaded_says_so_once(world: World, text: str, said: str) -> None:
+    """However many workers find it; and of the traceback only what the user wrote, not how it was imported."""
+    Path("broken.py").write_text(text)
+    Path("part.py").write_text("def fail():\n    1 / 0\n\nfail()\n")
+    said = said.format(here=world.directory)
+    with running("worker", "broken.py", "--processes", "3") as worker:
         assert worker.process.wait(PATIENCE) == 2
-    assert "name 'nope' is not defined" in worker.said
+    *lines, last = worker.said.splitlines()
+    assert last == f"windlass: {said}"
+    told = [document for line in lines if (document := json.loads(line))["level"] != "info"]
+    ((event, reason, trace),) = [(each["event"], each["reason"], each.get("trace")) for each in told]
+    assert (event, reason) == ("the application cannot be loaded", said)
+    assert len(lines) <= 5  # the supervisor starts, and its three workers do
+    if "part" in text:
+        assert trace.startswith("Traceback (most recent call last):\n  File ")
+        assert [line.split('"')[1] for line in trace.splitlines() if "File " in line] == [
+            f"{world.directory}/{name}.py" for name in ("broken", "part", "part")
+        ]
+
+
+def test_worker_says_on_which_store_it_works_and_what_may_be_a_typing_error(app: Windlass, world: World) -> None:
+    with running("worker", "tasks.py", "--processes", "2", "--queues", "mial,other,default", "--json") as worker:
+        worker.says('"worker runs"')
+        assert worker.stop() == 0
+    lines = [json.loads(line) for line in worker.said.splitlines()]
+    runs = [each for each in lines if each["event"] == "worker runs"]
+    assert {(each["store"], each["queues"]) for each in runs} == {(f"{world.directory}/jobs.db", "mial,other,default")}
+    warned = [each for each in lines if each["level"] == "warning"]
+    assert [(each["queue"], each.get("perhaps")) for each in warned] == [("mial", "mail"), ("other", None)]
 
 
 def test_worker_refuses_a_store_that_each_of_its_processes_would_have_for_itself(world: World) -> None:
@@ -182,6 +215,7 @@ def test_serve(app: Windlass, world: World) -> None:
     with running("serve", "tasks:app", "--port", "0", "--json") as server:
         url = json.loads(server.says('"url"'))["url"]
         assert url.startswith("http://127.0.0.1:")
+        assert json.loads(server.says('"url"'))["store"] == f"{world.directory}/jobs.db"
         assert ask(f"{url}/healthz") == (200, {"status": "ok"})
         status, job = ask(f"{url}/api/v1/jobs", {"task": "tasks.add", "args": [1, 2]})
         assert (status, job["state"]) == (202, "queued")
@@ -191,6 +225,11 @@ def test_serve(app: Windlass, world: World) -> None:
         assert ran.code == 2
         assert f"--port: 127.0.0.1 port {taken} cannot be served: Address already in use" in ran.err
         assert server.stop() == 0
+
+
+def test_serve_says_on_which_store_it_works(app: Windlass, world: World) -> None:
+    with running("serve", "tasks:app", "--port", "0") as server:
+        assert server.says("serving on ").endswith(f", store {world.directory}/jobs.db (Ctrl-C ends it)")
 
 
 def test_serve_ends_although_somebody_waits(app: Windlass, world: World) -> None:
@@ -229,6 +268,7 @@ def test_dev_runs_serves_and_reloads(app: Windlass, world: World) -> None:
     """One terminal: schema, worker, API, and both anew when a file is saved, also out of a syntax error."""
     with running("dev", "tasks.py", "--port", "0") as dev:
         url = dev.says("API on ").removeprefix("API on ").removesuffix("/api/v1/jobs")
+        assert f"store {world.directory}/jobs.db\n" in dev.said
         assert "try: windlass enqueue tasks.add '[1, 1]' --app tasks.py --wait 10s" in dev.said
         status, job = ask(f"{url}/api/v1/jobs", {"task": "tasks.add", "args": [1, 2]})
         assert status == 202
@@ -243,8 +283,34 @@ def test_dev_runs_serves_and_reloads(app: Windlass, world: World) -> None:
     assert dev.said.count("API on ") == 1
 
 
+def test_dev_goes_on_until_the_file_is_right(world: World) -> None:
+    """It says once what is wrong, ends quietly at a Ctrl-C, and says where it serves once there is something to."""
+    Path("half.py").write_text("x = 1\n")
+    with running("dev", "half.py", "--port", "0") as dev:
+        dev.says("waiting for a source file to change")
+        os.killpg(dev.process.pid, signal.SIGINT)  # as a terminal does it: to all of them
+        assert dev.process.wait(PATIENCE) == 0
+        assert dev.said.count("it has no `app = Windlass()`") == 1
+        assert "interrupted" not in dev.said
+    for wrong in ("app = Windlass()\n@app.task(priority=200)\ndef t() -> None: ...\n", "import sys\nsys.exit(3)\n"):
+        Path("half.py").write_text(f"from windlass import Windlass\n{wrong}")
+        _dev_recovers(world)
+
+
+def _dev_recovers(world: World) -> None:
+    with running("dev", "half.py", "--port", "0", "--json") as dev:
+        dev.says("waiting for a source file to change")
+        Path("half.py").write_text("from windlass import Windlass\napp = Windlass()\n")
+        dev.says('"url"')
+        assert dev.stop() == 0
+    documents = [json.loads(line) for line in dev.said.splitlines()]
+    (where,) = [each for each in documents if "url" in each]
+    assert where["store"] == f"{world.directory}/jobs.db"
+    assert where["try"] is None
+
+
 def test_init_writes_what_runs(world: World) -> None:
-    assert world.run("init", "shop").out.endswith("next: windlass dev shop/tasks.py\n")
+    assert world.run("init", "shop").out.endswith("next: cd shop && windlass dev tasks.py\n")
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", "shop", "shop"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout

@@ -91,7 +91,10 @@ def test_queue_at_its_limit(world: World) -> None:
 
 
 def test_no_workers(world: World) -> None:
-    assert why(world, world.enqueue())["sentence"] == "no worker is alive"
+    """With the store that it was looked for in: a worker on another file of the same name is a common mistake."""
+    found = why(world, world.enqueue())
+    assert found["sentence"] == f"no worker is alive on {world.directory}/jobs.db"
+    assert found["facts"]["store"] == f"{world.directory}/jobs.db"
 
 
 def test_no_worker_serves_the_queue(world: World) -> None:
@@ -166,7 +169,7 @@ def test_running_and_cancelling(world: World) -> None:
     found = why(world, id)
     assert (found["cause"], found["facts"]["worker"]) == ("running", "w1")
     asked = world.run("jobs", "cancel", id)
-    assert asked.out == "0 jobs cancelled\n1 running job asked to stop\n"
+    assert asked.out == "1 running job asked to stop\n"
     assert why(world, id)["cause"] == "cancelling"
 
 

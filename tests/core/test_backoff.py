@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from tests.core.sizes import examples
 from windlass.core.backoff import Backoff
+from windlass.core.errors import InvalidValue
 
 CURVES = ("exponential", "linear", "constant", "polynomial")
 
@@ -107,7 +108,7 @@ def test_a_policy_travels(backoff: Backoff) -> None:
     ],
 )
 def test_a_wrong_field_is_named(field: str, value: object) -> None:
-    with pytest.raises(ValueError, match=rf"^backoff\.{field}: "):
+    with pytest.raises(InvalidValue, match=rf"^backoff\.{field}: "):
         Backoff(**{field: value})
     with pytest.raises(msgspec.ValidationError):
         msgspec.convert({field: value}, Backoff)

@@ -16,7 +16,8 @@ mermaid
 Blocks inside HTML comments count too: so a page prepares what its reader need not see.
 
 In outputs, ids, instants, spans of time (`3m 5s`, `0.123`) and process numbers stand for whatever is there in their place; an id then
-means the same job wherever the page says it again, also in commands and in Python. Port 8000 stands for a free one.
+means the same job wherever the page says it again, also in commands and in Python. Port 8000 stands for a free one, and
+/home/ada/shop for the page's own directory.
 Runs of spaces are equal. `...` stands for anything in a line, and alone on a line for any lines.
 """
 
@@ -31,6 +32,7 @@ REPOSITORY = Path(__file__).parent.parent.parent
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
 LANGUAGES = {"", "python", "text", "console", "toml", "ini", "json", "bash", "dockerfile", "mermaid"}
 PORT = "8000"
+HOME = "/home/ada/shop"
 SERVERS = re.compile(r"(\w+=\S+ )*(windlass (worker|serve|dev) |uvicorn )")
 
 _FENCE = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -79,21 +81,24 @@ class Command(NamedTuple):
 
 
 class Ids(dict[str, str]):
-    """The page's ids (and its port), and those that took their place in this run."""
+    """The page's ids (its port, and its directory), and those that took their place in this run."""
 
     def put(self, text: str) -> str:
         """`text` with this run's ids and port."""
-        text = re.sub(rf"\b{PORT}\b", self.get(PORT, PORT), text)
+        text = self._here(text)
         return _VARYING.sub(lambda m: self.get(m[0], m[0]) if m.lastgroup == "id" else m[0], text)
 
     def match(self, shown: str, said: str, *, prefix: bool = False) -> bool:
         """Whether `said` is what the page shows, or with `prefix` begins so; learns the ids if it is."""
-        shown = re.sub(rf"\b{PORT}\b", self.get(PORT, PORT), shown)
+        shown = self._here(shown)
         wanted = re.compile(self._pattern(clean(shown)) + (".*" if prefix else ""), re.DOTALL)
         found = wanted.fullmatch(clean(said) + "\n")
         if found is not None:
             self.update({name: found[self._group(name)] for name in self._fresh(shown)})
         return found is not None
+
+    def _here(self, text: str) -> str:
+        return re.sub(rf"\b{PORT}\b", self.get(PORT, PORT), text).replace(HOME, self.get(HOME, HOME))
 
     def _fresh(self, shown: str) -> list[str]:
         ids = dict.fromkeys(m[0] for m in _VARYING.finditer(shown) if m.lastgroup == "id")

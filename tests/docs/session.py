@@ -15,7 +15,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 import windlass
-from tests.docs.pages import PORT, SERVERS, Block, Command, Ids, commands, difference
+from tests.docs.pages import HOME, PORT, SERVERS, Block, Command, Ids, commands, difference
 
 PATIENCE = 20.0
 """Seconds that a command may take, or that a server may take to say what the page shows."""
@@ -66,7 +66,7 @@ class Session:
         self.page = page
         self.directory = directory / "page"
         self.directory.mkdir()
-        self.ids = Ids({PORT: free_port()})
+        self.ids = Ids({PORT: free_port(), HOME: str(self.directory.resolve())})
         self.servers: list[Server] = []
         self._printed: str | None = None
         self._environment = environment(directory)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import configparser
 import json
 import re
@@ -125,6 +126,25 @@ def test_every_page_can_be_reached() -> None:
     assert not set(PAGES) - seen
 
 
+@pytest.mark.parametrize("page", [page for page in PAGES if any(b.language == "python" for b in blocks(page))], ids=name)
+def test_what_is_shown_can_be_pasted(page: Path) -> None:
+    """Into Python's own prompt, where a blank line ends a compound statement, and nothing else does."""
+    for block in blocks(page):
+        if block.language != "python" or block.file is not None:
+            continue
+        lines = [*block.text.splitlines(), ""]
+        for node in compile(block.text, page.name, "exec", ast.PyCF_ONLY_AST | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT).body:
+            if isinstance(node, COMPOUND):
+                where = f"{page.name}, line {block.line + node.lineno - 1}"
+                first = min([node.lineno, *(each.lineno for each in getattr(node, "decorator_list", ()))])
+                assert all(line.strip() for line in lines[first - 1 : node.end_lineno]), f"{where}: a blank line within"
+                assert not lines[node.end_lineno or 0].strip(), f"{where}: no blank line behind it"
+
+
+COMPOUND = (
+    ast.For, ast.AsyncFor, ast.While, ast.If, ast.With, ast.AsyncWith, ast.Try, ast.Match,
+    ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef,
+)  # fmt: skip
 WRONG = {
     "output": "```console\n$ echo one\ntwo\n```\n",
     "more output": "```console\n$ printf '1\\n2\\n'\n1\n```\n",

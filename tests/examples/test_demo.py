@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import subprocess
@@ -13,6 +14,7 @@ import pytest
 from examples.photo_app import demo
 from examples.photo_app.stage import Stage, Trouble
 from tests.tidy.source import REPOSITORY
+from windlass import Windlass
 
 
 def start(output: Path, *options: str) -> subprocess.Popen[str]:
@@ -72,6 +74,46 @@ def test_a_process_that_ends_on_its_own_is_trouble_with_its_last_words(tmp_path:
     with pytest.raises(Trouble, match="broken ended with 1:\n  out of film"):
         stage.until("never", lambda: None, patience=20)
     stage.stop()
+
+
+@pytest.mark.parametrize("name", ["nosuch", "a-file.jpg"])
+def test_photographs_that_are_not_there_are_a_line(name: str, tmp_path: Path) -> None:
+    (tmp_path / "a-file.jpg").touch()
+    process = start(tmp_path / "demo", "--photos", str(tmp_path / name))
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert said.startswith(f"{tmp_path / name}: No") and said.count("\n") == 1
+    assert not (tmp_path / "demo").exists()
+
+
+def test_the_commands_shown_at_the_end_do_what_they_say(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The worker that is named runs jobs of the store, and on the data, that are named."""
+    (tmp_path / "photos/originals/none").mkdir(parents=True)
+    (tmp_path / "photos/originals/none/a.jpg").touch()
+    monkeypatch.chdir(REPOSITORY)
+    demo.where_next(tmp_path, kept=False)
+    shown = capsys.readouterr().out
+    assert "make demo KEEP=1" in shown
+    demo.where_next(tmp_path, kept=True)
+    assert "make demo KEEP=1" not in capsys.readouterr().out
+    settings = dict(re.findall(r"(\w+)=(\S+)", next(line for line in shown.splitlines() if "export" in line)))
+    assert settings == {"WINDLASS_URL": f"sqlite:///{tmp_path}/windlass.db", "PHOTO_APP_DATA": f"{tmp_path}/photos"}
+    (command,) = re.findall(r"windlass (worker \S+): ", shown)
+    with Windlass(settings["WINDLASS_URL"]) as app:
+        job = app.enqueue(f"{demo.TASKS}.forget_originals", ["none"])
+        log = (tmp_path / "log").open("wb")
+        worker = subprocess.Popen(
+            [sys.executable, "-m", "windlass", *command.split(), "--processes", "1"],
+            env={**os.environ, **settings}, stdout=log, stderr=log,
+        )  # fmt: skip
+        try:
+            assert job.result(timeout="30s") == 1
+        finally:
+            worker.terminate()
+            assert worker.wait(30) == 0
+            log.close()
 
 
 def test_somebody_elses_files_are_not_cleared(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -41,6 +42,13 @@ class HandRun:
 
     async def aonce(self, name: str, value: str | None) -> str | None:
         return await self._app.opened.async_shell().run(self._app.opened.store.once(self.held.token, name, value))
+
+    def fan_out(self, name: str, after: int, jobs: Sequence[NewJob]) -> int:
+        return self._app.opened.shell.run(self._app.opened.store.fan_out(self.held.token, name, after, jobs))
+
+    async def afan_out(self, name: str, after: int, jobs: Sequence[NewJob]) -> int:
+        plan = self._app.opened.store.fan_out(self.held.token, name, after, jobs)
+        return await self._app.opened.async_shell().run(plan)
 
     def add_child(self, job: NewJob) -> None:
         self.children.append(job)

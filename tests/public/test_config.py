@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from windlass import ConfigError, Windlass
-from windlass.config import Settings, SettingsArguments, load, redacted
+from windlass.config import Settings, SettingsArguments, load, located, redacted
 from windlass.core.duration import YEAR
 from windlass.ports.store import PruneRules
 
@@ -58,7 +58,9 @@ def test_the_environment_speaks_text(tmp_path: Path) -> None:
     ("name", "value", "said"),
     [
         ("url", "jobs.db", "url: 'jobs.db' is no store URL; write for instance"),
-        ("url", 7, "url: 7 must be text"),
+        ("url", 7, "url: 7 is no store URL"),
+        ("url", "sqlit:///jobs.db", "url: no store is called 'sqlit'; there are memory://, sqlite://, sqlite+stdlib://. Did you mean 'sqlite'?"),
+        ("url", "kafka://x", "url: no store is called 'kafka'; there are memory://, sqlite://, sqlite+stdlib:// (from"),
         ("hold", "soon", "hold: 'soon' is no duration"),
         ("hold", 0, "hold: 0 must be between 0.1 and 3600 seconds"),
         ("hold", True, "hold: True is no duration"),
@@ -146,3 +148,11 @@ def test_windlass_reads_all_three(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 )  # fmt: skip
 def test_passwords_are_not_shown(url: str, shown: str) -> None:
     assert redacted(url) == shown
+
+
+def test_where_a_store_lies_is_shown_in_full_and_without_a_password(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert located("sqlite:///jobs.db") == located("sqlite+stdlib:///x/../jobs.db") == f"{tmp_path}/jobs.db"
+    assert located("sqlite:////srv/jobs.db") == "/srv/jobs.db"
+    assert located("memory://") == "memory://"
+    assert located("postgres://ada:secret@db/jobs") == "postgres://ada:***@db/jobs"

@@ -22,6 +22,7 @@ from windlass import (
     ResultTimeout,
     State,
     Windlass,
+    WindlassError,
 )
 from windlass.core.errors import ResultExpired
 from windlass.core.job import Failed
@@ -51,6 +52,19 @@ def test_a_result_comes_back_as_what_the_function_says(app: Windlass) -> None:
         assert result() == dt.date(2026, 1, 5)
     assert app.job(first.id).result(timeout=1) == dt.date(2026, 1, 5)
     assert second.result() == {"day": 1, "at": "2026-01-01"}
+
+
+def test_a_wrong_timeout_is_an_error_of_ours_and_a_value_error(app: Windlass) -> None:
+    @app.task
+    def nothing() -> None: ...
+
+    job = nothing.enqueue()
+    for timeout in ("soon", -1, ""):
+        for result in both(job, timeout=timeout):
+            with pytest.raises(WindlassError, match=r"^timeout: ") as caught:
+                result()
+            assert isinstance(caught.value, ValueError)
+            assert getattr(caught.value, "field", None) == "timeout"
 
 
 def test_a_result_of_another_type_is_not_passed_off_as_the_declared_one(app: Windlass) -> None:

@@ -8,6 +8,7 @@ import inspect
 import subprocess
 import sys
 import textwrap
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -663,3 +664,21 @@ def test_every_error_is_a_windlass_error() -> None:
     import windlass.core.errors as errors
 
     assert all(issubclass(each, WindlassError) for each in vars(errors).values() if isinstance(each, type))
+
+
+@pytest.mark.parametrize(
+    ("code", "name"),
+    [("<stdin>", "<stdin>.hello"), ("<python-input-3>", "<python-input-3>.hello"), ("my-script.py", "my-script.hello")],
+)
+def test_a_task_that_no_worker_can_import_is_warned_of(app: Windlass, code: str, name: str) -> None:
+    """It would be enqueued, and wait for ever; with a name of its own, or run by a worker in this process, it is fine."""
+    space: dict[str, Any] = {"__name__": "__main__", "app": app}
+    text = "@app.task{}\ndef hello() -> None: ...\n"
+    with pytest.warns(UserWarning, match=f"^task {name}: no worker can import a module called ") as warned:
+        exec(compile(text.format(""), code, "exec"), space)
+    assert [each.filename for each in warned] == [code]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        exec(compile(text.format("(name='hello')"), code, "exec"), space)
+        exec(compile(text.format(""), "script.py", "exec"), space)
+    assert set(app.tasks) == {name, "hello", "script.hello"}

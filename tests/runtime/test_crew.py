@@ -12,6 +12,7 @@ import pytest
 from tests.runtime.harness import Session
 from windlass.runtime import process
 from windlass.runtime.crew import BACKOFF_FIRST, SETTLED_IN, Crew
+from windlass.runtime.host import HOST
 from windlass.runtime.loop import Loop
 from windlass.runtime.member import Member
 from windlass.runtime.messages import Boot, Channel, ToSupervisor, pair
@@ -43,7 +44,7 @@ def loop() -> Iterator[Loop]:
 
 
 def crew(loop: Loop) -> Crew:
-    return Crew(loop, ["true"], Boot(role="worker", target="shop:app"), 2, lambda _: None)
+    return Crew(loop, HOST, ["true"], Boot(role="worker", target="shop:app"), 2, lambda _: None)
 
 
 def test_a_start_that_fails_ends_nobody_and_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:

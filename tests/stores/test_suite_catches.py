@@ -16,7 +16,7 @@ import msgspec
 import pytest
 
 from windlass.core.flow import Line
-from windlass.core.job import ErrorInfo, Held, KeyLimit, NewJob, Settled, State, Transition, UniqueKey
+from windlass.core.job import ErrorInfo, Held, KeyLimit, NewJob, Settled, State, Token, Transition, UniqueKey
 from windlass.ports.plan import NOW, Plan, Steps, drive, plan
 from windlass.ports.store import (
     Backlog,
@@ -27,16 +27,21 @@ from windlass.ports.store import (
     Death,
     Ending,
     Enqueued,
+    Fired,
     Leadership,
     Reaped,
+    Schedule,
+    ScheduleChange,
+    ScheduleChanged,
     Selected,
     Selection,
+    Tick,
     WorkerReport,
 )
 from windlass.stores.memory import MemoryStore, OpenedMemory
 from windlass.stores.memory.jobs import Look
 from windlass.stores.memory.shell import AsyncMemoryShell, MemoryShell
-from windlass.stores.memory.tables import Key, Owner, Row, replace
+from windlass.stores.memory.tables import Key, Owner, Row, Scheduled, replace
 from windlass.stores.memory.unique import place_of
 from windlass.testing import ManualClock
 from windlass.testing.conformance import Suite, open_world
@@ -437,6 +442,93 @@ class CountsOnlyItsOwnSlots(MemoryStore):
         leads = self.data.leads.get(name, ())
         self.data.leads[name] = tuple(lead for lead in leads if lead.slot < slots)
         return (yield from super().lead(name, holder, ttl, slots))
+class FiresWhateverTheCursor(MemoryStore):
+    """Whoever comes with a tick is believed, however often it came before."""
+
+    def _refused(self, said: Schedule, tick: Tick, now: int) -> Fired | None:
+        at = replace(said, cursor=tick.cursor)
+        self.data.jobs.pop(tick.job.id if tick.job else "", None)
+        return super()._refused(at, tick, now)
+
+
+class FiresEarly(MemoryStore):
+    """The clock of whoever fires is as good as ours."""
+
+    def _refused(self, said: Schedule, tick: Tick, now: int) -> Fired | None:
+        return super()._refused(said, tick, max(now, tick.to))
+
+
+class FiresThePaused(MemoryStore):
+    """What was decided before a pause is fired after it."""
+
+    def _refused(self, said: Schedule, tick: Tick, now: int) -> Fired | None:
+        return super()._refused(replace(said, paused=False), tick, now)
+
+
+class FiresOldRevisions(MemoryStore):
+    """A tick of yesterday's definition goes."""
+
+    def _refused(self, said: Schedule, tick: Tick, now: int) -> Fired | None:
+        return super()._refused(replace(said, revision=tick.revision), tick, now)
+
+
+class LosesTheJob(MemoryStore):
+    """The cursor moves first; the job is for whoever comes to it."""
+
+    def _become(self, known: Scheduled, tick: Tick, job: NewJob, now: int) -> Fired:
+        answer = super()._become(known, tick, job, now)
+        self.data.jobs.pop(job.id, None)
+        return answer
+
+
+class LetsTicksOverlap(MemoryStore):
+    """Skip, queue: who cares."""
+
+    def _become(self, known: Scheduled, tick: Tick, job: NewJob, now: int) -> Fired:
+        return super()._become(known, replace(tick, overlap="queue"), job, now)
+
+
+class CatchesUpPauses(MemoryStore):
+    """A year's pause is a year's jobs."""
+
+    def _change(self, change: ScheduleChange, now: int) -> ScheduleChanged:
+        known = self.data.schedules.get(change.name)
+        answer = super()._change(change, now)
+        if answer.word == "resumed" and known:
+            self._say(self.data.schedules[change.name], cursor=known.said.cursor)
+        return answer
+
+
+class ForgetsRevisions(MemoryStore):
+    """A schedule that is made anew counts anew, and its ticks have the ids of old ones."""
+
+    def _create(self, change: ScheduleChange, now: int) -> ScheduleChanged:
+        self.data.revisions.pop("", None)
+        return super()._create(change, now)
+
+
+class PlaysPingPong(MemoryStore):
+    """Whichever code spoke last is right."""
+
+    def _may_return(self, known: Scheduled, now: int) -> bool:
+        return True
+
+
+class NeverRollsBack(MemoryStore):
+    """What was replaced once can never be again."""
+
+    def _may_return(self, known: Scheduled, now: int) -> bool:
+        return False
+
+
+class FansOutForGhosts(MemoryStore):
+    """Children are welcome from anybody."""
+
+    @plan(hint=True)
+    def fan_out(self, token: Token, name: str, after: int, jobs: Sequence[NewJob]) -> Steps[int]:
+        row = self.data.jobs.get(token.id)
+        fence = row.fence if row else token.fence
+        return (yield from super().fan_out(Token(token.id, fence), name, after, jobs))
 
 
 class GroupsByMessage(MemoryStore):
@@ -556,6 +648,17 @@ STORES: dict[type[MemoryStore], tuple[str, ...]] = {
     SaysNoMore: ("no_more_means_no_more",),
     SpoilsBatches: ("a_mixed_batch_is_answered_in_order",),
     LosesNumbers: ("payloads_come_back_to_the_letter",),
+    FiresWhateverTheCursor: ("a_tick_that_is_sent_again_is_fired_once", "of_many_schedulers_one_fires"),
+    FiresEarly: ("no_tick_is_early",),
+    FiresThePaused: ("a_paused_schedule_is_not_due_and_fires_nothing",),
+    FiresOldRevisions: ("a_tick_from_elsewhere_is_stale",),
+    LosesTheJob: ("a_tick_becomes_a_job", "of_many_schedulers_one_fires"),
+    LetsTicksOverlap: ("skip", "cancel_previous"),
+    CatchesUpPauses: ("a_resume_does_not_catch_up",),
+    ForgetsRevisions: ("revisions_never_come_back",),
+    PlaysPingPong: ("two_versions_of_the_code_do_not_take_turns",),
+    NeverRollsBack: ("a_roll_back_is_believed_once_the_new_code_is_gone",),
+    FansOutForGhosts: ("a_ghost_fans_out_nothing",),
     ForgetsSomeOwners: ("the_same_as_the_model",),
     CountsNoRuns: ("no_more_than_the_limit_run", "many_claimers_keep_within_every_limit"),
     LeaksPermits: ("a_takeover_frees_the_limit",),

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import json
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
 from tests.web.conftest import Site
+from windlass import Windlass
 from windlass.core.errors import OutcomeUnknown, StoreCorrupt, StoreFull, StoreTimeout
 from windlass.core.job import Discarded, ErrorInfo, Failed, Progress, Succeeded
 from windlass.web import body
@@ -445,3 +447,14 @@ def test_health(site: Site) -> None:
         assert (answer.status, answer.headers["retry-after"]) == (503, "1")
 
     site.play(story)
+
+
+def test_health_of_a_store_that_cannot_be(tmp_path: Path) -> None:
+    """A missing directory is no defect of the server; whoever watches it must not take it for one."""
+
+    async def story(site: Site) -> None:
+        answer = await site.http.ask("GET", "/healthz")
+        assert (answer.status, answer.json["code"]) == (503, "store_unavailable")
+        assert f"{tmp_path}/none does not exist" in answer.json["detail"]
+
+    Site(Windlass(f"sqlite:///{tmp_path}/none/jobs.db")).play(story)

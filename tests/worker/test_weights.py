@@ -7,6 +7,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.core.sizes import examples
 from windlass.runtime.weights import Weights
 
 
@@ -14,6 +15,7 @@ def test_strict_order_gives_each_queue_all_the_room() -> None:
     assert Weights([("a", None), ("b", 9.0)], strict=True).share(5) == [("a", 5), ("b", 5)]
 
 
+@examples  # no deadline: the machine may be busy
 @given(
     st.dictionaries(st.sampled_from("abcde"), st.one_of(st.none(), st.floats(0.5, 20)), min_size=2),
     st.lists(st.integers(1, 40), min_size=400, max_size=400),

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import click
 
 from windlass.cli import exits
+from windlass.core.words import near
 
 COMMANDS = {
     # verb or noun: (where it is, what it does). The words stand here so that --help imports none of them.
@@ -22,6 +23,7 @@ COMMANDS = {
     "jobs": ("cli.jobs:jobs", "Look at jobs; retry, cancel, delete them; ask why one does not run."),
     "dead": ("cli.dead:dead", "Dead letters: read, edit, redrive, purge."),
     "queues": ("cli.queues:queues", "List, pause and resume queues."),
+    "schedules": ("cli.schedules:schedules", "List, add, pause and run schedules; backfill the past."),
     "workers": ("cli.workers:workers", "List the workers that are alive."),
     "stats": ("cli.stats:stats", "Count jobs by state and by queue."),
     "deploy-check": ("cli.deploy_check:deploy_check", "Say which jobs the code about to be released cannot run."),
@@ -44,6 +46,14 @@ class Commands(click.Group):
         module, _, name = COMMANDS[cmd_name][0].partition(":")
         found: click.Command = getattr(importlib.import_module(f"windlass.{module}"), name)
         return found
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click's own, which would not know what else might have been meant."""
+        if args[0] not in COMMANDS and not args[0].startswith("-"):
+            ctx.fail(f"No such command {args[0]!r}.{near(args[0], COMMANDS)}")
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The list of commands, without importing them."""

@@ -10,7 +10,7 @@ import click
 import msgspec
 
 from windlass.cli.common import Function, Place
-from windlass.cli.exits import FAILED, NOT_FOUND, OK, Refused
+from windlass.cli.exits import FAILED, NOT_FOUND, OK, Known, Refused, tell
 from windlass.core.words import count, span
 
 if TYPE_CHECKING:
@@ -161,13 +161,14 @@ def report(place: Place, act: Act, found: Selected, *, dry_run: bool, named: boo
         would = "would be " if dry_run else ""
         at_least = "at least " if dry_run and len(found.changed) >= COUNTED else ""
         apart = f", {span(pace)} apart, the last in {span(pace * (len(found.changed) - 1))}" if pace else ""
-        place.say(f"{at_least}{count(len(found.changed), 'job')} {would}{act.done}{apart if found.changed else ''}")
+        if found.changed or not found.asked:
+            place.say(f"{at_least}{count(len(found.changed), 'job')} {would}{act.done}{apart if found.changed else ''}")
         if found.asked:
             place.say(f"{count(len(found.asked), 'running job')} {would}asked to stop")
-    for each in found.missing:
-        click.echo(f"windlass: no job {each!a}", err=True)
-    for each in found.untouched if named else ():
-        click.echo(f"windlass: job {each!a} {act.reluctant}; left as it was", err=True)
-    if found.missing:
-        return NOT_FOUND
-    return FAILED if named and found.untouched else OK
+    problems = [f"no job {each!a}" for each in found.missing]
+    problems += [f"job {each!a} {act.reluctant}; left as it was" for each in found.untouched if named]
+    code = NOT_FOUND if found.missing else FAILED if problems else OK
+    kind = "JobNotFound" if found.missing else "Refused"
+    for each in ["; ".join(problems)] if place.as_json and problems else problems:
+        tell(Known(code, kind, each), as_json=place.as_json)
+    return code

@@ -14,7 +14,7 @@ import click
 from windlass.cli.exits import UNAVAILABLE, Refused
 from windlass.cli.output import Output
 from windlass.core.duration import micros
-from windlass.core.errors import ConfigError, WindlassError
+from windlass.core.errors import ConfigError
 from windlass.core.job import State
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ class Place(Output):
         (`private`): what a command does in it ends with the command.
         """
         from windlass import Windlass
+        from windlass.loading import load
         from windlass.runtime.shared import must_be_shared
 
         try:
@@ -66,35 +67,6 @@ def _must_exist(app: Windlass) -> None:
     raise Refused(
         f"{problem}; name yours with --url or WINDLASS_URL, or make one with `windlass store migrate`", UNAVAILABLE
     )
-
-
-def load(target: str) -> Windlass:
-    """The application that `target` names: "module:attribute", "module", or a file.
-
-    Raises ConfigError, also for what the module raised while it was imported: with the place, in one line.
-    """
-    from windlass.loading import load_app, load_app_file
-
-    try:
-        return load_app_file(target) if target.endswith(".py") else load_app(target)
-    except WindlassError:
-        raise
-    except Exception as error:
-        where = _last_place(error)
-        raise ConfigError(f"app: {target} cannot be imported: {type(error).__name__}: {error}{where}") from error
-
-
-def _last_place(error: Exception) -> str:
-    """File and line of the user's own code where an import failed."""
-    if isinstance(error, SyntaxError):  # its text says so itself
-        return ""
-    trace, found = error.__traceback__, ""
-    while trace is not None:
-        file = trace.tb_frame.f_code.co_filename
-        if not file.startswith("<frozen") and os.path.basename(file) != "loading.py":
-            found = f" ({file}, line {trace.tb_lineno})"
-        trace = trace.tb_next
-    return found
 
 
 def places(function: Function) -> Function:
@@ -185,17 +157,20 @@ def is_given(chosen: Filter, states: tuple[State, ...] = ()) -> bool:
 
 
 def _instant(text: str | None, option: str) -> int | None:
-    if text is None:
-        return None
-    now = dt.datetime.now(dt.UTC)
+    return None if text is None else round(moment(text, option).timestamp() * 1e6)
+
+
+def moment(text: str, option: str) -> dt.datetime:
+    """A time as people write it: "2h" (ago), or an ISO 8601 instant, by the person's own clock unless it says which.
+
+    Raises UsageError naming `option`.
+    """
     try:
-        return round(now.timestamp() * 1e6) - micros(text, option)
+        return dt.datetime.now(dt.UTC) - dt.timedelta(microseconds=micros(text, option))
     except ValueError:
         pass
     try:
-        moment = dt.datetime.fromisoformat(text)
+        found = dt.datetime.fromisoformat(text)
     except ValueError:
         raise click.UsageError(f'{option}: {text!r} is no time; write "2h" (ago) or 2026-11-22T10:00:00Z') from None
-    if moment.tzinfo is None:
-        moment = moment.astimezone()  # a person's own clock
-    return round(moment.timestamp() * 1e6)
+    return found if found.tzinfo is not None else found.astimezone()  # a person's own clock

@@ -86,7 +86,7 @@ def show(place: Place, id: str) -> None:
         place.facts([("group", id), ("jobs", f"{group.count:,}"), ("first died", first), ("last died", last)])
         place.facts([("ids", "\n".join(["", *ids]) + more)])
         place.say()
-    place.facts(head(job))
+    place.facts(head(job, attempts))
     history(place, attempts)
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
-from windlass.cli.common import Place, answers, load
+from windlass.cli.common import Place, answers
 from windlass.cli.exits import FAILED, OK
 from windlass.core.words import count
 
@@ -28,6 +28,7 @@ def deploy_check(target: str, url: str | None, queues: tuple[str, ...], limit: i
     changes nothing, the schema included. Exit code 0: all fit; 1: some do not; else as for every command.
     """
     from windlass import deployment
+    from windlass.loading import load
 
     place = Place(url, target, as_json=as_json)
     registry = load(target).registry

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -32,10 +33,11 @@ def dev(
 ) -> int:
     """Run one worker and the API of FILE.py or MODULE:APP, and restart both when a source file is saved.
 
-    The store is made if it is not there. Saving a file gives running jobs 5 seconds; Ctrl-C ends everything.
+    The store is made if it is not there. Saving a file gives running jobs 5 seconds, and so does Ctrl-C, which ends
+    everything; what is cut short runs again with the next worker.
     """
     check_target(target)
-    with _api(target, port):
+    with _api(target, port, as_json=as_json):
         return supervise(
             target,
             processes=1,
@@ -49,7 +51,7 @@ def dev(
 
 
 @contextlib.contextmanager
-def _api(target: str, port: int) -> Iterator[None]:
+def _api(target: str, port: int, *, as_json: bool) -> Iterator[None]:
     """The API in a process of its own: this one, the supervisor, must not import the application."""
     from windlass.web.server import listen
 
@@ -59,9 +61,16 @@ def _api(target: str, port: int) -> Iterator[None]:
         sock = listen("127.0.0.1", 0)
     with sock:
         command = [sys.executable, "-m", "windlass", "serve", target, "--fd", str(sock.fileno())]
-        child = subprocess.Popen(
-            [*command, "--parent", str(os.getpid())], pass_fds=[sock.fileno()], stdin=subprocess.DEVNULL
-        )
+        # Blocked until the child is ready to ignore it: a Ctrl-C while it boots is for this process alone.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+        try:
+            child = subprocess.Popen(
+                [*command, "--parent", str(os.getpid()), *(["--json"] if as_json else [])],
+                pass_fds=[sock.fileno()],
+                stdin=subprocess.DEVNULL,
+            )
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
     try:
         yield
     finally:

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
 
 from windlass.cli.common import Place, places
-from windlass.cli.exits import FAILED, OK
+from windlass.cli.exits import FAILED, OK, Known, tell
+from windlass.core import document
+from windlass.core.duration import seconds
 from windlass.core.errors import InvalidJob, JobError, ResultTimeout, UnknownTask
+from windlass.core.why import explain
+from windlass.core.words import near, span
+
+if TYPE_CHECKING:
+    from windlass import Job, Windlass
 
 FORMS = """write a list of arguments '[7, "a"]', or an object of named ones '{"user_id": 7}'"""
 
@@ -40,19 +47,20 @@ def enqueue(place: Place, task: str, args: str, wait: str | None, **options: Any
     if "at" in given:
         given["at"] = _instant(given["at"])
     if "headers" in given:
-        given["headers"] = dict(_header(each) for each in given["headers"])
+        given["headers"] = dict(header(each) for each in given["headers"])
+    patience = None if wait is None else seconds(wait, "--wait")  # wrong ones, before anything is stored
     values = arguments(sys.stdin.read() if args == "-" else args, "ARGS")
     with place.app(fresh=True) as app:
         if place.target is not None and task not in app.tasks:
             known = ", ".join(sorted(app.tasks)) or "none at all"
-            raise UnknownTask(f"{place.target} has no task {task!r}; it has {known}")
+            raise UnknownTask(f"{place.target} has no task {task!r}; it has {known}.{near(task, app.tasks)}")
         job = app.enqueue(task, values, **given)
-        if wait is None:
+        if patience is None:
             place.say(job.id if job.created else f"{job.id} (enqueued before, under the same key)")
             if place.as_json:
                 place.document({"id": job.id, "created": job.created})
             return OK
-        return _wait(place, job, wait)
+        return _wait(place, app, job, patience)
 
 
 def arguments(text: str, where: str) -> Any:
@@ -75,35 +83,48 @@ def _is_pair(value: list[Any]) -> bool:
     return len(value) == 2 and isinstance(value[0], list) and isinstance(value[1], dict)
 
 
-def _wait(place: Place, job: Any, wait: str) -> int:
-    from windlass.core.document import raw
-
+def _wait(place: Place, app: Windlass, job: Job[Any], patience: float) -> int:
+    """Print the result; what there is instead of one goes to standard error, and is in the document too."""
+    failed, why = None, None
     try:
-        job.result(timeout=wait)
+        job.result(timeout=patience)
     except ResultTimeout:
-        place.say(f"{job.id} has not ended within {wait}; it goes on")
+        why = explain(app.client.why(job.id)).sentence
+        failed = Known(FAILED, "ResultTimeout", f"{job.id} has not ended within {span(patience * 1e6)}: {why}")
     except JobError as error:
-        place.say(str(error))
+        failed = Known(FAILED, type(error).__name__, str(error))
     record = job.refresh()
-    if record.result is not None:
-        place.say(record.result)
     if place.as_json:
         place.document(
-            {"id": job.id, "created": job.created, "state": record.state.value, "result": raw(record.result)}
+            {
+                "id": job.id,
+                "created": job.created,
+                "state": record.state.value,
+                "reason": record.reason,
+                "result": document.raw(record.result),
+                "error": document.error(record.error),
+                "why": why,
+            }
         )
-    return OK if record.state == "completed" else FAILED
+    elif record.result is not None:
+        place.say(record.result)
+    return OK if failed is None else tell(failed, as_json=place.as_json)
 
 
 def _instant(text: str) -> Any:
     import datetime as dt
 
     try:
-        return dt.datetime.fromisoformat(text)
+        moment = dt.datetime.fromisoformat(text)
     except ValueError:
-        raise InvalidJob("at", f"{text!r} is no instant; write 2026-11-22T10:00:00Z") from None
+        raise InvalidJob("--at", f"{text!r} is no instant; write 2026-11-22T10:00:00Z") from None
+    if moment.tzinfo is None:
+        raise InvalidJob("--at", f"{text!r} has no time zone; write {moment.isoformat()}Z, or an offset such as +02:00")
+    return moment
 
 
-def _header(text: str) -> tuple[str, str]:
+def header(text: str) -> tuple[str, str]:
+    """A header written NAME=VALUE; raises InvalidJob."""
     name, mark, value = text.partition("=")
     if not mark or not name:
         raise InvalidJob("headers", f"{text!r} must be NAME=VALUE")

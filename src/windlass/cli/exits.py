@@ -8,7 +8,7 @@ import click
 import msgspec
 
 from windlass.core import errors
-from windlass.core.words import printable
+from windlass.core.words import near, printable
 
 OK = 0
 FAILED = 1
@@ -18,21 +18,25 @@ UNAVAILABLE = 4
 INTERRUPTED = 130
 
 HELP = """Exit codes: 0 done; 1 it failed, changed nothing, or is unhealthy; 2 wrong usage, setting or input;
-3 no such job or task; 4 the store is unavailable, full, damaged or without a schema, or the queue is full;
-130 interrupted.
+3 no such job, task or schedule; 4 the store is unavailable, full, damaged or without a schema, or the queue is
+full; 130 interrupted.
 With --json an error is one JSON object on standard error. --debug shows where it came from."""
 
 _CODES: tuple[tuple[type[Exception], int], ...] = (
     (errors.UnknownTask, NOT_FOUND),
     (errors.JobNotFound, NOT_FOUND),
+    (errors.ScheduleNotFound, NOT_FOUND),
     (errors.ConfigError, USAGE),
     (errors.RegistrationError, USAGE),
-    (errors.InvalidJob, USAGE),
+    (errors.InvalidValue, USAGE),
     (errors.CapabilityMissing, USAGE),
     (errors.StoreError, UNAVAILABLE),
     (errors.QueueFull, UNAVAILABLE),
     (errors.WindlassError, FAILED),
 )
+
+
+HELP_WANTED = "Help"
 
 
 class Refused(Exception):
@@ -60,9 +64,11 @@ def explain(error: Exception) -> Known | None:
         return Known(error.code, "Refused", str(error))
     if isinstance(error, click.Abort):
         return Known(INTERRUPTED, "Interrupted", "interrupted")
+    if type(error).__name__ == "NoArgsIsHelpError":  # older versions of click print the help themselves
+        return Known(USAGE, HELP_WANTED, str(error))
     if isinstance(error, click.UsageError):
         hint = f"see `{error.ctx.command_path} --help`" if error.ctx else ""
-        return Known(USAGE, "UsageError", error.format_message(), hint)
+        return Known(USAGE, "UsageError", _wrong_usage(error), hint)
     if isinstance(error, click.ClickException):
         return Known(error.exit_code, type(error).__name__, error.format_message())
     for kind, code in _CODES:
@@ -71,9 +77,21 @@ def explain(error: Exception) -> Known | None:
     return None
 
 
+def _wrong_usage(error: click.UsageError) -> str:
+    if not isinstance(error, click.NoSuchOption) or error.ctx is None:
+        return error.format_message()
+    # click suggests hidden options too, and some that are hardly alike.
+    parameters = error.ctx.command.get_params(error.ctx)
+    shown = [name for each in parameters if not getattr(each, "hidden", False) for name in each.opts]
+    return f"No such option {error.option_name!r}.{near(error.option_name, shown)}"
+
+
 def tell(known: Known, *, as_json: bool) -> int:
     """Print `known` on standard error and answer its code."""
     if not known.message:
+        return known.code
+    if known.kind == HELP_WANTED:
+        print(known.message, file=sys.stderr)  # lines of our own, not to be escaped
         return known.code
     if as_json:
         said = msgspec.json.encode({"error": known.message, "kind": known.kind, "exit_code": known.code}).decode()

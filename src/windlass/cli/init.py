@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 
 import click
 
@@ -32,4 +33,5 @@ def init(directory: str, as_json: bool) -> None:
     if as_json:
         out.document({"written": list(files)})
     out.say(f"wrote {' and '.join(files)}")
-    out.say(f"next: windlass dev {os.path.join(directory, 'tasks.py') if directory != '.' else 'tasks.py'}")
+    there = "" if os.path.samefile(directory, ".") else f"cd {shlex.quote(directory)} && "
+    out.say(f"next: {there}windlass dev tasks.py")

@@ -49,7 +49,7 @@ def show(place: Place, id: str) -> None:
     if place.as_json:
         place.document({**document.full(job), "attempts": [document.attempt(each) for each in attempts]})
         return
-    place.facts(head(job))
+    place.facts(head(job, attempts))
     history(place, attempts)
 
 

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from windlass.cli.common import answers, load
+from windlass.cli.common import answers
 from windlass.cli.exits import OK
-from windlass.core.errors import ConfigError
+from windlass.core.errors import ConfigError, WindlassError
 
 if TYPE_CHECKING:
     import socket
 
+    from windlass import Windlass
     from windlass.cli.output import Output
 
 HELP = """Serve the HTTP API of MODULE:APP (or of a FILE.py) until told to stop.
@@ -64,19 +65,27 @@ def serve(target: str, host: str, port: int, fd: int | None, parent: int | None,
 
 
 def _serve(target: str, sock: socket.socket, out: Output) -> None:
+    from windlass.loading import load
     from windlass.runtime.shared import must_be_shared
     from windlass.web.server import run
 
     app = load(target)
+    app.engine.bare()  # a URL that can never work is refused here, not with every request
     if not app.client.workers():  # an embedded one may serve a store of this very process
         must_be_shared(app.opened)
 
     def listening(url: str) -> None:
         if out.as_json:
-            out.document({"url": url})
-        out.say(f"serving on {url} (Ctrl-C ends it)")
+            out.document({"url": url, "store": _place(app)})
+        out.say(f"serving on {url}, store {_place(app)} (Ctrl-C ends it)")
 
     run(app, sock, listening)
+
+
+def _place(app: Windlass) -> str:
+    from windlass.config import located
+
+    return located(app.settings.url)
 
 
 def _inherited(fd: int) -> socket.socket:
@@ -90,33 +99,41 @@ def _anew(target: str, sock: socket.socket, parent: int, out: Output, *, again: 
 
     The socket stays open across, so a request that comes meanwhile waits instead of being refused.
     """
+    import signal
+
     from windlass.cli.sample import command
     from windlass.entry import source_files
+    from windlass.loading import load
     from windlass.runtime import process
     from windlass.runtime.reload import EVERY, Sources
     from windlass.web.server import run
 
     process.die_with_parent(parent)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C is for `dev`, which ends this process
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
     began, sources = time.time_ns(), Sources()
     changed: list[str] = []
+    said = [again]
 
     def stale() -> bool:
         changed.extend(sources.changed())
         return bool(changed)
 
     def listening(url: str) -> None:
-        if again:
+        if said[0]:
             return
+        said[0], sample = True, command(app, target)
+        if out.as_json:
+            out.document({"url": url, "store": _place(app), "try": sample})
         out.say(f"API on {url}/api/v1/jobs")
-        sample = command(app, target)
+        out.say(f"store {_place(app)}")
         if sample:
             out.say(f"try: {sample}")
 
     try:
         app = load(target)
-    except ConfigError as error:  # the workers have said what is wrong; it will be mended
-        cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
-        sources.watch(source_files(cause), began)
+    except WindlassError as error:  # the workers have said what is wrong; it will be mended
+        sources.watch(source_files(error.__cause__ or error), began)
         while not stale():
             time.sleep(EVERY)
     else:
@@ -124,6 +141,6 @@ def _anew(target: str, sock: socket.socket, parent: int, out: Output, *, again: 
         run(app, sock.dup(), listening, stale)  # uvicorn closes what it was given
     if changed:
         os.set_inheritable(sock.fileno(), True)
-        arguments = [*sys.argv[1:], *([] if again else ["--again"])]
+        arguments = [*sys.argv[1:], *(["--again"] if said[0] and not again else [])]
         os.execv(sys.executable, [sys.executable, "-m", "windlass", *arguments])  # noqa: S606 - this very command
     return OK

@@ -32,8 +32,8 @@ def page(out: Output, found: Page, empty: str) -> None:
         out.say(f"there are more: --after {found.next}")
 
 
-def head(job: Job) -> list[tuple[str, object]]:
-    """Everything about one job, as names and values."""
+def head(job: Job, attempts: Sequence[Attempt]) -> list[tuple[str, object]]:
+    """Everything about one job, as names and values; the trace of its error where no attempt, told below, has it."""
     doc = document.full(job)
     shown = [
         ("id", job.id),
@@ -54,10 +54,12 @@ def head(job: Job) -> list[tuple[str, object]]:
         ("headers", ", ".join(f"{name}={value}" for name, value in doc["headers"].items()) or None),
         ("correlation", doc["correlation_id"] if doc["correlation_id"] != job.id else None),
         ("parent", doc["parent_id"]),
+        ("schedule", doc["schedule"]),
+        ("tick", doc["tick"]),
         ("progress", _progress(doc["progress"])),
         ("payload", _long(job.payload)),
         ("result", "kept for its time to live only" if job.result_expired else _long(job.result)),
-        ("error", _error(doc["error"])),
+        ("error", _error(doc["error"], trace=job.error not in [each.error for each in attempts])),
     ]
     return [(name, value) for name, value in shown if value is not None]
 
@@ -110,11 +112,11 @@ def short(error: dict[str, Any]) -> str:
     return brief(f"{kind}: {error['message']}" if error["message"] else kind, 80)
 
 
-def _error(error: dict[str, Any] | None) -> str | None:
+def _error(error: dict[str, Any] | None, *, trace: bool = True) -> str | None:
     if error is None:
         return None
     said = f"{error['kind']}: {error['message']}" if error["message"] else str(error["kind"])
-    return f"{said}\n{error['trace'].rstrip()}" if error.get("trace") else said
+    return f"{said}\n{error['trace'].rstrip()}" if trace and error.get("trace") else said
 
 
 def _progress(progress: dict[str, Any] | None) -> str | None:

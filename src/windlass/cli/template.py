@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-TASKS = '''"""Tasks: functions that can also be enqueued.
+TASKS = '''"""Tasks: functions that can also be enqueued. In this directory, where all of these find the same store:
 
     windlass dev tasks.py                                        a worker that restarts when you save this file
     windlass enqueue tasks.greet '["Ada"]' --app tasks.py --wait 10s

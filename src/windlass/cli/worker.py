@@ -13,7 +13,9 @@ from windlass.cli.common import answers
 from windlass.cli.exits import FAILED, OK
 from windlass.core.duration import seconds
 from windlass.core.errors import ConfigError
+from windlass.runtime.bounds import PROCESSES_MOST
 
+STOP_TIMEOUT = "How long running jobs may go on after the first SIGTERM; 30s unless configured."
 WATCH = 0.5
 """Seconds between two looks whether the embedded worker is still there."""
 
@@ -23,7 +25,7 @@ WATCH = 0.5
 @click.option("--processes", type=int, metavar="N", help="Worker processes; one a core. 0 works in this very one.")
 @click.option("--concurrency", type=int, metavar="N", help="Jobs that one process runs at a time.")
 @click.option("--queues", metavar="a,b:3", help="Queues in strict order, or with weights; all of the application's.")
-@click.option("--stop-timeout", metavar="TIME", help="How long running jobs may go on after the first SIGTERM.")
+@click.option("--stop-timeout", metavar="TIME", help=STOP_TIMEOUT)
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="What is worth a line.")
 @answers
 def worker(
@@ -69,17 +71,19 @@ def supervise(
     from windlass.stores import open as open_store
 
     check_target(target)
+    if queues is not None:
+        config.named_queues(queues, "--queues")
     settings = config.load({})
     stop = settings.stop_timeout if stop_timeout is None else _duration(stop_timeout, "--stop-timeout")
     level = log_level or settings.log_level
     as_json = {"json": True, "text": False}.get(settings.log_format) if log_json is None else log_json
-    if queues is not None:
-        config.checked("queues", queues, "--queues")
     if processes is None:
         processes = _cores() if settings.processes is None else settings.processes
+    if not 0 <= processes <= PROCESSES_MOST:
+        raise ConfigError(f"--processes: {processes} must be within 0..{PROCESSES_MOST}")
     if processes == 0:
         return _embedded(target, concurrency, queues, stop, level, log_json=as_json)
-    return Supervisor(
+    supervisor = Supervisor(
         target,
         open_store,
         processes=processes,
@@ -89,7 +93,11 @@ def supervise(
         reload=reload,
         log_level=level,
         log_json=as_json,
-    ).run()
+    )
+    code = supervisor.run()
+    if supervisor.problem:
+        raise ConfigError(supervisor.problem)
+    return code
 
 
 def check_target(target: str) -> None:
@@ -99,11 +107,15 @@ def check_target(target: str) -> None:
     """
     from importlib.util import find_spec
 
+    from windlass.loading import refuse_half_a_file
+
+    name = target.partition(":")[0]
     if target.endswith(".py"):
         if not os.path.isfile(target):
             raise ConfigError(f"app: there is no file {target!r}")
         return
-    package = target.partition(":")[0].partition(".")[0]
+    refuse_half_a_file(target)
+    package = name.partition(".")[0]
     if not package.isidentifier():
         raise ConfigError(f'app: {target!r} must be "module:attribute", for instance "shop.jobs:app", or a file')
     here = os.getcwd()
@@ -126,8 +138,10 @@ def _embedded(
     import signal
     import threading
 
-    from windlass.cli.common import load
+    from windlass.config import located
+    from windlass.loading import load
     from windlass.runtime import logs
+    from windlass.runtime.logs import Log
     from windlass.runtime.supervisor import SAME_SIGNAL
 
     logs.setup(level, as_json=log_json)
@@ -138,6 +152,7 @@ def _embedded(
         if "durable" not in app.engine.bare().store.capabilities:
             logs.Log("worker").warning("no other process can enqueue in this store", url=app.settings.url)
         embedded = app.run_embedded(concurrency=concurrency, queues=queues)
+        Log("worker").info("worker runs", pid=os.getpid(), store=located(app.settings.url))
         while not select.select([heard], [], [], WATCH)[0]:
             if not embedded.running:  # it has said why; a process without its worker must not look alive
                 return FAILED

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import msgspec
 
 from windlass.core.duration import seconds
+from windlass.core.errors import InvalidValue
 
 Curve = Literal["exponential", "linear", "constant", "polynomial"]
 
@@ -20,8 +21,8 @@ class Backoff(msgspec.Struct, frozen=True, omit_defaults=True):
     shortens a wait, so a retry is never earlier than its curve (I12). Full additive jitter spreads a crowd that
     failed at one instant over a whole period.
 
-    Parameters: `base` and `max` are durations ("1s", "10m", or seconds), `factor` >= 1. Raises ValueError
-    naming the field. The defaults wait 1, 2, 4, 8 s between five attempts, plus up to 100 %.
+    Parameters: `base` and `max` are durations ("1s", "10m", or seconds), `factor` >= 1. Raises InvalidValue,
+    a ValueError, naming the field. The defaults wait 1, 2, 4, 8 s between five attempts, plus up to 100 %.
     """
 
     base: str | float = 1.0
@@ -50,7 +51,7 @@ class Backoff(msgspec.Struct, frozen=True, omit_defaults=True):
 
 def _require(ok: bool, field: str, value: Any, right: str) -> None:
     if not ok:
-        raise ValueError(f"backoff.{field}: {value!r} must be one of or within {right}")
+        raise InvalidValue(f"backoff.{field}", f"{value!r} must be one of or within {right}")
 
 
 def _within(value: Any, least: float, most: float) -> bool:

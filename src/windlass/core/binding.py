@@ -154,7 +154,10 @@ class Binder:
 
 
 def pack_unknown(args: tuple[Any, ...], kwargs: dict[str, Any], limits: Limits) -> str:
-    """Arguments for a task whose code is elsewhere to payload text: only what JSON cannot say is refused."""
+    """Arguments for a task whose code is elsewhere to payload text: only what JSON cannot say is refused.
+
+    What it says in its own way (a date as text, a set as a list) may pass: the task's annotations, which nobody here
+    knows, may make of it what it was."""
     payload = _text(args, kwargs, limits, _numbered)
     _refuse_changed(args, kwargs, payload, _numbered)
     return payload

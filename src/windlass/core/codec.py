@@ -93,8 +93,9 @@ def builtins(value: Any, where: str) -> Any:
 def refuse_loss(sent: Any, seen: Any, where: str) -> None:
     """Raise PayloadInvalid, with the path, where `seen`, read back from JSON, is not what was `sent`.
 
-    Lists, tuples and sets may stand for each other: JSON has one of them. Whatever else would change on the way (NaN
-    into null, bytes into text because no annotation says otherwise, a number as a key) is refused now, not found later.
+    Lists and tuples may stand for each other: JSON has one of them. Whatever else would change on the way (NaN into
+    null, a set into a list or bytes into text because no annotation says otherwise, a number as a key) is refused now,
+    not found later.
     """
     if _same(sent, seen):
         return
@@ -109,7 +110,7 @@ def refuse_loss(sent: Any, seen: Any, where: str) -> None:
             refuse_loss(before, after, f"{where}[{i}]")
     elif type(sent) is type(seen) and not isinstance(sent, _PLAIN):  # a class that does not say what equal means
         refuse_loss(builtins(sent, where), builtins(seen, where), where)
-    elif not isinstance(sent, (set, frozenset)) or not _same(sorted(sent, key=repr), sorted(seen, key=repr)):
+    else:
         raise PayloadInvalid(where, _loss(sent, seen))
 
 

@@ -57,6 +57,8 @@ def full(job: Job) -> Document:
         "headers": meta.headers,
         "correlation_id": meta.correlation_id or job.id,
         "parent_id": meta.parent_id or None,
+        "schedule": meta.schedule or None,
+        "tick": instant(meta.tick),
         "payload": raw(job.payload),
         "result": raw(job.result),
         "result_expired": job.result_expired,

@@ -6,6 +6,8 @@ import math
 import re
 from datetime import timedelta
 
+from windlass.core.errors import InvalidValue
+
 Duration = str | float | int | timedelta
 """What a parameter called a duration accepts: "250ms", "30s", "10m", "2h", "1d", "1h30m", a timedelta, or seconds."""
 
@@ -18,11 +20,12 @@ _PART = re.compile(r"(\d+(?:\.\d+)?)(us|ms|s|m|h|d|w)")
 def seconds(value: object, field: str = "duration", *, most: float = YEAR) -> float:
     """Return `value` in seconds.
 
-    Raises ValueError, naming `field`, when it is no duration, is negative or not finite, or is over `most` seconds.
+    Raises InvalidValue, a ValueError that names `field`, when it is no duration, is negative or not finite, or is over
+    `most` seconds.
     """
     amount = _amount(value, field)
     if not 0 <= amount <= most:  # also false for NaN
-        raise ValueError(f"{field}: {value!r} must be between 0 and {most:g} seconds")
+        raise InvalidValue(field, f"{value!r} must be between 0 and {most:g} seconds")
     return amount
 
 
@@ -33,12 +36,12 @@ def micros(value: object, field: str = "duration", *, most: float = YEAR) -> int
 
 def _amount(value: object, field: str) -> float:
     if isinstance(value, bool):
-        raise ValueError(f'{field}: {value!r} is no duration; write "30s", "10m", a timedelta or seconds')
+        raise InvalidValue(field, f'{value!r} is no duration; write "30s", "10m", a timedelta or seconds')
     if isinstance(value, (int, float)):
         try:
             return float(value) if math.isfinite(value) else math.nan
         except OverflowError:  # an integer past all floats; too long even to be repeated in a message
-            raise ValueError(f"{field}: the number is far too large to be seconds") from None
+            raise InvalidValue(field, "the number is far too large to be seconds") from None
     if isinstance(value, timedelta):
         return value.total_seconds()
     if isinstance(value, str):
@@ -50,4 +53,4 @@ def _amount(value: object, field: str) -> float:
             return float(text)
         except ValueError:
             pass
-    raise ValueError(f'{field}: {value!r} is no duration; write "30s", "10m", "2h", a timedelta or seconds')
+    raise InvalidValue(field, f'{value!r} is no duration; write "30s", "10m", "2h", a timedelta or seconds')

@@ -15,13 +15,17 @@ class RegistrationError(WindlassError):
     """A task, hook or option was declared in a way that cannot work. Raised while the application is imported."""
 
 
-class InvalidJob(WindlassError, ValueError):
-    """A job was refused before anything was stored; `field` names the guilty part."""
+class InvalidValue(WindlassError, ValueError):
+    """A duration, a curve or another argument cannot be what it says; `field` names it."""
 
     def __init__(self, field: str, problem: str) -> None:
         super().__init__(f"{field}: {problem}")
         self.field = field
         self.problem = problem
+
+
+class InvalidJob(InvalidValue):
+    """A job was refused before anything was stored; `field` names the guilty part."""
 
 
 class PayloadInvalid(InvalidJob):
@@ -30,6 +34,14 @@ class PayloadInvalid(InvalidJob):
 
 class PayloadTooLarge(InvalidJob):
     """The payload is over its limit (256 KiB unless configured)."""
+
+
+class InvalidSchedule(InvalidValue):
+    """A schedule was refused before anything was stored; `field` names the guilty part."""
+
+
+class ScheduleNotFound(WindlassError, LookupError):
+    """No schedule of that name is in the store."""
 
 
 class UnknownTask(WindlassError, LookupError):

@@ -89,6 +89,10 @@ class Meta(msgspec.Struct, frozen=True, omit_defaults=True):
     """All of them must have room when the job is claimed; see core.flow."""
     unique: UniqueKey | None = None
     cost: int = 1
+    schedule: str = ""
+    """The schedule that made it, if one did."""
+    tick: int | None = None
+    """The instant for which it did."""
 
 
 class NewJob(msgspec.Struct, frozen=True, kw_only=True):

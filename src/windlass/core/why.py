@@ -14,6 +14,8 @@ import msgspec
 from windlass.core.job import Attempt, ErrorInfo, Job, KeyLimit, Meta, Policy, State
 from windlass.core.words import brief, count, instant, span
 
+SCHEDULE, BACKFILL = "schedule:", ":backfill"
+"""How the limits are called by which core.schedule keeps the jobs of one schedule apart."""
 AHEAD_MOST = 10_000
 """Where a store stops to count those in front."""
 
@@ -54,6 +56,8 @@ class Facts(Protocol):
     def workers(self) -> Sequence[Worker]: ...
     @property
     def attempts(self) -> Sequence[Attempt]: ...
+    @property
+    def where(self) -> str: ...
     @property
     def limit(self) -> KeyLimit | None: ...
     @property
@@ -244,6 +248,8 @@ def _parked(facts: Facts) -> Cause:
 
 def _blocked(facts: Facts) -> Cause:
     limit = facts.limit
+    if limit is not None and limit.key.startswith(SCHEDULE):
+        return _behind(facts, limit.key.removeprefix(SCHEDULE))
     if limit is not None:
         name, keyed, key = limit.key.partition(",")
         whose = f" for {key!r}" if keyed else ""
@@ -260,6 +266,14 @@ def _blocked(facts: Facts) -> Cause:
         )
     reason = facts.job.reason or "no reason was given"
     return Cause("blocked", f"blocked: {brief(reason)}", {"reason": facts.job.reason})
+
+
+def _behind(facts: Facts, schedule: str) -> Cause:
+    """It is a tick whose predecessor runs."""
+    name = schedule.removesuffix(BACKFILL)
+    which = "backfilled job" if schedule.endswith(BACKFILL) else "job"
+    told = {"schedule": name, "running": facts.running}
+    return Cause("overlap", f"blocked: another {which} of schedule {name!r} runs, and they must not overlap", told)
 
 
 # --- what is due ----------------------------------------------------------------------------------------
@@ -305,7 +319,10 @@ def _nobody(facts: Facts) -> Cause:
     lapsed = [each for each in facts.workers if not each.taken]
     last = max((each.lease_until for each in lapsed), default=None)
     said = f"; the last one heard of fell silent {span(facts.now - last)} ago" if last else ""
-    return Cause("no_workers", f"no worker is alive{said}", {"queue": facts.job.queue, "workers": 0})
+    # A worker that was started elsewhere may well be alive, on another file of the same name.
+    on = f" on {facts.where}" if facts.where else ""
+    known = {"queue": facts.job.queue, "workers": 0, "store": facts.where}
+    return Cause("no_workers", f"no worker is alive{on}{said}", known)
 
 
 def _ignorance(job: Job, serving: Sequence[Worker]) -> Cause | None:

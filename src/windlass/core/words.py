@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import re
+from collections.abc import Iterable
 
 _UNITS = ((86_400, "d"), (3_600, "h"), (60, "m"))
 # C0 and C1 move the cursor, ring, or answer for the user; the marks of U+202A..202E and U+2066..2069 turn the
@@ -54,6 +55,19 @@ def count(number: int, noun: str) -> str:
     """A number with its noun: 1 job, 2 jobs, 10,000 processes."""
     many = noun + ("es" if noun.endswith("s") else "s")
     return f"{number:,} {noun if number == 1 else many}"
+
+
+def near(word: str, known: Iterable[str]) -> str:
+    """A question to add to "there is no such": ` Did you mean 'mail'?`; empty where nothing known is like `word`."""
+    found = nearest(word, known)
+    return f" Did you mean {found!r}?" if found else ""
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """What of `known` is most like `word`; empty where nothing is."""
+    from difflib import get_close_matches  # a mistake may cost a millisecond more than what is right
+
+    return next(iter(get_close_matches(word, list(known), n=1, cutoff=0.7)), "")
 
 
 def _escape(match: re.Match[str]) -> str:

@@ -10,6 +10,7 @@ handled must not fail the others (I23).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from enum import StrEnum
 from typing import Any, Protocol, TypeVar
 
 import msgspec
@@ -300,6 +301,107 @@ class Pruned(msgspec.Struct, frozen=True):
     """False: the limit was reached and there may be more."""
 
 
+CODE_SEEN = 180_000_000
+"""Microseconds after which code that has not shown a schedule is taken to be gone."""
+PAST_DEFINITIONS = 20
+"""How many earlier definitions of a schedule a store knows again."""
+PREVIOUS_JOBS = 100
+"""How many jobs of a schedule that have not ended a store keeps in sight."""
+
+
+class Schedule(msgspec.Struct, frozen=True, kw_only=True):
+    """A schedule as it stands. Its definition is text that no store has to understand (core.schedule does)."""
+
+    name: str
+    revision: int
+    definition: str
+    origin: str
+    """code: as the application defines it. edited: the application's, edited by a person. operator: made by one."""
+    paused: bool
+    cursor: int
+    """Up to where its ticks are dealt with."""
+    next_at: int | None
+    """When it is to be looked at next; None when it will not tick any more."""
+    created_at: int
+    changed_at: int
+    seen_at: int | None
+    """When code last showed it, if code ever did."""
+    last_tick: int | None = None
+    last_outcome: str | None = None
+    """fired or skipped"""
+    last_job: str | None = None
+    fired: int = 0
+    skipped: int = 0
+
+
+class ScheduleChange(msgspec.Struct, frozen=True, kw_only=True):
+    """What is to happen to one schedule."""
+
+    name: str
+    action: str
+    """put, pause, resume or delete; for a put, the rest says what as."""
+    definition: str = ""
+    digest: str = ""
+    """Equal for equal definitions, and only for them."""
+    timing: str = ""
+    """Equal for definitions whose ticks are the same."""
+    origin: str = "operator"
+
+
+class ScheduleChanged(msgspec.Struct, frozen=True):
+    """The answer to one change: how it went, and the schedule as it is now.
+
+    `word` is created, replaced, unchanged, superseded (nothing was changed: an older version of the code showed it),
+    paused, resumed, deleted or missing.
+    """
+
+    word: str
+    schedule: Schedule | None = None
+
+
+class Tick(msgspec.Struct, frozen=True, kw_only=True):
+    """What is to be done about one schedule, by whom read it at `revision` and `cursor`."""
+
+    schedule: str
+    revision: int
+    cursor: int
+    """Where the schedule stood when this was decided."""
+    to: int
+    """Where it stands afterwards: the instant of the tick, or up to where there is none."""
+    next_at: int | None
+    job: NewJob | None = None
+    """What the tick becomes; None if there is none to fire."""
+    overlap: str = "skip"
+    """skip, queue or cancel-previous"""
+    manual: bool = False
+    """Asked for by a person: enqueued whatever the revision and cursor, which stay."""
+
+
+class Fired(StrEnum):
+    """A store's answer to one Tick."""
+
+    FIRED = "fired"
+    SKIPPED = "skipped"
+    """Its predecessor's job has not ended, or one with the same unique key lives: dealt with, without a job."""
+    MOVED = "moved"
+    """There was no job; the cursor has moved."""
+    ALREADY = "already"
+    """Somebody else dealt with it, or the same scheduler did and lost the answer."""
+    STALE = "stale"
+    """The schedule is gone, paused, has another revision, or stands elsewhere."""
+    EARLY = "early"
+    """It lies in the store's future."""
+
+
+class DueSchedules(msgspec.Struct, frozen=True):
+    """The schedules to be looked at now, by the store's clock, and when the next one is."""
+
+    now: int
+    schedules: list[Schedule]
+    next_at: int | None = None
+    """Of those that are not due yet."""
+
+
 class Leadership(msgspec.Struct, frozen=True):
     """Who leads, until when, in which term."""
 
@@ -318,6 +420,8 @@ class Why(msgspec.Struct, frozen=True, kw_only=True):
     """Claimable jobs of its queue with a smaller rank, capped at 10,000."""
     workers: tuple[WorkerInfo, ...]
     attempts: tuple[Attempt, ...]
+    where: str = ""
+    """Which store it is, as it may be shown; the client says so, who knows by what URL it came."""
     limit: KeyLimit | None = None
     """Of a blocked job: the limit for which it waits."""
     running: int = 0
@@ -601,6 +705,53 @@ class Store(Protocol):
 
     def endings(self, limit: int) -> Plan[list[Ending]]:
         """Must answer, of the jobs that have ended, the `limit` that were enqueued last, newest first."""
+        ...
+
+    # --- schedules ----------------------------------------------------------------------------------------
+
+    def schedules(self, names: Sequence[str] | None = None) -> Plan[list[Schedule]]:
+        """Must answer the schedules of these names, or all, in the order of their names."""
+        ...
+
+    def change_schedules(self, changes: Sequence[ScheduleChange]) -> Plan[list[ScheduleChanged]]:
+        """Must apply each change and answer in order. A put of a name that is not there must create it; of the
+        definition that it has, change nothing; of another, replace it under a revision larger by one. A revision
+        number of a name must never come back, not even after a delete. A new schedule has its cursor at now; so
+        has one whose timing was replaced, unless the cursor is past that; where the timing is the same it stays.
+        A put must set `next_at` to now, so that it is looked at, and keep pauses and counts. The origin of a
+        replacement is that of the put, but `edited` for an operator's on what code made.
+
+        A put by code must note that code showed the schedule. A definition among the last PAST_DEFINITIONS that
+        this one replaced comes from an older version of the code: it must answer `superseded`, and only replace
+        the present one if that is of origin code too and no code has shown it for longer than CODE_SEEN. A put by
+        code of the definition that an operator gave it makes it the code's.
+
+        A pause keeps it from being due. A resume, of one that is paused, must move the cursor up to now: what was
+        paused is not caught up. A delete must leave its jobs alone."""
+        ...
+
+    def due(self, limit: int) -> Plan[DueSchedules]:
+        """Must answer at most `limit` schedules whose `next_at` is not after now and that are not paused, the
+        longest due first."""
+        ...
+
+    def fire(self, ticks: Sequence[Tick]) -> Plan[list[Fired]]:
+        """Must answer each tick in order. `stale` where the schedule is not there, is paused or has another revision;
+        `already` where its cursor is past `to`, or at `to` unless it is the tick's own and there is no job;
+        `stale` where it is before `to` and not the tick's; `early` where `to` is after now and not the
+        cursor; none of these changes anything. Else must move the cursor to `to` and `next_at` with it, in
+        the same transaction as the job: without one it is `moved`. With overlap `skip` and a job of the
+        schedule that has not ended (of the last PREVIOUS_JOBS), and wherever `enqueue` does not insert, it
+        must be `skipped`; with `cancel-previous` those jobs must be cancelled as by `cancel`; else the job is
+        inserted as by `enqueue`, `fired`, and remembered. The schedule's last tick, outcome, job and counts
+        follow. A manual tick is only `stale` where the schedule is not there; it moves nothing, but its job
+        is remembered as the others' are."""
+        ...
+
+    def fan_out(self, token: Token, name: str, after: int, jobs: Sequence[NewJob]) -> Plan[int]:
+        """Must answer how many children were stored under (job, name) so far. If `after` is that many, it must
+        insert `jobs` as `enqueue` would, and count them, in one transaction, under the fence: otherwise nothing.
+        Raises LeaseLost when the token no longer runs. The count stays with the job as `once` does."""
         ...
 
     # --- queues, cluster, schema --------------------------------------------------------------------------

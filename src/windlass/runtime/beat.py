@@ -6,11 +6,11 @@ cooperation: what it reports of a worker it reads from the worker's slot table.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Sequence
 
 from windlass.core.errors import StoreError
 from windlass.ports.store import BeatAnswer, Opened, WorkerReport
+from windlass.runtime.host import HOST, Host
 from windlass.runtime.service import Post, lease_clock
 
 FIRST_RETRY = 0.1
@@ -30,24 +30,26 @@ class Round:
 class Beat:
     """Beats every hold/3 for whoever was added; what it learns goes to `heard`, by way of `post`."""
 
-    def __init__(self, opened: Opened, hold: float, post: Post, heard: Callable[[Round], None]) -> None:
+    def __init__(
+        self, opened: Opened, hold: float, post: Post, heard: Callable[[Round], None], host: Host = HOST
+    ) -> None:
         self._opened = opened
         self._hold = hold
         self._post = post
         self._heard = heard
         self._reports: dict[str, Callable[[], WorkerReport]] = {}
-        self._now = threading.Event()
+        self._retry = FIRST_RETRY
         self._ending = False
-        self._thread = threading.Thread(target=self._run, name="windlass-beat", daemon=True)
+        self._ticker = host.ticker("windlass-beat", self._step)
 
     def start(self) -> None:
         """Begin."""
-        self._thread.start()
+        self._ticker.start()
 
     def add(self, worker_id: str, report: Callable[[], WorkerReport]) -> None:
         """Beat for this worker too, at once: its first beat registers it."""
         self._reports[worker_id] = report
-        self._now.set()
+        self._ticker.poke()
 
     def remove(self, worker_id: str) -> None:
         """Beat no more for this worker. One beat may still be under way; a taken id does not come back by it."""
@@ -56,19 +58,17 @@ class Beat:
     def stop(self) -> None:
         """End the thread."""
         self._ending = True
-        self._now.set()
-        if self._thread.is_alive():
-            self._thread.join()
+        self._ticker.stop()
 
-    def _run(self) -> None:
+    def _step(self) -> float:
         # Behind a store that is away the delay is capped, so that on its return everybody beats before anybody is
         # judged: a reaper needs a whole unbroken hold of its own.
-        retry = FIRST_RETRY
-        while not self._ending:
-            self._now.clear()
-            failed = self._beat_once()
-            self._now.wait(retry if failed else self._hold / 3)
-            retry = min(retry * 2, self._hold / 6) if failed else FIRST_RETRY
+        if self._ending or not self._beat_once():
+            self._retry = FIRST_RETRY
+            return self._hold / 3
+        delay = self._retry
+        self._retry = min(delay * 2, self._hold / 6)
+        return delay
 
     def _beat_once(self) -> bool:
         reports = [report() for report in list(self._reports.values())]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
+from datetime import UTC, datetime, timedelta
 from typing import Any, ParamSpec, Protocol, Self, TypeVar
 
 from windlass.core.errors import WindlassError
@@ -14,9 +15,17 @@ from windlass.core.job import Held, LogLine, Meta, NewJob, Progress, Token
 P = ParamSpec("P")
 T = TypeVar("T")
 
+Arguments = Any
+"""Of one call: a tuple of positional ones, a dict of named ones, or a Call."""
+
 LEVELS = ("debug", "info", "warning", "error")
 NOTE_MOST = 1_000
 MESSAGE_MOST = 8_192
+BATCH = 1_000
+BATCH_MOST = 10_000
+OURS = "windlass:"
+"""How names begin under which Windlass itself keeps something with a job."""
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Run(Protocol):
@@ -63,6 +72,14 @@ class Run(Protocol):
         """Run the plan `Store.once`."""
         ...
 
+    def fan_out(self, name: str, after: int, jobs: Sequence[NewJob]) -> int:
+        """Run the plan `Store.fan_out`, blocking."""
+        ...
+
+    async def afan_out(self, name: str, after: int, jobs: Sequence[NewJob]) -> int:
+        """Run the plan `Store.fan_out`."""
+        ...
+
     def add_child(self, job: NewJob) -> None:
         """Enqueue `job` with this job's completion, or not at all."""
         ...
@@ -89,6 +106,21 @@ class Enqueueable(Protocol[P]):
         ...
 
 
+class Children(Protocol[P]):
+    """What `Context.fan_out` needs of a task."""
+
+    def call(self, *args: P.args, **kwargs: P.kwargs) -> Any:
+        """Its arguments."""
+        ...
+
+    def children(
+        self, calls: Iterable[Arguments], run: Run, name: str, after: int, batch: int
+    ) -> Iterator[Sequence[NewJob]]:
+        """The children of `run` for those of `calls` that stand behind the first `after`, in batches; the id of each
+        follows from the run's job, from `name` and from its place."""
+        ...
+
+
 current_run: ContextVar[Run | None] = ContextVar("windlass_run", default=None)
 """The run whose handler is executing here; what it enqueues is its child. Set by the executor."""
 
@@ -97,14 +129,27 @@ class Context:
     """A job's own view of itself. A handler gets it by a parameter annotated `Context`.
 
     `id`, `task`, `queue`, `attempt` (from 1), `token` (job id and fence: a number that only grows, to hand to other
-    systems that must refuse a ghost), `headers`, `correlation_id` (shared by a job and all its descendants) and
-    `parent_id` (empty for a job that no job enqueued).
+    systems that must refuse a ghost), `headers`, `correlation_id` (shared by a job and all its descendants),
+    `parent_id` (empty for a job that no job enqueued), `schedule` (the name of the one that made the job, or empty) and
+    `tick` (the instant for which it did, a datetime in UTC, or None).
 
     Called plainly, outside a worker, a task gets a detached Context: progress and log lines go nowhere, `once` calls
     its function, and what needs a store says so.
     """
 
-    __slots__ = ("_run", "attempt", "correlation_id", "headers", "id", "parent_id", "queue", "task", "token")
+    __slots__ = (
+        "_run",
+        "attempt",
+        "correlation_id",
+        "headers",
+        "id",
+        "parent_id",
+        "queue",
+        "schedule",
+        "task",
+        "tick",
+        "token",
+    )
 
     def __init__(self, run: Run | None = None) -> None:
         """For executors; tests may use `Context()`, which is detached."""
@@ -119,6 +164,8 @@ class Context:
         self.headers: Mapping[str, str] = meta.headers
         self.correlation_id: str = meta.correlation_id or held.id
         self.parent_id: str = meta.parent_id
+        self.schedule: str = meta.schedule
+        self.tick: datetime | None = None if meta.tick is None else _EPOCH + timedelta(microseconds=meta.tick)
 
     @property
     def cancelled(self) -> bool:
@@ -193,6 +240,43 @@ class Context:
         run.add_child(job)
         return job.id
 
+    def fan_out(
+        self, task: Children[P], calls: Iterable[Arguments], *, batch: int = BATCH, name: str = "children"
+    ) -> int:
+        """Enqueue a child for each of `calls` (tuples, dicts of named arguments, or `task.call(...)`), at once and in
+        batches, and return how many there are. For children too many for one transaction.
+
+        A batch (1..10,000 calls) is stored whole or not at all, and counted with the job: an attempt after a crash goes
+        on where the one before stopped, and each child exists once. So `calls` must be the same, in the same order, in
+        every attempt; what a query answered can be kept with `once`. Two fan-outs of one job need different names.
+
+        Raises LeaseLost when the job was taken over meanwhile, and PayloadInvalid for arguments that do not fit, as
+        `calls[n]`; the batches before it are stored.
+        """
+        run, fan = self._fan("fan_out", name, batch)
+        done = run.fan_out(fan, 0, ())
+        for jobs in task.children(calls, run, fan, done, batch):
+            done = run.fan_out(fan, done, jobs)
+        return done
+
+    async def afan_out(
+        self, task: Children[P], calls: Iterable[Arguments], *, batch: int = BATCH, name: str = "children"
+    ) -> int:
+        """As `fan_out`, for an event loop."""
+        run, fan = self._fan("afan_out", name, batch)
+        done = await run.afan_out(fan, 0, ())
+        for jobs in task.children(calls, run, fan, done, batch):
+            done = await run.afan_out(fan, done, jobs)
+        return done
+
+    def _fan(self, what: str, name: str, batch: int) -> tuple[Run, str]:
+        if type(batch) is not int or not 1 <= batch <= BATCH_MOST:
+            raise ValueError(f"batch: {batch!r} must be a whole number, 1..{BATCH_MOST}")
+        self._attached(what)
+        run = self._before_transaction(what, name)
+        assert run is not None
+        return run, f"{OURS}{name}"
+
     def transaction(self) -> Transaction:
         """Return the connection of a writing transaction on the store's own database, which commits together with this
         job's completion, or not at all.
@@ -214,8 +298,8 @@ class Context:
         return self._run
 
     def _before_transaction(self, what: str, name: str) -> Run | None:
-        if not 0 < len(name) <= 128:
-            raise ValueError(f"name: {name!r} must be text of 1 to 128 characters")
+        if not 0 < len(name) <= 128 or name.startswith(OURS):
+            raise ValueError(f"name: {name!r} must be text of 1 to 128 characters, which {OURS!r} does not begin")
         if self._run is not None and self._run.in_transaction:
             # It is kept at once, by a connection that would wait for ours until it times out.
             raise WindlassError(f"ctx.{what} must come before ctx.transaction, which locks the store")

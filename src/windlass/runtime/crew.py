@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import secrets
 from collections.abc import Callable, Iterator, Sequence
 
 import msgspec
 
-from windlass.runtime import process, slots
+from windlass.runtime import process
+from windlass.runtime.host import Host
 from windlass.runtime.logs import Log
 from windlass.runtime.loop import Loop, Timer
 from windlass.runtime.member import Member, Phase
-from windlass.runtime.messages import Boot, Channel, Quarantine, SlotReady, ToSupervisor, pair
+from windlass.runtime.messages import Boot, Quarantine
 from windlass.runtime.slot_pool import SlotProcess
-from windlass.runtime.slots import SlotTable
 
 BACKOFF_FIRST, BACKOFF_MOST = 0.1, 5.0
 SETTLED_IN = 2.0
@@ -30,9 +27,10 @@ class Crew:
     """The members of one supervisor, dead ones too until they are buried."""
 
     def __init__(
-        self, loop: Loop, command: Sequence[str], boot: Boot, size: int, heard: Callable[[Member], object]
+        self, loop: Loop, host: Host, command: Sequence[str], boot: Boot, size: int, heard: Callable[[Member], object]
     ) -> None:
         """`heard` is called when a worker has said something."""
+        self._host = host
         self._loop = loop
         self._command = tuple(command)
         self._boot = boot
@@ -90,49 +88,20 @@ class Crew:
 
     def _start(self, *, quarantine: bool) -> bool:
         try:
-            member = self._started(quarantine)
+            child = self._host.start_worker(self._command, msgspec.structs.replace(self._boot, quarantine=quarantine))
         except OSError as problem:  # no process, memory or descriptor left: those that run must not end for it
             self._failed(f"cannot start a process: {problem}")
             return False
+        member = Member(child.pid, child.mark, child.channel, child.table, self._loop.clock())
+        member.quarantine = quarantine
         self._members[member.pid] = member
         self._loop.watch(member.channel, lambda: self._heard(member))
         log.info("worker starts", pid=member.pid, quarantine=quarantine)
         return True
 
-    def _started(self, quarantine: bool) -> Member:
-        mark = secrets.token_hex(8)
-        with contextlib.ExitStack() as passed, contextlib.ExitStack() as undo:
-            ours, theirs = pair()
-            undo.callback(ours.close)
-            passed.callback(theirs.close)
-            table_fd = slots.create()
-            passed.callback(os.close, table_fd)
-            table = SlotTable(table_fd)
-            fds = (theirs.fileno(), table_fd)
-            pid = self._spawn(mark, fds, channel=fds[0], table=fds[1], quarantine=quarantine)
-            undo.pop_all()
-        ours.setblocking(False)
-        member = Member(pid, mark, Channel(ours, ToSupervisor), table, self._loop.clock())
-        member.quarantine = quarantine
-        return member
-
     def start_slot(self) -> SlotProcess:
         """Start a process slot. Raises OSError if the system has no process or descriptor left."""
-        ours, theirs = pair()
-        mark = secrets.token_hex(8)
-        try:
-            pid = self._spawn(mark, (theirs.fileno(),), role="slot", channel=theirs.fileno())
-        except OSError:
-            ours.close()
-            raise
-        finally:
-            theirs.close()
-        ours.setblocking(False)
-        return SlotProcess(pid, mark, Channel(ours, SlotReady))
-
-    def _spawn(self, mark: str, fds: Sequence[int], **changes: object) -> int:
-        boot = msgspec.structs.replace(self._boot, parent=os.getpid(), **changes)
-        return process.spawn([*self._command, msgspec.json.encode(boot).decode()], mark, fds)
+        return SlotProcess(*self._host.start_slot(self._command, self._boot))
 
     # --- those that die as they start --------------------------------------------------------------------------------
 

@@ -22,7 +22,7 @@ from typing import NoReturn
 import msgspec
 
 from windlass.core.errors import CapabilityMissing, StoreError, WindlassError
-from windlass.ports.store import BeatAnswer, Death, Listener, Opened, PruneRules, WorkerReport
+from windlass.ports.store import BeatAnswer, Death, Listener, Opened, PruneRules, ScheduleChange, WorkerReport
 from windlass.runtime import lockfile
 from windlass.runtime.beat import Beat, Round
 from windlass.runtime.judge import Judge
@@ -35,6 +35,7 @@ from windlass.runtime.member import new_id
 from windlass.runtime.poller import Poller
 from windlass.runtime.process_slot import SlotClient
 from windlass.runtime.registry import Mode, Registry
+from windlass.runtime.scheduler import Scheduler
 from windlass.runtime.slots import SlotTable, now_ns
 from windlass.runtime.worker import Worker
 
@@ -97,6 +98,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     queues: tuple[tuple[str, float | None], ...] = (("default", None),)
     strict: bool = False
     rules: PruneRules = PruneRules()
+    schedules: tuple[ScheduleChange, ...] = ()
 
 
 class Embedded:
@@ -108,6 +110,9 @@ class Embedded:
         left_out = sorted(name for name, task in registry.tasks.items() if task.mode is Mode.PROCESS)
         if left_out:
             log.warning("an embedded worker leaves these tasks to other workers", tasks=", ".join(left_out))
+        for queue, meant in registry.unused(name for name, _ in self._settings.queues).items():
+            perhaps = {"perhaps": meant} if meant else {}
+            log.warning("no task of the application uses this queue", queue=queue, **perhaps)
         kept = {name: task for name, task in registry.tasks.items() if task.mode is not Mode.PROCESS}
         self._registry = msgspec.structs.replace(registry, tasks=kept)
         self._open_store = open_store
@@ -187,6 +192,7 @@ class Embedded:
             keeper.start()
             keeper.add(Judge(opened, opened.run_directory(), self._settings.hold, self._own, self._post_suspected))
             keeper.add(Maintainer(opened, self._supervisor, self._settings.rules, self._post_suspected))
+            keeper.add(Scheduler(opened, self._supervisor, self._settings.schedules))
             keeper.add(Poller(opened, lambda: self._post(lambda: self._hinted(None))))
             while self._stop is None:
                 await self._session(opened, beat, up)

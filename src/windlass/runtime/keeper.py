@@ -6,11 +6,11 @@ A store may take seconds to answer, or be away; a signal, an exit or a hard limi
 from __future__ import annotations
 
 import queue
-import threading
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from windlass.core.errors import OutcomeUnknown, StoreError, StoreUnavailable
+from windlass.runtime.host import HOST, Host
 from windlass.runtime.logs import Log
 from windlass.runtime.service import Clock, Post, Service, SystemClock
 
@@ -41,18 +41,18 @@ class _Errand:
 class Keeper:
     """Runs errands until they succeed, and services when they are due, on one thread."""
 
-    def __init__(self, post: Post, retry_most: float, clock: Clock | None = None) -> None:
+    def __init__(self, post: Post, retry_most: float, clock: Clock | None = None, host: Host = HOST) -> None:
         self._post = post
         self._retry_most = retry_most
         self._clock = clock or SystemClock()
-        self._new: queue.SimpleQueue[_Errand | Service | None] = queue.SimpleQueue()
+        self._new: queue.SimpleQueue[_Errand | Service] = queue.SimpleQueue()
         self._errands: list[_Errand] = []
         self._services: dict[Service, float] = {}
-        self._thread = threading.Thread(target=self._run, name="windlass-keeper", daemon=True)
+        self._ticker = host.ticker("windlass-keeper", self._step, self._end)
 
     def start(self) -> None:
         """Begin."""
-        self._thread.start()
+        self._ticker.start()
 
     def submit(
         self,
@@ -63,31 +63,27 @@ class Keeper:
         """Run `work` on the thread, again and again while the store is away, then `done` with its answer on the loop;
         without `failed`, after every StoreError; with it, it is told what no repetition can cure (a newer schema)."""
         self._new.put(_Errand(work, done, failed, self._clock.monotonic()))
+        self._ticker.poke()
 
     def add(self, service: Service) -> None:
         """Start a service and tick it from now on."""
         self._new.put(service)
+        self._ticker.poke()
 
     def stop(self, timeout: float) -> bool:
         """Stop the services and end the thread; False if it was still waiting for the store after `timeout` s."""
-        self._new.put(None)
-        self._thread.join(timeout)
-        return not self._thread.is_alive()
+        return self._ticker.stop(timeout)
 
-    def _run(self) -> None:
-        while True:
-            try:
-                item = self._new.get(timeout=self._wait())
-            except queue.Empty:
-                pass
-            else:
-                if item is None:
-                    break
-                self._take(item)
-            for errand in [each for each in self._errands if each.due <= self._clock.monotonic()]:
-                self._attempt(errand)
-            for service in [each for each, due in self._services.items() if due <= self._clock.monotonic()]:
-                self._tick(service)
+    def _step(self) -> float | None:
+        for _ in range(self._new.qsize()):
+            self._take(self._new.get_nowait())
+        for errand in [each for each in self._errands if each.due <= self._clock.monotonic()]:
+            self._attempt(errand)
+        for service in [each for each, due in self._services.items() if due <= self._clock.monotonic()]:
+            self._tick(service)
+        return self._wait()
+
+    def _end(self) -> None:
         for service in self._services:
             self._guarded(service, service.stop)
 

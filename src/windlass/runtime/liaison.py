@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from windlass.ports.store import Death, Listener, Opened, Reaped
 from windlass.runtime import lockfile
 from windlass.runtime.beat import Beat, Round
+from windlass.runtime.host import Host
 from windlass.runtime.judge import Judge
 from windlass.runtime.keeper import Keeper
 from windlass.runtime.lockfile import WorkerLock
@@ -17,6 +18,7 @@ from windlass.runtime.maintainer import Maintainer
 from windlass.runtime.member import Identity, Member
 from windlass.runtime.messages import Ready
 from windlass.runtime.poller import Poller
+from windlass.runtime.scheduler import Scheduler
 from windlass.runtime.shared import must_be_shared
 
 LAST_WORDS = 2.0
@@ -35,6 +37,7 @@ class Liaison:
     def __init__(
         self,
         loop: Loop,
+        host: Host,
         identity: Identity,
         open_store: Callable[..., Opened],
         *,
@@ -46,6 +49,7 @@ class Liaison:
         """`beaten` hears every beat, `hinted` that there may be jobs, `suspected` that there may be suspects (in which
         queues, if that is known); `own` answers the supervisor's workers, from any thread."""
         self._loop = loop
+        self._host = host
         self._identity = identity
         self._open_store = open_store
         self._beaten = beaten
@@ -56,6 +60,7 @@ class Liaison:
         self._directory: str | None = None
         self._keeper: Keeper | None = None
         self._beat: Beat | None = None
+        self._scheduler: Scheduler | None = None
         self._listener: Listener | None = None
         self._listening = False
         self._locks: dict[str, WorkerLock] = {}
@@ -82,7 +87,7 @@ class Liaison:
             return opened
 
         self.url = ready.url
-        self._keeper = Keeper(self._loop.post, ready.hold / 6)
+        self._keeper = Keeper(self._loop.post, ready.hold / 6, host=self._host)
         self._keeper.start()
         self._keeper.submit(work, lambda opened: self._have(opened, ready, then), failed)
 
@@ -92,11 +97,13 @@ class Liaison:
         # WINDLASS_LIVENESS=lease: leases judge on one machine too, as they do between machines.
         by_lease = os.environ.get("WINDLASS_LIVENESS") == "lease"
         self._directory = None if by_lease else opened.run_directory()
-        self._beat = Beat(opened, ready.hold, self._loop.post, self._heard)
+        self._beat = Beat(opened, ready.hold, self._loop.post, self._heard, self._host)
         self._beat.start()
         self._keeper.add(Judge(opened, self._directory, ready.hold, self._own, self._post_suspected))
         self._keeper.add(Maintainer(opened, self._identity.supervisor, ready.rules, self._post_suspected))
         self._keeper.add(Poller(opened, lambda: self._loop.post(self._hinted)))
+        self._scheduler = Scheduler(opened, self._identity.supervisor, ready.schedules)
+        self._keeper.add(self._scheduler)
         self._listener = opened.shell.listen()
         then()
 
@@ -109,6 +116,8 @@ class Liaison:
         """Make a ready worker known under a lock and a lease of its own; `beaten` hears when it is. Both are kept until
         `gone`: nobody else may conclude less from its silence than we know."""
         assert self._beat is not None
+        if self._scheduler is not None and member.ready is not None:
+            self._scheduler.define(member.ready.schedules)
         if self._directory is not None:
             member.lock = self._locks[member.id] = lockfile.create(self._directory, member.id)
         self._beat.add(member.id, lambda: member.report(self._identity))

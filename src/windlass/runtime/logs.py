@@ -61,18 +61,19 @@ class JsonFormatter(logging.Formatter):
 
 
 class PlainFormatter(logging.Formatter):
-    """One readable line per record, its facts behind it."""
+    """One readable line per record, its facts behind it; a fact called `trace` is lines below it."""
 
     def format(self, record: logging.LogRecord) -> str:
         """The record as one line; a traceback keeps its own lines, indented."""
-        facts = "".join(f" {name}={_quoted(value)}" for name, value in _facts(record).items())
+        told = _facts(record)
+        trace = str(told.pop("trace", "")).splitlines()
+        facts = "".join(f" {name}={_quoted(value)}" for name, value in told.items())
         at = time.strftime("%H:%M:%S", time.localtime(record.created)) + f".{int(record.msecs):03d}"
         name = record.name.removeprefix("windlass.")
         text = f"{at} {record.levelname.lower():<7} {name:<10} {_escaped(record.getMessage())}{facts}"
         if record.exc_info:
-            trace = self.formatException(record.exc_info).splitlines()
-            text += "".join(f"\n    {_escaped(line)}" for line in trace)
-        return scrub(text)
+            trace += self.formatException(record.exc_info).splitlines()
+        return scrub(text + "".join(f"\n    {_escaped(line)}" for line in trace))
 
 
 def setup(level: str = "info", *, as_json: bool | None = None) -> None:

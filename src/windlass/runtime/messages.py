@@ -16,7 +16,7 @@ from typing import Any, Generic, Literal, TypeVar, get_args
 import msgspec
 
 from windlass.core.job import Held, LogLine, Outcome, Progress
-from windlass.ports.store import PruneRules
+from windlass.ports.store import PruneRules, ScheduleChange
 
 T = TypeVar("T")
 
@@ -114,6 +114,12 @@ class Ready(msgspec.Struct, tag="ready", frozen=True, kw_only=True):
     rules: PruneRules = PruneRules()
     files: tuple[str, ...] = ()
     """The application's source files, to watch for changes."""
+    where: str = ""
+    """Which store it is, as it may be shown and logged."""
+    unused: dict[str, str] = {}
+    """Queues that were asked for and that no task names, each with what may have been meant, or nothing."""
+    schedules: tuple[ScheduleChange, ...] = ()
+    """Those that its code defines."""
 
 
 class Want(msgspec.Struct, tag="want", frozen=True):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from enum import StrEnum
 from typing import Any
 
 import msgspec
+
+from windlass.core.words import nearest
 
 
 class Mode(StrEnum):
@@ -57,6 +59,11 @@ class Registry(msgspec.Struct, kw_only=True):
     def labels(self) -> tuple[str, ...]:
         """Its tasks as operators see them: "name", or "name@version" for versions above 1."""
         return tuple(sorted(t.name if t.version == 1 else f"{t.name}@{t.version}" for t in self.tasks.values()))
+
+    def unused(self, queues: Iterable[str]) -> dict[str, str]:
+        """Those of `queues` that no task names, each with the name that may have been meant, or nothing. They may still
+        be right: a job can be sent to any queue."""
+        return {queue: nearest(queue, self.queues) for queue in queues if queue not in self.queues}
 
     def can_run(self, task: str, version: int) -> bool:
         """Whether a payload of `version` for `task` can be run here."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -11,7 +11,7 @@ from weakref import WeakKeyDictionary
 
 import msgspec
 
-from windlass.core.errors import CapabilityMissing, LeaseLost, WindlassError
+from windlass.core.errors import CapabilityMissing, LeaseLost, OutcomeUnknown, WindlassError
 from windlass.core.job import Held, LogLine, Meta, NewJob, Progress, Token
 from windlass.ports.plan import Plan
 from windlass.runtime.registry import Mode, TaskDef
@@ -126,6 +126,22 @@ class Run:
         if self.session is not None:
             return self.session.run(plan)  # type: ignore[no-any-return]
         return await self._opened.async_shell().run(plan)
+
+    def fan_out(self, name: str, after: int, jobs: Sequence[NewJob]) -> int:
+        """Store children in one transaction, or read how many there are; see Store.fan_out."""
+        plan = self._opened.store.fan_out(self.token, name, after, jobs)
+        try:
+            return self._opened.shell.run(plan)
+        except OutcomeUnknown:  # sent again, it answers what the lost answer said
+            return self._opened.shell.run(plan)
+
+    async def afan_out(self, name: str, after: int, jobs: Sequence[NewJob]) -> int:
+        """As `fan_out`, without blocking the event loop."""
+        plan = self._opened.store.fan_out(self.token, name, after, jobs)
+        try:
+            return await self._opened.async_shell().run(plan)
+        except OutcomeUnknown:
+            return await self._opened.async_shell().run(plan)
 
     def begin_transaction(self) -> Any:
         """Open the transaction that will also hold this job's completion; the same one every time."""

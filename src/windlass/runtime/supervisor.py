@@ -20,10 +20,11 @@ from windlass.runtime import logs, process
 from windlass.runtime.beat import Round
 from windlass.runtime.bounds import CONCURRENCY_MOST, PROCESSES_MOST
 from windlass.runtime.crew import Crew
+from windlass.runtime.host import HOST, Host
 from windlass.runtime.liaison import LAST_WORDS, Liaison
 from windlass.runtime.limits import EVERY, EVERY_IDLE, Limits
 from windlass.runtime.logs import Log
-from windlass.runtime.loop import Loop, hostname, is_ignored
+from windlass.runtime.loop import hostname, is_ignored
 from windlass.runtime.member import Identity, Member, Phase, new_id
 from windlass.runtime.messages import (
     Boot,
@@ -72,13 +73,14 @@ class Supervisor:
         log_level: str = "info",
         log_json: bool | None = None,
         command: Sequence[str] = COMMAND,
+        host: Host = HOST,
     ) -> None:
         """Prepare to run `target` ("module:attribute", or the path of a file).
 
         `open_store` opens the store by its URL and options. `processes` workers (1..256) run `concurrency` jobs each
         (None: what the application says) from `queues` ("a,b:3"; None: the application's). At a stop, running jobs get
-        `stop_timeout` seconds. `reload` restarts the workers when a source file changes. `command` starts a child.
-        Raises ConfigError.
+        `stop_timeout` seconds. `reload` restarts the workers when a source file changes. `command` starts a child
+        of `host`. Raises ConfigError.
         """
         if not 1 <= processes <= PROCESSES_MOST:
             raise ConfigError(f"processes: {processes!r} must be within 1..{PROCESSES_MOST}")
@@ -97,11 +99,12 @@ class Supervisor:
         self._stop_timeout = stop_timeout
         self._sources = Sources() if reload else None
         self._identity = Identity(new_id("s"), hostname())
-        self._loop = loop = Loop()
-        self._crew = Crew(loop, command, boot, processes, self._heard)
+        self._loop = loop = host.loop()
+        self._crew = Crew(loop, host, command, boot, processes, self._heard)
         self._pool = SlotPool(loop, self._crew.start_slot)
         self._store = Liaison(
             loop,
+            host,
             self._identity,
             open_store,
             beaten=self._beaten,
@@ -114,37 +117,57 @@ class Supervisor:
         """How often it was told to."""
         self._told_at = 0.0
         self._exit_code = 0
+        self.problem = ""
+        """Why nothing of what was asked for can be done, if that is so; whoever called `run` is to say it."""
 
     # --- life --------------------------------------------------------------------------------------------------------
 
     def run(self) -> int:
         """Run until stopped by SIGTERM, SIGINT or SIGHUP (a second one ends patience). Main thread only. Returns 0
-        after a clean stop, 1 if something had to be killed for it, 2 if the application could not be loaded."""
+        after a clean stop, 1 if something had to be killed for it, 2 for a `problem`: the application could not be
+        loaded, or its store not be used."""
         logs.setup(self._boot.log_level, as_json=self._boot.log_json)
+        try:
+            self.begin()
+            self._loop.run(lambda: self.done)
+        finally:
+            self.end()
+        return self._exit_code
+
+    def begin(self) -> None:
+        """The first half of `run`: from here on everything happens on the loop."""
         process.become_subreaper()
         for number in process.TERMINAL_SIGNALS:
             if not is_ignored(number):
                 self._loop.on_signal(number, lambda number=number: self._told(number))  # type: ignore[misc]
         self._loop.on_signal(signal.SIGCHLD, self._children)
         log.info("supervisor starts", id=self._identity.supervisor, pid=os.getpid(), processes=self._processes)
-        try:
-            self._crew.balance()
-            self._loop.later(EVERY, self._look)
-            self._loop.later(RELOAD_EVERY, self._look_at_sources)
-            self._loop.run(lambda: bool(self._stopping) and not (self._crew or self._pool.pids))
-        finally:
-            for member in self._crew:  # only after an error of our own
-                process.kill(member.pid)
-            self._store.close()
-            self._loop.close()
-        log.info("supervisor stopped", id=self._identity.supervisor, exit_code=self._exit_code)
-        return self._exit_code
+        self._crew.balance()
+        self._loop.later(EVERY, self._look)
+        self._loop.later(RELOAD_EVERY, self._look_at_sources)
+
+    @property
+    def done(self) -> bool:
+        """Whether it was told to stop and nothing of it is left."""
+        return bool(self._stopping) and not (self._crew or self._pool.pids)
+
+    def end(self) -> None:
+        """The second half of `run`."""
+        for member in self._crew:  # only after an error of our own
+            process.kill(member.pid)
+        self._store.close()
+        self._loop.close()
+        if not self.problem:
+            log.info("supervisor stopped", id=self._identity.supervisor, exit_code=self._exit_code)
 
     def stop(self, reason: str = "asked to stop") -> None:
         """As a SIGTERM; on the loop's thread."""
-        self._stopping += 1
-        deadline = self._stop_timeout if self._stopping == 1 else 0.0
+        deadline = 0.0 if self._stopping else self._stop_timeout
         log.info("stopping", reason=reason, deadline=deadline, workers=len(self._crew))
+        self._leave(deadline, reason)
+
+    def _leave(self, deadline: float, reason: str) -> None:
+        self._stopping += 1
         self._crew.closed = True
         self._pool.close()
         self._ask_all_to_leave(deadline, reason)
@@ -158,12 +181,14 @@ class Supervisor:
             self._told_at = self._loop.clock()
             self.stop(f"signal {signal.Signals(number).name}")
 
-    def _fail(self, reason: str, **facts: object) -> None:
-        """What was asked for cannot be done at all."""
-        self._exit_code = 2
-        log.error(reason, **facts)
+    def _fail(self, event: str, problem: str, trace: str = "") -> None:
+        """What was asked for cannot be done at all. Said once, though every worker finds it."""
+        if self.problem:
+            return
+        self._exit_code, self.problem = 2, problem
+        log.error(event, reason=problem, **({"trace": trace} if trace else {}))
         if not self._stopping:
-            self.stop(reason)
+            self._leave(0.0, event)
 
     # --- what workers say --------------------------------------------------------------------------------------------
 
@@ -205,6 +230,9 @@ class Supervisor:
         if self._sources is not None:
             self._sources.watch(ready.files, member.started_at)
         if not self._store.url:
+            for queue, meant in ready.unused.items():
+                perhaps = {"perhaps": meant} if meant else {}
+                log.warning("no task of the application uses this queue", queue=queue, **perhaps)
             self._store.open(ready, self._have_store, self._no_store)
         elif ready.url != self._store.url:
             member.broken = "the application now names another store; restart the supervisor"
@@ -217,14 +245,17 @@ class Supervisor:
 
     def _broken(self, member: Member, message: Broken) -> None:
         member.broken = message.reason
-        log.error("a worker cannot work", pid=member.pid, reason=message.reason)
-        if message.detail:
-            sys.stderr.write(message.detail)
+        if self._sources is None and not self._store.url:
+            # None has ever worked: more of the same would only bury the reason.
+            self._fail("the application cannot be loaded", message.reason, message.detail)
+            return
+        trace = {"trace": message.detail} if message.detail else {}
+        log.error("a worker cannot work", pid=member.pid, reason=message.reason, **trace)
         if self._sources is not None:
             self._sources.watch(message.files, member.started_at)
 
     def _no_store(self, problem: Exception) -> None:
-        self._fail("the store cannot be used", problem=problem)
+        self._fail("the store cannot be used", str(problem))
 
     def _have_store(self) -> None:
         for member in self._crew:
@@ -241,7 +272,9 @@ class Supervisor:
     def _go(self, member: Member) -> None:
         member.phase = Phase.RUNNING
         member.channel.send(Go(member.id, lock=member.lock is not None), member.lock.fd if member.lock else -1)
-        log.info("worker runs", worker=member.id, pid=member.pid, quarantine=member.quarantine)
+        assert member.ready is not None
+        known = {"store": member.ready.where, "queues": ",".join(member.ready.queues)}
+        log.info("worker runs", worker=member.id, pid=member.pid, quarantine=member.quarantine, **known)
 
     # --- what the store says -----------------------------------------------------------------------------------------
 
@@ -334,9 +367,6 @@ class Supervisor:
         if member.broken and not member.id and self._sources is not None and not member.explained:
             log.info("waiting for a source file to change")
             self._crew.held_back = True
-        elif member.broken and not self._store.url:
-            # It never worked: more of the same would only bury the reason.
-            self._fail("the application cannot be loaded")
         else:
             self._crew.note_exit(member)
         self._crew.balance()
@@ -346,6 +376,8 @@ class Supervisor:
             self._bury(member)
 
     def _tell_exit(self, member: Member) -> None:
+        if self.problem or (member.broken and not member.id):
+            return  # it has said why
         how = process.describe_exit(member.status)
         facts = {"worker": member.id or "-", "pid": member.pid, "how": how, "executing": len(member.executing)}
         if member.clean or (member.explained and not member.id):

@@ -12,7 +12,7 @@ import logging
 import math
 import random
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -166,7 +166,7 @@ class Worker:
         for held in [h for h in self._buffer if h.id in asked]:
             self._buffer.remove(held)
             self._settle(held, Cancelled())
-        for job in asked:
+        for job in ids:
             self._executor.cancel(job)
         self._stirred.set()
 
@@ -471,12 +471,12 @@ class Worker:
         self._reconcile = False
         theirs: set[Token] = {*await self._shell.run(self._store.held(self._link.worker_id))}
         ours = self._holdings.tokens()
-        for token in ours - theirs:
+        gone, strange = in_order(ours - theirs), in_order(theirs - ours)
+        for token in gone:
             log.warning("no longer ours", extra={"job": token.id})
             self._buffer = deque(h for h in self._buffer if h.token != token)
             self._executor.lose(token)
-        self._holdings.drop(ours - theirs)
-        strange = theirs - ours
+        self._holdings.drop(gone)
         if strange:
             from windlass.core.machine import release
 
@@ -514,3 +514,8 @@ def _readable(held: Held) -> bool:
     except msgspec.MsgspecError:
         return False
     return True
+
+
+def in_order(tokens: Iterable[Token]) -> list[Token]:
+    """Tokens in one order, whatever the hash seed, so that a simulated life is the same twice."""
+    return sorted(tokens, key=lambda token: (token.id, token.fence))

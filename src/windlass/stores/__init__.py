@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from windlass.core.errors import ConfigError
+from windlass.core.words import near
 
 if TYPE_CHECKING:
     from windlass.ports.store import Opened
@@ -24,12 +25,21 @@ def open(url: str, *, clock: Callable[[], int] | None = None, **options: Any) ->
     `options` are the store's own (for SQLite: `durability`). Nothing is created before the first operation. Raises
     ConfigError for a scheme that is not there, naming those that are, and for what the store finds wrong with the rest.
     """
-    scheme, mark, _ = url.partition("://")
-    if not mark or scheme not in SCHEMES:
-        known = ", ".join(f"{name}://" for name in SCHEMES)
-        # Without a scheme the text may be anything, a password included, so it is not shown.
-        problem = f"no store is called {scheme!r}" if mark else "it names no store"
-        raise ConfigError(f"url: {problem}; there are {known}")
+    if problem := problem_of(url):
+        raise ConfigError(f"url: {problem}")
+    scheme = url.partition("://")[0]
     module, _, function = SCHEMES[scheme].partition(":")
     opened: Opened = getattr(importlib.import_module(module), function)(url, clock=clock, **options)
     return opened
+
+
+def problem_of(url: str) -> str:
+    """What is wrong with the scheme of `url`, with what would be right; empty if there is such a store."""
+    scheme, mark, _ = url.partition("://")
+    if mark and scheme in SCHEMES:
+        return ""
+    known = ", ".join(f"{name}://" for name in SCHEMES)
+    # Without a scheme the text may be anything, a password included, so it is not shown.
+    problem = f"no store is called {scheme!r}" if mark else "it names no store"
+    meant = near(scheme, SCHEMES) if mark else ""
+    return f"{problem}; there are {known}{meant and f'.{meant}'}"

@@ -16,6 +16,7 @@ from windlass.ports.plan import Plan
 from windlass.ports.store import Death, Enqueued, Filter, Opened, WorkerReport
 from windlass.runtime.member import new_id
 from windlass.runtime.registry import Registry
+from windlass.runtime.scheduler import Scheduler
 from windlass.stores import open as open_store
 from windlass.testing.clock import ManualClock
 from windlass.testing.faults import Faults
@@ -25,6 +26,8 @@ from windlass.testing.rigged import Rigged
 if TYPE_CHECKING:
     from windlass.app import Windlass
 
+TICKS = 1_000
+"""How many ticks one turn of the clock fires one by one; what is left then is caught up as after an outage."""
 PAGE = 1_000
 PARKED = ("unknown_task", "unknown_version")
 """Jobs that wait for code that is not here come due again and again; a drain does not wait for them."""
@@ -72,6 +75,14 @@ class BenchEngine(Engine):
         return answers
 
 
+class Still:
+    """The scheduler's own clock: it leads for good, since there is no other, and shows the code's schedules once."""
+
+    def monotonic(self) -> float:
+        """See Clock."""
+        return 1.0
+
+
 class Bench:
     """The store, the clock, the faults, and the workers that live one after another."""
 
@@ -90,6 +101,7 @@ class Bench:
         self._beats = False
         """Whether the reaper has begun to beat."""
         self._listener = self.real.shell.listen()
+        self._scheduler = Scheduler(self.real, "test", (), Still())
 
     def run(self, plan: Plan[Any]) -> Any:
         """Ask the store past all faults."""
@@ -129,6 +141,7 @@ class Bench:
         taken: dict[str, None] = {}
         while True:
             self._reap_lapsed()
+            self._fire()
             suspects, ready = self._ready()
             wanted = [queue for queue in (suspects or ready) if not queues or queue in queues]
             if not wanted:
@@ -194,10 +207,12 @@ class Bench:
 
     # --- time --------------------------------------------------------------------------------------------------------
 
-    def next_event(self) -> int | None:
-        """When something happens by itself, in microseconds of the clock: a job comes due, or a dead worker's lease
-        lapses. None if nothing will."""
+    def next_event(self, *, ticks: bool) -> int | None:
+        """When something happens by itself, in microseconds of the clock: a job comes due, a dead worker's lease
+        lapses, or with `ticks` a schedule ticks. None if nothing will."""
         due = [] if (next_due := self._next_due()) is None else [next_due]
+        if ticks and (tick := self._next_tick()) is not None:
+            due.append(tick)
         if self._lost:
             due.append(self.clock() + self._step())
         return min(due, default=None)
@@ -211,8 +226,29 @@ class Bench:
             return int(self.clock() + promoted.next_due)
         return min((job.due_at for job in self.jobs(waiting) if job.reason not in PARKED), default=None)
 
+    def _fire(self) -> None:
+        """Do what a scheduler would do now."""
+        self._scheduler.define(self.app.defined)
+        if self.app.schedules or self.run(self.real.store.schedules()):
+            self._scheduler.tick()
+
+    def _next_tick(self) -> int | None:
+        self._fire()
+        found: int | None = self.run(self.real.store.due(1)).next_at
+        return found
+
     def move(self, instant: int) -> None:
-        """Turn the clock forward to `instant`; on the way, dead workers whose lease lapses are taken over."""
+        """Turn the clock forward to `instant`; on the way schedules tick, each at its time."""
+        for _ in range(TICKS):
+            tick = self._next_tick()
+            if tick is None or tick > instant:
+                break
+            self._turn(tick)
+        self._turn(instant)
+        self._fire()
+
+    def _turn(self, instant: int) -> None:
+        """Turn the clock forward; on the way, dead workers whose lease lapses are taken over."""
         while self._lost and (now := self.clock()) < instant:
             self._beat_reaper()
             self.clock.set(min(instant, now + self._step()))

@@ -112,9 +112,10 @@ class Jobs:
         """Run all that is due, and what that enqueues, in the real worker, until nothing is due any more.
 
         `until` goes on in time: a duration from now, or an instant with a time zone. The clock moves exactly to each
-        moment at which something comes due (a retry, a delayed job, a lapsed lease), and in the end to `until`.
-        `with_scheduled` goes on until nothing waits. `queue` leaves the other queues alone. A job that fails has
-        failed, as in a real worker: look at the answer, or call its `assert_completed`.
+        moment at which something comes due (a retry, a delayed job, a tick of a schedule, a lapsed lease), and in the
+        end to `until`. `with_scheduled` goes on until no job waits; schedules, which never end, do not tick. `queue`
+        leaves the other queues alone. A job that fails has failed, as in a real worker: look at the answer, or call its
+        `assert_completed`.
 
         Raises AssertionError after `limit` runs, or `timeout` of real time; WindlassError on a running event loop;
         ValueError, naming the argument, for one that is wrong.
@@ -145,7 +146,7 @@ class Jobs:
         taken: dict[str, None] = {}
         while True:
             taken.update(dict.fromkeys(await self._bench.work_off(bounds, queues)))
-            event = self._bench.next_event() if end is not None or with_scheduled else None
+            event = self._bench.next_event(ticks=end is not None) if end is not None or with_scheduled else None
             if event is None or (end is not None and event > end):
                 break
             self._bench.move(event)
@@ -169,7 +170,8 @@ class Jobs:
     def advance(self, by: Duration) -> dt.datetime:
         """Move the clock, run nothing, and answer the new time. `by` is a duration of at most a century.
 
-        Whoever has died unseen meanwhile is found out (see `crash`). Raises ValueError for what is no duration.
+        Schedules enqueue what ticks on the way. Whoever has died unseen meanwhile is found out (see `crash`). Raises
+        ValueError for what is no duration.
         """
         self._bench.move(self._bench.clock() + micros(by, "by", most=CENTURY))
         return self.now

@@ -9,7 +9,7 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from windlass.core.errors import StoreError
+from windlass.core.errors import ConfigError, StoreError
 from windlass.web.problem import RETRY_AFTER, Problem
 
 if TYPE_CHECKING:
@@ -25,11 +25,11 @@ class Health:
         self._app = app
 
     async def answer(self, _: Request) -> Response:
-        """200 if the store answers within 2 s, else 503."""
+        """200 if the store answers within 2 s, else 503; also where its URL names what cannot be used."""
         try:
             async with asyncio.timeout(SECONDS_MOST):
                 await self._app.aclient.queues()
-        except (StoreError, TimeoutError) as error:
+        except (StoreError, ConfigError, TimeoutError) as error:
             detail = str(error) or f"the store did not answer within {SECONDS_MOST:g} s"
             raise Problem(503, "store_unavailable", detail, {"Retry-After": RETRY_AFTER}) from None
         return Response(msgspec.json.encode({"status": "ok"}), media_type="application/json")

@@ -61,7 +61,7 @@ def translate(error: errors.WindlassError) -> Problem:
     match error:
         case errors.PayloadTooLarge():
             return Problem(413, "payload_too_large", str(error), field=error.field)
-        case errors.InvalidJob():
+        case errors.InvalidValue():
             return Problem(400, "invalid", str(error), field=error.field)
         case errors.UnknownTask():
             return Problem(404, "unknown_task", str(error))

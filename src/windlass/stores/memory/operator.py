@@ -23,7 +23,9 @@ class Operator(Reading):
     def cancel(self, selection: Selection) -> Steps[Selected]:
         """See Store.cancel."""
         now = (yield NOW)[0][0]
+        return self._cancel(selection, now)
 
+    def _cancel(self, selection: Selection, now: int) -> Selected:
         def change(row: Row) -> None:
             if row.state is State.RUNNING:
                 self.data.jobs[row.new.id] = replace(row, cancelling=True)

@@ -579,6 +579,38 @@ DELETE FROM windlass_keys WHERE free_at <= ?
 -- name: workers_prune
 DELETE FROM windlass_workers WHERE (taken OR lease < ?2) AND beat < ?1 AND id NOT IN (SELECT worker FROM windlass_held)
 
+-- --- schedules ------------------------------------------------------------------------------------------------
+
+-- fragment: schedule
+name, revision, definition, digest, timing, origin, paused, cursor, next_at, created, changed, seen, shown, past,
+previous, last_tick, last_outcome, last_job, fired, skipped
+
+-- name: schedules_all
+SELECT {schedule} FROM windlass_schedules ORDER BY name
+
+-- name: schedules_by_name
+SELECT {schedule} FROM windlass_schedules WHERE name IN (SELECT value FROM json_each(?)) ORDER BY name
+
+-- name: schedules_due
+SELECT {schedule} FROM windlass_schedules WHERE NOT paused AND next_at <= ? ORDER BY next_at, name LIMIT ?
+
+-- name: schedules_next
+SELECT min(next_at) FROM windlass_schedules WHERE NOT paused AND next_at > ?
+
+-- name: schedule_put
+INSERT OR REPLACE INTO windlass_schedules ({schedule})
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+
+-- name: schedule_drop
+DELETE FROM windlass_schedules WHERE name = ?
+
+-- name: jobs_unended
+SELECT v.value FROM json_each(?) v JOIN windlass_jobs j ON j.id = v.value
+WHERE NOT EXISTS (SELECT 1 FROM windlass_ended e WHERE e.seq = j.seq) ORDER BY v.key
+
+-- name: once_replace
+INSERT OR REPLACE INTO windlass_once (seq, name, value) VALUES (?, ?, ?)
+
 -- --- queues, cluster ------------------------------------------------------------------------------------------
 
 -- name: queue_put

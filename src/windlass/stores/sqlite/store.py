@@ -6,15 +6,14 @@ from windlass.core.errors import SchemaError
 from windlass.ports.plan import NOW, Statement, Steps, plan
 from windlass.stores.named_sql import load_migrations, split
 from windlass.stores.sqlite.claim import Claiming
-from windlass.stores.sqlite.operator import Operator
+from windlass.stores.sqlite.schedules import Scheduling
 from windlass.stores.sqlite.survey import Survey
-from windlass.stores.sqlite.workers import Workers
 
 RAW = "raw"
 """The one statement name that carries its own text: a migration's."""
 
 
-class SqliteStore(Operator, Survey, Workers, Claiming):
+class SqliteStore(Scheduling, Survey, Claiming):
     """Every operation of `ports.store.Store` on one SQLite file; see migrations/001_first.sql for the layout."""
 
     capabilities = frozenset({"atomic_batch", "caller_transaction", "durable", "push", "search", "transaction"})

@@ -39,6 +39,7 @@ CHAPTERS = (
     "queues",
     "unique",
     "bounds",
+    "schedules",
     "cluster",
     "schema",
     "shells",
@@ -62,6 +63,7 @@ from windlass.testing.conformance.operator import Operating  # noqa: E402
 from windlass.testing.conformance.queues import Queues  # noqa: E402
 from windlass.testing.conformance.race import Races  # noqa: E402
 from windlass.testing.conformance.reading import Reading  # noqa: E402
+from windlass.testing.conformance.schedules import Scheduling  # noqa: E402
 from windlass.testing.conformance.schema import Schema  # noqa: E402
 from windlass.testing.conformance.settle import Settling  # noqa: E402
 from windlass.testing.conformance.shells import Shells  # noqa: E402
@@ -86,6 +88,7 @@ class Suite(
     Reading,
     Survey,
     Queues,
+    Scheduling,
     Cluster,
     Schema,
     Shells,

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+import msgspec
+
 from windlass.core.flow import Bounds
 from windlass.core.job import Discarded, ErrorInfo, Failed, Held, LogLine, NewJob, Policy, Progress, Snoozed, Succeeded
 from windlass.core.machine import complete, decide, park, release, retry
@@ -18,10 +20,13 @@ from windlass.ports.store import (
     PruneRules,
     QueueChange,
     Quota,
+    ScheduleChange,
     Selection,
+    Tick,
 )
 from windlass.testing.clock import ManualClock
-from windlass.testing.conformance.world import DAY, HOUR, SECOND, Opener, World, open_world, report
+from windlass.testing.conformance.schedules import put
+from windlass.testing.conformance.world import DAY, HOUR, MINUTE, SECOND, Opener, World, open_world, report
 
 T = TypeVar("T")
 
@@ -71,6 +76,7 @@ class Scene:
         self.waiting = [world.put(meta=CALM, queue="line", idempotency_key=f"key {n}") for n in range(4)]
         self.limited = [world.put(meta=ONE, queue="narrow") for _ in range(3)]
         self.unique = world.running("w3", meta=LAST)
+        self.parent = world.running("w4", meta=CALM)
         self.delayed = world.put(meta=CALM, after=HOUR, expires_after=2 * HOUR)
         self.runs = [world.running(meta=CALM, expires_after=DAY) for _ in range(12)]
         self.dead = world.running(meta=CALM)
@@ -114,11 +120,38 @@ class Scene:
             "promote": lambda: self._late(2 * HOUR, lambda: store.promote(100)),
             "queues": lambda: store.queues([QueueChange("line", paused=True), QueueChange("b", limit=2)]),
             "delete": lambda: store.delete(Selection((self.old.id, self.waiting[3], self.world.job().id))),
+            "schedules": lambda: store.change_schedules(
+                [put("s"), put("p"), put("q"), ScheduleChange(name="q", action="delete")]
+            ),
+            "edit a schedule": lambda: store.change_schedules([put("s", "other", "other"), put("p", origin="code")]),
+            "fire": self._fire,
+            "fire and cancel": lambda: self._late(MINUTE, self._fire),
+            "pause": lambda: store.change_schedules([ScheduleChange(name=name, action="pause") for name in "sp"]),
+            "resume": lambda: store.change_schedules([ScheduleChange(name="s", action="resume")]),
+            "fan out": self._fan_out,
             "lead": lambda: store.lead("maintainer", "a", SECOND),
             "resign": lambda: store.resign("maintainer", "a"),
             "prune": lambda: self._late(30 * DAY, lambda: store.prune(PruneRules(completed=DAY), 1_000)),
             "migrate": store.migrate,
         }
+
+    def _fire(self) -> Plan[Any]:
+        world, now = self.world, self.world.clock()
+        (at,) = world.run(world.store.schedules(("s",)))
+        jobs = world.jobs(3, meta=CALM)
+        world.known |= dict.fromkeys(job.id for job in jobs)
+        moves = ((now - 1, jobs[0], "queue"), (now, jobs[1], "cancel-previous"), (now, jobs[2], "skip"))
+        ticks, cursor = [], at.cursor
+        for to, job, overlap in moves:
+            tick = Tick(schedule="s", revision=at.revision, cursor=cursor, to=to, next_at=to + 1)
+            ticks.append(msgspec.structs.replace(tick, job=job, overlap=overlap))
+            cursor = to
+        return world.store.fire(ticks)
+
+    def _fan_out(self) -> Plan[Any]:
+        jobs = self.world.jobs(3, meta=CALM)
+        self.world.known |= dict.fromkeys(job.id for job in jobs)
+        return self.world.store.fan_out(self.parent.token, "windlass:x", 0, jobs)
 
     def _take(self) -> Held:
         """A run that no other step acts on."""

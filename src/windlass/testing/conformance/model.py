@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from windlass.core.errors import WindlassError
-from windlass.core.job import Held, Token
+from windlass.core.job import Held, NewJob, Token
 from windlass.ports.plan import Plan
 from windlass.ports.store import (
     BeatAnswer,
@@ -54,10 +54,8 @@ class Pair:
         if call.name == "advance":
             self.clock.set(self.clock() + call.args[0])
             return None
-        if call.name == "enqueue":
-            ids = dict.fromkeys(job.id for job in call.args[0])
-            self.tested.known |= ids
-            self.model.known |= ids
+        for world in (self.tested, self.model):
+            world.known |= dict.fromkeys(job.id for job in _sent(call))
         expected = _answer(self.model, call)
         given = self._given(call)
         if comparable(given) != comparable(expected):
@@ -177,6 +175,13 @@ def _smaller(call: Call) -> Iterator[Call]:
             for item in range(len(batch)):
                 less = batch[:item] + batch[item + 1 :]
                 yield Call(call.name, (*call.args[:number], less, *call.args[number + 1 :]))
+
+
+def _sent(call: Call) -> list[NewJob]:
+    """The jobs that a call brings along."""
+    if call.name == "fire":
+        return [tick.job for tick in call.args[0] if tick.job is not None]
+    return list(call.args[{"enqueue": 0, "fan_out": 3}[call.name]]) if call.name in ("enqueue", "fan_out") else []
 
 
 def _answer(world: World, call: Call, troubled: Callable[[Plan[Any]], Plan[Any]] = lambda plan: plan) -> Any:

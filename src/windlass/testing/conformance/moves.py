@@ -33,11 +33,15 @@ from windlass.ports.store import (
     Claimed,
     ClaimRequest,
     Death,
+    DueSchedules,
     Filter,
     PruneRules,
     QueueChange,
     Quota,
+    Schedule,
+    ScheduleChange,
     Selection,
+    Tick,
     WorkerReport,
     token_hash,
 )
@@ -45,6 +49,7 @@ from windlass.testing.conformance.world import DAY, HOLD, HOUR, MINUTE, SECOND
 
 QUEUES = ("a", "b")
 TASKS = ("t", "u")
+SCHEDULES = ("s1", "s2")
 KEYS = ("k1", "k2", None, None, None)
 METAS = (
     '{"policy":{"backoff":{"jitter":0}}}',
@@ -82,6 +87,10 @@ WEIGHTS = {
     "promote": 1,
     "prune": 2,
     "queues": 2,
+    "change_schedules": 3,
+    "fire": 4,
+    "due": 2,
+    "fan_out": 2,
     "search": 2,
     "dead_groups": 1,
     "endings": 1,
@@ -113,6 +122,8 @@ class Moves:
         self._grants: list[Held] = []
         self._workers: list[str] = ["w0"]
         self._seqs: dict[str, int] = {}
+        self._schedules: dict[str, Schedule] = {}
+        """As they were read last."""
         self._fingerprint = ""
 
     def next(self, now: int) -> Call:
@@ -121,7 +132,11 @@ class Moves:
         return Call(name, getattr(self, f"draw_{name}")(now))
 
     def learn(self, call: Call, answer: Any) -> None:
-        """Remember what was granted, so that it can be settled, rightly or wrongly."""
+        """Remember what was granted, so that it can be settled, rightly or wrongly; and where schedules stand."""
+        if isinstance(answer, DueSchedules):
+            self._schedules |= {each.name: each for each in answer.schedules}
+        if call.name == "change_schedules" and isinstance(answer, list):
+            self._schedules |= {each.schedule.name: each.schedule for each in answer if each.schedule}
         if isinstance(answer, Claimed):
             self._grants += answer.jobs
             del self._grants[:-40]
@@ -319,6 +334,64 @@ class Moves:
         bounds = pick((None, None, Bounds(), Bounds(3), Bounds(2, shed=True), Bounds(age=SECOND), Bounds(4, MINUTE)))
         rules = pick((True, False, False, None)), pick((None, None, 0, 1, 3)), bounds
         return ([QueueChange(pick(QUEUES), *rules)],)
+
+    def draw_change_schedules(self, now: int) -> tuple[list[ScheduleChange]]:
+        return ([self._change() for _ in range(self._dice.randint(1, 2))],)
+
+    def _change(self) -> ScheduleChange:
+        pick = self._dice.choice
+        said = pick("defg")
+        return ScheduleChange(
+            name=pick(SCHEDULES),
+            action=pick(("put", "put", "put", "put", "pause", "resume", "delete")),
+            definition=said,
+            digest=f"#{said}",
+            timing=said if said in "de" else "f",
+            origin=pick(("code", "operator")),
+        )
+
+    def draw_due(self, now: int) -> tuple[int]:
+        return (self._dice.choice((1, 10)),)
+
+    def draw_fire(self, now: int) -> tuple[list[Tick]]:
+        return ([self._tick(now) for _ in range(self._dice.randint(1, 3))],)
+
+    def _tick(self, now: int) -> Tick:
+        """Mostly what a scheduler would fire that read the schedule just now; sometimes what one that slept would."""
+        pick, chance = self._dice.choice, self._dice.random
+        at = self._schedules.get(pick(SCHEDULES))
+        if at is None:
+            at = Schedule(
+                name=pick(SCHEDULES),
+                revision=1,
+                definition="d",
+                origin="code",
+                paused=False,
+                cursor=now,
+                next_at=now,
+                created_at=now,
+                changed_at=now,
+                seen_at=None,
+            )
+        to = pick((now, now, now, at.cursor, at.cursor + SECOND, now + 1))
+        job = None if chance() < 0.1 else self._new(now)
+        if job is not None:
+            self._sent.append(job)
+        return Tick(
+            schedule=at.name,
+            revision=at.revision,
+            cursor=at.cursor,
+            to=to,
+            next_at=pick((None, to + MINUTE, to + MINUTE)),
+            job=job,
+            overlap=pick(("skip", "queue", "cancel-previous")),
+            manual=chance() < 0.1,
+        )
+
+    def draw_fan_out(self, now: int) -> tuple[Token, str, int, list[NewJob]]:
+        jobs = [self._new(now) for _ in range(self._dice.randint(0, 2))]
+        self._sent += jobs
+        return self._token(), "windlass:x", self._dice.choice((0, 0, 1, 2)), jobs
 
     def draw_search(self, now: int) -> tuple[Filter, int]:
         return self._filter(now), self._dice.choice((3, 100))

@@ -217,16 +217,18 @@ class World:
             store.fetch(ids),
             store.stats(exact=True),
             store.queues(),
+            store.schedules(),
             *(store.attempts(job) for job in ids),
             *(store.logs(job) for job in ids),
             *(store.held(worker) for worker in workers),
         )
-        jobs, stats, queues, *rest = self.run(parts)
+        jobs, stats, queues, schedules, *rest = self.run(parts)
         return {
             "jobs": [readable(job) for job in jobs],
             "states": {state: count for state, count in stats.states.items() if count},
             "workers": infos,
             "queues": queues,
+            "schedules": schedules,
             "attempts": rest[: len(ids)],
             "logs": rest[len(ids) : 2 * len(ids)],
             "held": [sorted(held, key=token_order) for held in rest[2 * len(ids) :]],

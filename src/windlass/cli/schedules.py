@@ -1,0 +1,290 @@
+"""`windlass schedules`: what ticks, when, and what came of it."""
+
+from __future__ import annotations
+
+import datetime as dt
+import functools
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from windlass.cli.common import Place, moment, places
+from windlass.cli.enqueue import arguments, header
+from windlass.core.words import count, instant, span
+
+if TYPE_CHECKING:
+    from windlass.schedule import ScheduleInfo
+
+Function = Callable[..., Any]
+NEVER = ("none", "never")
+
+
+@click.group()
+def schedules() -> None:
+    """Schedules: list, add, edit, pause and run them; backfill the past."""
+
+
+def rules(function: Function) -> Function:
+    """Give a command the options that say when a schedule ticks and what its jobs are like, as the argument `rule`."""
+
+    @click.option("--cron", metavar="TEXT", help='Five fields, or six with seconds first: "0 3 * * *".')
+    @click.option("--every", metavar="TIME", help='Instead of --cron: "10m", at least 1s.')
+    @click.option("--timezone", metavar="NAME", help="In which --cron is read; UTC unless said otherwise.")
+    @click.option("--overlap", metavar="HOW", help="skip (the default), queue or cancel-previous.")
+    @click.option("--catch-up", metavar="HOW", help="latest (the default), none or all.")
+    @click.option("--catch-up-limit", type=int, metavar="N", help="With all: at most this many; 100.")
+    @click.option("--jitter", metavar="TIME", help="Each job is due up to this much later.")
+    @click.option("--start", metavar="TIME", help='No tick before 2026-11-22T10:00:00Z; "none" takes it away.')
+    @click.option("--end", metavar="TIME", help='No tick after it; "none" takes it away.')
+    @click.option("--queue", metavar="NAME", help="Instead of the task's own.")
+    @click.option("--priority", type=int, metavar="0..100", help="Larger first.")
+    @click.option("--expires", metavar="TIME", help="A job that has not started by then never will.")
+    @click.option("--timeout", metavar="TIME", help="Limit of one attempt.")
+    @click.option("--max-attempts", type=int, metavar="N", help="How often a job is tried.")
+    @click.option("--tag", "tags", multiple=True, metavar="TAG", help="May be repeated.")
+    @click.option("--header", "headers", multiple=True, metavar="NAME=VALUE", help="May be repeated.")
+    @functools.wraps(function)
+    def with_rule(**options: Any) -> Any:
+        names = (*_RULE, "tags", "headers")
+        rule = {name: value for name in names if (value := options.pop(name)) not in (None, ())}
+        for name in ("start", "end"):
+            if name in rule:
+                rule[name] = None if rule[name] in NEVER else moment(rule[name], f"--{name}")
+        if "headers" in rule:
+            rule["headers"] = dict(header(each) for each in rule["headers"])
+        return function(rule=rule, **options)
+
+    return with_rule
+
+
+_RULE = (
+    "cron",
+    "every",
+    "timezone",
+    "overlap",
+    "catch_up",
+    "catch_up_limit",
+    "jitter",
+    "start",
+    "end",
+    "queue",
+    "priority",
+    "expires",
+    "timeout",
+    "max_attempts",
+)
+
+
+# --- looking ---------------------------------------------------------------------------------------------------------
+
+
+@schedules.command("list")
+@places
+def list_schedules(place: Place) -> None:
+    """List the schedules, each with its next tick and what came of its last."""
+    from windlass.schedule import document
+
+    with place.app() as app:
+        found = app.client.schedules.list()
+    if place.as_json:
+        place.document({"schedules": [document(info) for info in found]})
+        return
+    head = ("name", "task", "when", "zone", "state", "next", "last")
+    place.table(head, [_row(info) for info in found], "there are no schedules")
+
+
+@schedules.command()
+@click.argument("name")
+@click.option("--next", "ticks", type=click.IntRange(0, 1_000), default=5, show_default=True, help="Ticks to list.")
+@places
+def show(place: Place, name: str, ticks: int) -> None:
+    """Show everything about a schedule, and its next ticks."""
+    with place.app() as app:
+        _tell(place, app.client.schedules.show(name, ticks))
+
+
+@schedules.command("next")
+@click.argument("name", required=False)
+@click.option("--count", "most", type=click.IntRange(1, 1_000), default=10, show_default=True, help="At most so many.")
+@places
+def next_ticks(place: Place, name: str | None, most: int) -> None:
+    """List the next ticks, of one schedule or of all that are not paused."""
+    with place.app() as app:
+        client = app.client.schedules
+        names = [name] if name else [info.name for info in client.list() if not info.paused]
+        found = sorted((tick, each) for each in names for tick in client.show(each, most).next)[:most]
+    if place.as_json:
+        place.document({"next": [{"at": instant(_micros(tick)), "schedule": each} for tick, each in found]})
+        return
+    rows = [(instant(_micros(tick)), f"{tick:%a %d %b %H:%M:%S %Z}", each) for tick, each in found]
+    place.table(("at", "in its zone", "schedule"), rows, "there is no tick to come")
+
+
+# --- changing --------------------------------------------------------------------------------------------------------
+
+
+@schedules.command()
+@click.argument("name")
+@click.argument("task")
+@click.argument("args", default="[]")
+@rules
+@places
+def add(place: Place, name: str, task: str, args: str, rule: dict[str, Any]) -> None:
+    """Make a schedule called NAME for TASK. ARGS is JSON: a list of arguments, or an object of named ones.
+
+    With --app the task must be one of the application's, and ARGS fit its types.
+    """
+    from windlass.core.errors import UnknownTask
+
+    values = arguments(args, "ARGS")
+    with place.app(fresh=True) as app:
+        if place.target is not None and task not in app.tasks:
+            raise UnknownTask(f"{place.target} has no task {task!r}; it has {', '.join(sorted(app.tasks)) or 'none'}")
+        _tell(place, app.client.schedules.create(name, task, values, **rule))
+
+
+@schedules.command()
+@click.argument("name")
+@click.option("--arguments", "args", metavar="JSON", help="Other arguments: a list, or an object of named ones.")
+@rules
+@places
+def edit(place: Place, name: str, args: str | None, rule: dict[str, Any]) -> None:
+    """Change what is given, and nothing else. A schedule of the code stays as edited until the code defines another."""
+    if args is None and not rule:
+        raise click.UsageError("say what to change")
+    values = None if args is None else arguments(args, "--arguments")
+    with place.app() as app:
+        _tell(place, app.client.schedules.edit(name, values, **rule))
+
+
+@schedules.command()
+@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+@places
+def pause(place: Place, names: tuple[str, ...]) -> None:
+    """Let these schedules fire nothing until they are resumed."""
+    _each(place, names, "pause")
+
+
+@schedules.command()
+@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+@places
+def resume(place: Place, names: tuple[str, ...]) -> None:
+    """Let these schedules fire again, from now on: what was paused is not caught up."""
+    _each(place, names, "resume")
+
+
+@schedules.command()
+@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+@places
+def delete(place: Place, names: tuple[str, ...]) -> None:
+    """Remove these schedules; their jobs stay. One that running code defines would come back, and is refused."""
+    with place.app() as app:
+        for name in names:
+            app.client.schedules.delete(name)
+            place.say(f"schedule {name!r} is deleted")
+    if place.as_json:
+        place.document({"deleted": list(names)})
+
+
+@schedules.command()
+@click.argument("name")
+@places
+def run(place: Place, name: str) -> None:
+    """Enqueue a schedule's job now, beside its ticks; prints the id."""
+    with place.app() as app:
+        job = app.client.schedules.run(name)
+    place.say(job.id)
+    if place.as_json:
+        place.document({"id": job.id})
+
+
+@schedules.command()
+@click.argument("name")
+@click.option("--from", "start", required=True, metavar="TIME", help='From this instant, or "7d" ago.')
+@click.option("--to", "end", metavar="TIME", help="Up to, not including, this instant; now unless said otherwise.")
+@click.option("--limit", type=int, default=1_000, show_default=True, help="Refuse a range of more ticks.")
+@click.option("--dry-run", is_flag=True, help="Only count.")
+@places
+def backfill(place: Place, name: str, start: str, end: str | None, limit: int, dry_run: bool) -> None:
+    """Enqueue a job for each tick of a range of the past, one that runs after the other.
+
+    A tick that has its job already gets no other, so a backfill that was interrupted can simply be repeated.
+    """
+    first, last = moment(start, "--from"), moment(end or "0s", "--to")
+    with place.app() as app:
+        done = app.client.schedules.backfill(name, first, last, dry_run=dry_run, limit=limit)
+    if place.as_json:
+        ticks = [instant(_micros(tick)) for tick in done.ticks]
+        place.document({"ticks": ticks, "enqueued": done.enqueued, "already": done.already, "dry_run": dry_run})
+        return
+    word = "would be enqueued" if dry_run else "enqueued"
+    place.say(f"{count(len(done.ticks), 'tick')}: {count(done.enqueued, 'job')} {word}, {done.already:,} there already")
+
+
+# --- words -----------------------------------------------------------------------------------------------------------
+
+
+def _each(place: Place, names: tuple[str, ...], action: str) -> None:
+    from windlass.schedule import document
+
+    with place.app() as app:
+        client = app.client.schedules
+        found = [getattr(client, action)(name) for name in names]
+    if place.as_json:
+        place.document({"schedules": [document(info) for info in found]})
+    for info in found:
+        tick = instant(_micros(info.next[0])) if info.next else "never"
+        place.say(f"schedule {info.name!r} is " + ("paused" if info.paused else f"open; its next tick is {tick}"))
+
+
+def _tell(place: Place, info: ScheduleInfo) -> None:
+    from windlass.schedule import document
+
+    said = document(info)
+    if place.as_json:
+        place.document(said)
+        return
+    span_of = " to ".join(str(said[end] or "...") for end in ("start", "end"))
+    place.facts(
+        [
+            ("name", info.name),
+            ("task", said["task"]),
+            ("arguments", None if said["arguments"] is None else bytes(said["arguments"]).decode()),
+            ("when", _when(info)),
+            ("zone", said["timezone"]),
+            ("between", span_of if said["start"] or said["end"] else None),
+            ("overlap", said["overlap"]),
+            ("catch up", said["catch_up"] + (f", {said['catch_up_limit']}" if said["catch_up"] == "all" else "")),
+            ("jitter", span(said["jitter"] * 1e6) if said["jitter"] else None),
+            ("queue", said["queue"]),
+            ("state", said["state"]),
+            ("revision", said["revision"]),
+            ("origin", said["origin"] + (f", last seen in code {said['seen_at']}" if said["seen_at"] else "")),
+            ("last tick", said["last_tick"] and f"{said['last_tick']}, {said['last_outcome']}"),
+            ("last job", said["last_job"]),
+            ("so far", f"{count(said['fired'], 'job')}, {said['skipped']:,} skipped"),
+        ]
+    )
+    place.say()
+    rows = [(instant(_micros(tick)), f"{tick:%a %d %b %H:%M:%S %Z}") for tick in info.next]
+    place.table(("next", "in its zone"), rows, "there is no tick to come")
+
+
+def _row(info: ScheduleInfo) -> tuple[object, ...]:
+    from windlass.schedule import document
+
+    said = document(info)
+    last = said["last_tick"] and f"{said['last_tick']}, {said['last_outcome']}"
+    return (info.name, said["task"], _when(info), said["timezone"], said["state"], said["next_tick"], last)
+
+
+def _when(info: ScheduleInfo) -> str:
+    if info.definition is None:
+        return "made by a newer version"
+    rule = info.definition.rule
+    return rule.cron if rule.cron is not None else f"every {span(rule.every or 0)}"
+
+
+def _micros(tick: dt.datetime) -> int:
+    return round(tick.timestamp() * 1e6)

@@ -1,0 +1,247 @@
+"""Parts of the product that are broken on purpose, each in one way; what a simulation must find in them."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from windlass.core.flow import Line
+from windlass.core.job import Held, NewJob, Outcome, Settled, State, Transition
+from windlass.core.machine import decide
+from windlass.ports.plan import NOW, Steps, plan
+from windlass.ports.store import BeatAnswer, Claimed, Death, Enqueued, Reaped, WorkerReport
+from windlass.runtime.judge import Judge
+from windlass.runtime.member import Member
+from windlass.runtime.run import Run
+from windlass.runtime.supervisor import Supervisor
+from windlass.runtime.worker import Worker
+from windlass.stores.memory import MemoryStore
+from windlass.stores.memory.tables import Key, Row, replace
+from windlass.stores.sqlite.store import SqliteStore
+
+# --- stores ---------------------------------------------------------------------------------------------------------
+
+
+class ForgetsTheFence(MemoryStore):
+    """Whoever once held a job may write about it, as long as it runs."""
+
+    def _runs(self, row: Row | None, fence: int) -> bool:
+        return row is not None and row.state is State.RUNNING
+
+
+class FenceIsTheTime(MemoryStore):
+    """Fences follow the clock, also when it is set back."""
+
+    def _fence(self, row: Row, now: int) -> int:
+        return now
+
+
+class LosesAnEnqueue(MemoryStore):
+    """One in fifty is acknowledged and forgotten."""
+
+    def _enqueue(self, job: NewJob, now: int, line: Line | None = None) -> Enqueued:
+        if int(job.id[-2:], 16) < 5:
+            return Enqueued(job.id, inserted=True)
+        return super()._enqueue(job, now, line)
+
+
+class TakesTheLiving(MemoryStore):
+    """A lease is over as soon as somebody says so."""
+
+    def _lapsed(self, reaper: str, now: int) -> list[str]:
+        return [id for id, worker in self.data.workers.items() if not worker.taken]
+
+
+class TrustsAnyReaper(MemoryStore):
+    """One that was cut off itself takes over everybody."""
+
+    def _lapsed(self, reaper: str, now: int) -> list[str]:
+        return [id for id, each in self.data.workers.items() if not each.taken and now > each.lease_until]
+
+
+class RevivesTheTaken(MemoryStore):
+    """A worker that was taken over is welcome again."""
+
+    def _beat(self, report: WorkerReport, now: int) -> BeatAnswer:
+        if report.id in self.data.workers:
+            self.data.workers[report.id] = replace(self.data.workers[report.id], taken=False)
+        return super()._beat(report, now)
+
+
+class TakeoverForgetsTheJobs(MemoryStore):
+    """The worker is marked, its jobs stay with it."""
+
+    def _reap(self, death: Death, now: int, dice: random.Random) -> Reaped:
+        known = self.data.workers.get(death.worker)
+        if known and not known.taken and death.observed:
+            self.data.workers[death.worker] = replace(known, taken=True)
+            return Reaped(death.worker, taken=True)
+        return super()._reap(death, now, dice)
+
+
+class RetryBeatsCancel(MemoryStore):
+    """A cancelled job that fails tries again."""
+
+    def _apply(self, row: Row, t: Transition, now: int) -> None:
+        super()._apply(row, msgspec.structs.replace(t, cancel_wins=False), now)
+
+
+class PromotesEarly(MemoryStore):
+    """By half a second."""
+
+    def _come_due(self, now: int, limit: int) -> None:
+        super()._come_due(now + 500_000, limit)
+
+
+class ChargesNothing(MemoryStore):
+    """Attempts are not counted."""
+
+    def _grant(self, row: Row, worker: str, seq: int, now: int) -> Held:
+        return super()._grant(replace(row, attempt=row.attempt - 1), worker, seq, now)
+
+
+class FreesKeysAtTheEnd(MemoryStore):
+    """The same request runs again as soon as the first has ended."""
+
+    def _live(self, key: Key, now: int) -> bool:
+        return self._ended_at(key) is None
+
+
+class ForgetsReceipts(MemoryStore):
+    """A settle that is sent again looks like a ghost's."""
+
+    def _receipt(self, job: str, fence: int) -> bool:
+        return False
+
+
+class ChildrenOfGhosts(MemoryStore):
+    """Children are enqueued whether or not the completion that brings them was accepted."""
+
+    def _settle(self, t: Transition, now: int) -> Settled:
+        answer = super()._settle(t, now)
+        for child in t.children if answer is Settled.STALE else ():
+            self._enqueue(child, now)
+        return answer
+
+
+class RunsTheExpired(MemoryStore):
+    """Nobody looks at the expiry before a start."""
+
+    def _expire(self, row: Row, now: int) -> None:
+        pass
+
+
+class GrantsWhileItSleeps(MemoryStore):
+    """Who claims is not asked whether it was taken over, nor whether it has given that claim up."""
+
+    def _refuse(self, worker: str, seq: int) -> Claimed | None:
+        return None
+
+
+# --- workers and supervisors ----------------------------------------------------------------------------------------
+
+
+class RunsAgain(Worker):
+    """Where the answer to a claim was lost, whatever runs is begun once more."""
+
+    async def _recover(self, seq: int) -> None:
+        await super()._recover(seq)
+        for run in list(self._executor.running.values()):
+            if self._executor.free:
+                self._executor.start(run.held)
+
+
+class NeverRecovers(Worker):
+    """A grant whose answer was lost stays where it is."""
+
+    async def _recover(self, seq: int) -> None:
+        self._recover_from = None
+
+    async def _reconcile_now(self) -> None:
+        self._reconcile = False
+
+
+class RetriesAtOnce(Worker):
+    """Patience is for others: half the backoff will do."""
+
+    def _done(self, run: Run, outcome: Outcome) -> None:
+        t = decide(run.held, run.meta.policy, outcome, 0.0)
+        self._settler.add(msgspec.structs.replace(t, after=t.after // 2))
+        self._ended(run)
+
+
+class ForgetsOutcomes(Worker):
+    """An outcome whose answer was lost is taken for settled."""
+
+    async def _failed(self, error: Any, failures: int) -> None:
+        self._settler.settled(len(self._settler.batch()))
+        await super()._failed(error, failures)
+
+    async def _reconcile_now(self) -> None:
+        self._reconcile = False
+
+
+class BuriesTheLiving(Supervisor):
+    """It reports a death as soon as it has told a worker to go."""
+
+    def _ask_to_leave(self, member: Member, deadline: float, reason: str) -> None:
+        super()._ask_to_leave(member, deadline, reason)
+        death = Death(worker=member.id, observed=True, explained=True, detail=reason)
+        self._store.bury(member, death, lambda _: None)
+
+
+class AccusesNobody(Supervisor):
+    """Whatever ran in a worker that died is said not to have begun."""
+
+    def _bury(self, member: Member) -> None:
+        member.executing = []
+        super()._bury(member)
+
+
+class HastyJudge(Judge):
+    """A lease that ran out is taken for a death that was seen."""
+
+    def _by_lease(self) -> None:
+        for worker in self._opened.shell.run(self._opened.store.workers()):
+            if worker.id not in self._own():
+                self._reap(Death(worker=worker.id, observed=True, detail="has not been seen of late"))
+
+
+# --- SQLite ---------------------------------------------------------------------------------------------------------
+
+
+class TakesAnybody(SqliteStore):
+    """Leases are not looked at."""
+
+    def _may_take(self, death: Death, now: int) -> Steps[bool]:
+        yield NOW
+        return True
+
+    @plan(write=False)
+    def lapsed(self, reaper: str) -> Steps[list[str]]:
+        yield NOW
+        return [worker.id for worker in (yield from self.workers())]
+
+
+STORES: Sequence[type[MemoryStore]] = (
+    ForgetsTheFence,
+    FenceIsTheTime,
+    LosesAnEnqueue,
+    TakesTheLiving,
+    TrustsAnyReaper,
+    RevivesTheTaken,
+    TakeoverForgetsTheJobs,
+    RetryBeatsCancel,
+    PromotesEarly,
+    ChargesNothing,
+    FreesKeysAtTheEnd,
+    ForgetsReceipts,
+    ChildrenOfGhosts,
+    RunsTheExpired,
+    GrantsWhileItSleeps,
+)
+WORKERS: Sequence[type[Worker]] = (RunsAgain, NeverRecovers, RetriesAtOnce, ForgetsOutcomes)
+SUPERVISORS: Sequence[type[Supervisor]] = (BuriesTheLiving, AccusesNobody)

@@ -1,0 +1,86 @@
+"""The checker is seen to fail before it is trusted: parts of the product that are broken on purpose, each of which some
+life must find within a bounded number of seeds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.simulation import planted
+from windlass.runtime import liaison
+from windlass.testing.simulation import Cast, Life, simulate
+
+MOST = 1_000
+"""Seeds in which a violation must be found."""
+
+FOUND = {
+    planted.ForgetsTheFence: "I4",
+    planted.FenceIsTheTime: "I5",
+    planted.LosesAnEnqueue: "I",  # whichever is met first: the job, or its key
+    planted.TakesTheLiving: "I8",
+    planted.TrustsAnyReaper: "I8",
+    planted.RevivesTheTaken: "I4",
+    planted.TakeoverForgetsTheJobs: "I",
+    planted.RetryBeatsCancel: "I",
+    planted.PromotesEarly: "I12/I14",
+    planted.ChargesNothing: "I6",
+    planted.FreesKeysAtTheEnd: "I10b",
+    planted.ForgetsReceipts: "I4",
+    planted.ChildrenOfGhosts: "I",
+    planted.RunsTheExpired: "I",
+    planted.GrantsWhileItSleeps: "I",
+    planted.RunsAgain: "I6",
+    planted.NeverRecovers: "I2",
+    planted.RetriesAtOnce: "I12/I14",
+    planted.ForgetsOutcomes: "I2",
+    planted.BuriesTheLiving: "I8",
+    planted.AccusesNobody: "I6",
+}
+"""What is broken -> the invariant that the first violation must be of."""
+
+
+def first_found(cast: Cast, store: str = "memory") -> Life:
+    for seed in range(MOST):
+        life = simulate(seed, store, cast=cast)
+        if life.violations:
+            return life
+    pytest.fail(f"{MOST} lives, and nobody minds: {cast}")
+
+
+def named(value: Any) -> str:
+    return getattr(value, "__name__", str(value))
+
+
+@pytest.mark.parametrize("broken", [*planted.STORES], ids=named)
+def test_a_broken_store_is_found(broken: Any) -> None:
+    assert first_found(Cast(store=broken)).violations[0].startswith(FOUND[broken])
+
+
+@pytest.mark.parametrize("broken", [*planted.WORKERS], ids=named)
+def test_a_broken_worker_is_found(broken: Any) -> None:
+    assert first_found(Cast(worker=broken)).violations[0].startswith(FOUND[broken])
+
+
+@pytest.mark.parametrize("broken", [*planted.SUPERVISORS], ids=named)
+def test_a_broken_supervisor_is_found(broken: Any) -> None:
+    assert first_found(Cast(supervisor=broken)).violations[0].startswith(FOUND[broken])
+
+
+def test_a_hasty_judge_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(liaison, "Judge", planted.HastyJudge)
+    assert first_found(Cast()).violations[0].startswith("I8")
+
+
+def test_a_broken_sqlite_store_is_found() -> None:
+    assert first_found(Cast(sqlite_store=planted.TakesAnybody), "sqlite").violations[0].startswith("I8")
+
+
+def test_commits_that_were_not_flushed_are_missed() -> None:
+    """`durability=normal` may lose the last commits with the power, as its page says; so `full` is what keeps I1."""
+    assert first_found(Cast(durability="normal"), "sqlite").violations[0].startswith("I1")
+
+
+def test_what_is_whole_is_not_found() -> None:
+    for seed in range(60):
+        assert simulate(seed).violations == ()
