@@ -95,7 +95,7 @@ def test_an_exclusive_job_is_dead_before_its_lease_ends(tmp_path: Path) -> None:
         for line in r.lines(job):  # whoever shows life is the one that started last
             running = line.actor if line.what == "start" else running
             assert line.actor == running
-        assert (r.job(job).losses, r.job(job).crashes, r.job(job).attempt) == (0, 0, 1)
+        assert (r.job(job).losses, r.job(job).crashes, r.job(job).attempt) == (1, 0, 1)
         assert supervisor.stop() == 0
 
 
