@@ -622,6 +622,13 @@ class KeepsItToItself(MemoryShell):
         return super()._transact(plan)
 
 
+class LosesChildren(MemoryStore):
+    """A child whose key another payload has is left out without a word."""
+
+    def _enqueue(self, job: NewJob, now: int, line: Line | None = None) -> Enqueued:
+        return replace(super()._enqueue(job, now, line), conflict=False)
+
+
 STORES: dict[type[MemoryStore], tuple[str, ...]] = {
     ForgetsTheFence: ("a_ghost_writes_nothing", "a_resent_settle_finds_its_receipt_later_too"),
     FenceDoesNotGrow: ("the_fence_grows_even_if_the_clock_does_not", "fences_are_exact_beyond_doubles"),
@@ -660,6 +667,7 @@ STORES: dict[type[MemoryStore], tuple[str, ...]] = {
     NeverRollsBack: ("a_roll_back_is_believed_once_the_new_code_is_gone",),
     FansOutForGhosts: ("a_ghost_fans_out_nothing",),
     ForgetsSomeOwners: ("the_same_as_the_model",),
+    LosesChildren: ("a_child_whose_key_is_anothers_undoes_the_completion",),
     CountsNoRuns: ("no_more_than_the_limit_run", "many_claimers_keep_within_every_limit"),
     LeaksPermits: ("a_takeover_frees_the_limit",),
     CountsOnlyTheOthers: ("no_more_than_the_limit_run", "many_claimers_keep_within_every_limit"),

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.worker.harness import FakeLink, World, task
-from windlass import Windlass
+from windlass import JobFailed, Windlass
 from windlass.core.backoff import Backoff
 from windlass.core.errors import Retry, StoreCorrupt, StoreError
 from windlass.core.job import Held, NewJob, Policy, State, Succeeded
@@ -343,3 +343,27 @@ def test_backoff_of_nothing_is_a_turn_apart(tmp_path: Any) -> None:
         world.work()
         assert (len(runs), world.job(job).state, world.job(job).attempt) == (20, State.DEAD, 20)
         world.sound()
+
+
+def test_a_child_with_a_key_of_anothers_ends_its_parent_alone(tmp_path: Any) -> None:
+    """The rest of the batch is not held up, and the parent says why."""
+    with Windlass(f"sqlite:///{tmp_path}/jobs.db") as app:
+
+        @app.task(name="other")
+        async def other(n: int) -> int:
+            return n
+
+        @app.task(name="parent")
+        async def parent(ctx: Context, n: int) -> None:
+            ctx.enqueue(other.using(idempotency_key="k" if n == 7 else f"k{n}"), n)
+
+        first = other.using(idempotency_key="k").enqueue(99)
+        jobs = parent.enqueue_many([(n,) for n in range(20)])
+        embedded = app.run_embedded()
+        try:
+            with pytest.raises(JobFailed, match="belongs to job " + first.id):
+                jobs[7].result(timeout=10)
+            assert [job.result(timeout=10) for job in jobs if job is not jobs[7]] == [None] * 19
+        finally:
+            assert embedded.stop(5)
+        assert app.client.fetch(jobs[7].id).reason == "unsettleable"

@@ -109,6 +109,13 @@ class StoreCorrupt(StoreError):
     """The store's file is damaged or is not a Windlass store. `windlass store doctor` says more."""
 
 
+class ChildConflict(StoreError):
+    """A completion cannot be kept: the idempotency key of a child belongs to a job with another payload."""
+
+    def __init__(self, key: str, owner: str) -> None:
+        super().__init__(f"a child's idempotency_key {key!r} belongs to job {owner}, which has another payload")
+
+
 class OutcomeUnknown(StoreError):
     """The answer was lost, or did not come before the deadline: it may have been applied, or be applied yet. Sending it
     again with the same id or idempotency key tells, and applies nothing twice; a new job would be a second one."""

@@ -544,7 +544,9 @@ class Store(Protocol):
         """Must apply each transition whose token is the one under which its job runs, and answer per token. A
         token that was settled before (whatever by) must answer `already`, one that was taken over `stale`,
         one whose job was deleted `gone`; none of these changes anything. Must write the attempt into the
-        history in the same transaction and insert the children of a completion with it, as `enqueue` would.
+        history in the same transaction and insert the children of a completion with it, as `enqueue` would;
+        where the idempotency key of one belongs to a job with another payload, must raise ChildConflict and apply
+        nothing.
         Where a cancel was requested and `cancel_wins`, the job must become `cancelled`, reason `cancelled`,
         with no result, no children and no further run; the history keeps how the attempt itself ended. An
         uncharged transition gives its attempt back. A state that waits is due `after` from now, and ranked

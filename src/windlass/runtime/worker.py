@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from windlass.core.errors import OutcomeUnknown, StoreError
+from windlass.core.errors import ChildConflict, OutcomeUnknown, StoreError
 from windlass.core.job import (
     Cancelled,
     Expired,
@@ -434,7 +434,7 @@ class Worker:
         if retriable(error):
             if failures == 1:
                 log.warning("the store did not answer, trying again: %s", error)
-        elif len(self._settler) > 0 and failures >= REFUSED:
+        elif len(self._settler) > 0 and (failures >= REFUSED or isinstance(error, ChildConflict)):
             await self._settle_one_by_one()
         else:
             log.error("the store refused a turn: %s", error)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from windlass.core.errors import LeaseLost
+from windlass.core.errors import ChildConflict, LeaseLost
 from windlass.core.flow import Full, Line, limits_of, passed_on
 from windlass.core.job import (
     Attempt,
@@ -275,7 +275,9 @@ class Life(Unique):
         self._give_up([row for row in rows if self.data.jobs[row.new.id].state.terminal], now)
         children, self._children = self._children, []
         for child in children:
-            self._enqueue(child, now)
+            answer = self._enqueue(child, now)
+            if answer.conflict:
+                raise ChildConflict(str(child.idempotency_key), answer.id)
 
     def _settle(self, t: Transition, now: int) -> Settled:
         row = self.data.jobs.get(t.id)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from windlass.core.errors import LeaseLost
+from windlass.core.errors import ChildConflict, LeaseLost
 from windlass.core.job import LogLine, Progress, Settled, State, Token, Transition
 from windlass.ports.plan import NOW, Statement, Steps, plan
 from windlass.ports.store import LOG_LINES
@@ -97,7 +97,10 @@ class Settling(Enqueueing, Flow):
             yield from self._give_up([g.seq for g, _ in ends if g.id in given and given[g.id].owns], now)
         children = [child for _, t in ends if t.state is State.COMPLETED for child in t.children]
         if children:
-            yield from self._insert(children, now)
+            answers = yield from self._insert(children, now)
+            for child, answer in zip(children, answers, strict=True):
+                if answer.conflict:
+                    raise ChildConflict(str(child.idempotency_key), answer.id)
 
     def _free(self, given: dict[str, Given], over: Sequence[str]) -> Steps[None]:
         """These runs are over: whose turn is it?"""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from windlass.core.errors import LeaseLost
+from windlass.core.errors import ChildConflict, LeaseLost
 from windlass.core.job import (
     Cancelled,
     Discarded,
@@ -367,6 +367,19 @@ class Settling:
         for part in (lines[: LOG_LINES - 5], lines[LOG_LINES - 5 :], lines[-3:]):
             assert world.run(world.store.report([], [(held.token, line) for line in part])) == []
         assert world.run(world.store.logs(held.id)) == lines[:LOG_LINES]
+
+    def test_a_child_whose_key_is_anothers_undoes_the_completion(self, world: World) -> None:
+        """The same key with another payload is an error, also for a child: it must not vanish without a word."""
+        parent = world.running()
+        owner = world.put(idempotency_key="k", digest="one")
+        child = world.job(idempotency_key="k", digest="two")
+        before = world.dump()
+        with pytest.raises(ChildConflict, match=owner):
+            world.end(parent, Succeeded("1", children=(world.job(), child)))
+        assert world.dump() == before
+        same = world.job(idempotency_key="k", digest="one")
+        assert world.end(parent, Succeeded("1", children=(same,))) is Settled.APPLIED
+        assert world.run(world.store.fetch([same.id])) == [None]  # it is the one that has the key
 
     def test_last_words_are_kept(self, world: World) -> None:
         """A handler that committed its own completion may have logged before; until somebody else has the job."""
