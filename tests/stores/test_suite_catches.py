@@ -740,7 +740,7 @@ def complaint(store: type[MemoryStore], shell: type[MemoryShell], test: str, pat
         arguments = {"world": world, "tmp_path": path}
         try:
             run(**{name: arguments[name] for name in inspect.signature(run).parameters})
-        except Exception as said:
+        except (Exception, pytest.fail.Exception) as said:
             return said
     return None
 
