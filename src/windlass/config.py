@@ -213,8 +213,6 @@ def _known(name: str, origin: str) -> None:
         raise ConfigError(f"{name} (from {origin}) is no setting; there are: {', '.join(sorted(_READERS))}")
 
 
-
-
 def _url(value: Any, name: str) -> str:
     text = value.strip() if isinstance(value, str) else value
     if not isinstance(text, str) or "://" not in text:
