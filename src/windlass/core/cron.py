@@ -142,7 +142,7 @@ class Cron(msgspec.Struct, frozen=True, eq=False):
 
         The second pass is to be searched from its beginning, once the first has nothing left.
         """
-        if here.fold or here.utcoffset() == here.replace(fold=1).utcoffset():
+        if here.utcoffset() == here.replace(fold=1).utcoffset():
             return wall
         first, last = _instants(here)
         turn = _turn(here.tzinfo, first, last)
@@ -152,7 +152,7 @@ class Cron(msgspec.Struct, frozen=True, eq=False):
 
     def _match(self, after: datetime) -> datetime | None:
         """The first local time strictly after `after` that the expression names, whether or not clocks show it."""
-        start = after + (_SECOND - after.microsecond * _MICRO if after.microsecond else _SECOND)
+        start = after + _SECOND  # of which a fraction is left out below
         year, month, day = start.year, start.month, start.day
         if year <= _YEAR_MAX and self._days(year, month) >> day & 1:
             time = self._time(start.hour, start.minute, start.second)
