@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack, cast
 
 import msgspec
 
+from windlass.acting import Act, acting
 from windlass.config import located
 from windlass.core import job as records
 from windlass.core import latency
@@ -91,7 +92,7 @@ class Client:
         self, *ids: str, filter: Filter | None = None, limit: int = 1_000, dry_run: bool = False
     ) -> Selected:
         """Cancel jobs by id or by filter: waiting ones at once, running ones are told."""
-        return self._app.engine.run(self._plans.store.cancel(Selection(ids, filter, limit, dry_run)))
+        return self._act(self._plans.store.cancel, Selection(ids, filter, limit, dry_run))
 
     def revive(
         self,
@@ -108,7 +109,8 @@ class Client:
         the first after `delay`: a rate that holds whatever becomes of this program. Raises ValueError for a duration
         that is none.
         """
-        return self._app.engine.run(self._plans.revive(Selection(ids, filter, limit, dry_run), delay, every))
+        selection = _spread(Selection(ids, filter, limit, dry_run), delay, every)
+        return self._act(self._plans.store.revive, selection)
 
     def delete(
         self,
@@ -120,7 +122,16 @@ class Client:
     ) -> Selected:
         """Remove jobs that are not running, with all they own; of a filter's, with `after`, only those that were
         enqueued before the job of that id."""
-        return self._app.engine.run(self._plans.store.delete(Selection(ids, filter, limit, dry_run, after)))
+        return self._act(self._plans.store.delete, Selection(ids, filter, limit, dry_run, after))
+
+    def _act(self, act: Act, selection: Selection) -> Selected:
+        steps = acting(act, selection)
+        try:
+            plan = next(steps)
+            while True:
+                plan = steps.send(self._app.engine.run(plan))
+        except StopIteration as end:
+            return cast("Selected", end.value)
 
     def edit(self, id: str, arguments: Arguments) -> Selected:
         """Give a job that is not running other arguments; checked as at enqueue. Raises JobNotFound, PayloadInvalid."""
@@ -233,7 +244,7 @@ class AsyncClient:
         self, *ids: str, filter: Filter | None = None, limit: int = 1_000, dry_run: bool = False
     ) -> Selected:
         """See Client."""
-        return await self._app.engine.arun(self._plans.store.cancel(Selection(ids, filter, limit, dry_run)))
+        return await self._act(self._plans.store.cancel, Selection(ids, filter, limit, dry_run))
 
     async def revive(
         self,
@@ -245,7 +256,8 @@ class AsyncClient:
         every: Duration = 0,
     ) -> Selected:
         """See Client."""
-        return await self._app.engine.arun(self._plans.revive(Selection(ids, filter, limit, dry_run), delay, every))
+        selection = _spread(Selection(ids, filter, limit, dry_run), delay, every)
+        return await self._act(self._plans.store.revive, selection)
 
     async def delete(
         self,
@@ -256,7 +268,16 @@ class AsyncClient:
         after: str | None = None,
     ) -> Selected:
         """See Client."""
-        return await self._app.engine.arun(self._plans.store.delete(Selection(ids, filter, limit, dry_run, after)))
+        return await self._act(self._plans.store.delete, Selection(ids, filter, limit, dry_run, after))
+
+    async def _act(self, act: Act, selection: Selection) -> Selected:
+        steps = acting(act, selection)
+        try:
+            plan = next(steps)
+            while True:
+                plan = steps.send(await self._app.engine.arun(plan))
+        except StopIteration as end:
+            return cast("Selected", end.value)
 
     async def edit(self, id: str, arguments: Arguments) -> Selected:
         """See Client."""
@@ -370,10 +391,6 @@ class _Plans:
 
         return Plan(steps, "why", write=False)
 
-    def revive(self, selection: Selection, delay: Duration, every: Duration) -> Plan[Selected]:
-        spread = {"delay": micros(delay, "delay"), "every": micros(every, "every")}
-        return self.store.revive(msgspec.structs.replace(selection, **spread))
-
     def edit(self, id: str, arguments: Arguments) -> Plan[Selected]:
         call = call_of(arguments)
 
@@ -383,6 +400,10 @@ class _Plans:
             return (yield from self.store.edit(id, payload))
 
         return Plan(steps, "edit", write=True)
+
+
+def _spread(selection: Selection, delay: Duration, every: Duration) -> Selection:
+    return msgspec.structs.replace(selection, delay=micros(delay, "delay"), every=micros(every, "every"))
 
 
 def _paused(rules: dict[str, QueueRules]) -> dict[str, bool]:

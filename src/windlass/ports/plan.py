@@ -54,6 +54,10 @@ class Plan(Generic[T]):
     def __iter__(self) -> Steps[T]:
         return self._make()
 
+    def reading(self) -> Plan[T]:
+        """The same, of which it is known that it will change nothing this time: a dry run."""
+        return Plan(self._make, self.name, write=False)
+
     def __repr__(self) -> str:
         return f"<plan {self.name}>"
 
