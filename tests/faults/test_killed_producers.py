@@ -95,7 +95,8 @@ def test_no_acknowledged_job_is_lost(kind: str, way: str, place: Path, record_pr
     killed = 0
     path = place / "jobs.db"
     with migrated(kind, path) as opened:
-        while killed < size(8, 70, 700):
+        # On a busy machine some are killed before anything of theirs is acknowledged: that proves nothing, so go on.
+        while killed < size(8, 70, 700) or len(ledger.acked) <= killed:
             killed += run_and_kill(kind, path, way, dice, ledger)
             assert ledger.faults(opened) == [], f"seed {seed}"
         assert len(set(ledger.acked)) == len(ledger.acked) > killed

@@ -10,33 +10,42 @@ from typing import Any
 import pytest
 
 from tests.public.by_hand import Hand
-from windlass import Filter, JobNotFound, PayloadInvalid, State, Windlass
+from windlass import Filter, JobNotFound, PayloadInvalid, State, Windlass, schedules
 from windlass import client as module
 from windlass.client import AsyncClient, Client
 from windlass.core.job import LogLine
 from windlass.ports.store import PruneRules
+from windlass.schedules import AsyncSchedules, Schedules
 
 GONE = "01890000-0000-7000-8000-000000000000"
-METHODS = sorted(name for name, what in vars(Client).items() if not name.startswith("_") and callable(what))
 
 
-def test_the_clients_have_the_same_methods_and_signatures() -> None:
-    assert METHODS == sorted(name for name, what in vars(AsyncClient).items() if not name.startswith("_") and callable(what))
-    assert isinstance(vars(Client)["schedules"], property) and isinstance(vars(AsyncClient)["schedules"], property)
-    assert len(METHODS) >= 16
-    for name in METHODS:
-        one, two = getattr(Client, name), getattr(AsyncClient, name)
+def public(kind: type[Any]) -> list[str]:
+    return sorted(name for name in vars(kind) if not name.startswith("_"))
+
+
+@pytest.mark.parametrize(("blocking", "awaited"), [(Client, AsyncClient), (Schedules, AsyncSchedules)])
+def test_the_clients_have_the_same_methods_and_signatures(blocking: type[Any], awaited: type[Any]) -> None:
+    methods = public(blocking)
+    assert methods == public(awaited)
+    assert len(methods) >= 9
+    for name in methods:
+        one, two = getattr(blocking, name), getattr(awaited, name)
+        if isinstance(one, property):
+            assert isinstance(two, property)
+            continue
         assert inspect.signature(one) == inspect.signature(two), name
         assert not inspect.iscoroutinefunction(one) and inspect.iscoroutinefunction(two), name
         assert one.__doc__, name
 
 
-def test_the_clients_differ_in_nothing_but_colour() -> None:
+@pytest.mark.parametrize(("module", "name"), [(module, "Client"), (schedules, "Schedules")])
+def test_the_clients_differ_in_nothing_but_colour(module: Any, name: str) -> None:
     """Word for word, so that nobody has to keep two bodies in step by eye."""
     tree = ast.parse(inspect.getsource(module))
     bodies = {}
     for node in tree.body:
-        if isinstance(node, ast.ClassDef) and node.name in ("Client", "AsyncClient"):
+        if isinstance(node, ast.ClassDef) and node.name in (name, f"Async{name}"):
             bodies[node.name] = [
                 (function.name, [ast.unparse(line) for line in function.body[1:]])
                 for function in node.body
@@ -44,9 +53,11 @@ def test_the_clients_differ_in_nothing_but_colour() -> None:
             ]
 
     def sync(line: str) -> str:
-        return line.replace("await ", "").replace(".arun(", ".run(").replace(".aenqueue(", ".enqueue(").replace("AsyncSch", "Sch")
+        plain = line.replace("await ", "").replace(".arun(", ".run(").replace(".aenqueue(", ".enqueue(")
+        return plain.replace("AsyncSchedules", "Schedules")
 
-    assert bodies["Client"] == [(name, [sync(line) for line in lines]) for name, lines in bodies["AsyncClient"]]
+    awaited = bodies[f"Async{name}"]
+    assert bodies[name] == [(method, [sync(line) for line in lines]) for method, lines in awaited]
 
 
 def test_every_operation_in_both_colours(app: Windlass) -> None:

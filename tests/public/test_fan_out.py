@@ -241,7 +241,7 @@ def test_an_answer_that_is_lost_is_asked_for_again(app: Windlass, child: Any) ->
     taskdef = app.registry.tasks["parent"]
     assert isinstance(taskdef, TaskDef)
     assert taskdef.mode is Mode.THREAD
-    run = Run(parent.held, taskdef, 0, 0.0, app.opened, lambda run, what: None)
+    run = Run(parent.held, taskdef, 0, app.opened, lambda run, what: None)
     kind = type(app.opened.shell)
     real, lost = kind.run, 0
 

@@ -341,7 +341,10 @@ class Checker:
         worker, fence, attempt = job.holder
         job.holder = None
         id = job.new.id
-        if death.executing is not None and id not in death.executing and (id, fence) in self._running.get(worker, ()):
+        began = death.executing is None or id in death.executing
+        # What a stop cuts off is handed back as if it had not begun.
+        stopped = death.explained and not death.executing and not death.guilty
+        if not began and not stopped and (id, fence) in self._running.get(worker, ()):
             self._broken("I6", line, f"{id} had begun when {worker} died, and is said not to have")
         ends: State | None = None
         if id in dict(death.guilty):
@@ -349,11 +352,11 @@ class Checker:
             job.suspect = False
             job.wait(line, _curve(job.policy, attempt), "its backoff")
             ends = State.DEAD if attempt >= job.policy.max_attempts else None
-        elif not death.explained and (death.executing is None or id in death.executing):
-            guilty = job.suspect or (death.alone and death.executing is not None)
+        elif began:
+            guilty = not death.explained and (job.suspect or (death.alone and death.executing is not None))
             job.losses += 1
             job.crashes += guilty
-            job.suspect = True
+            job.suspect = job.suspect or not death.explained
             if (guilty and job.crashes >= job.policy.crash_budget) or job.losses >= job.policy.loss_budget:
                 ends = State.DEAD
         if job.asked:
