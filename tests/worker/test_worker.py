@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import sys
 import threading
 import time
 from typing import Any
@@ -15,6 +16,7 @@ from windlass.core.backoff import Backoff
 from windlass.core.errors import Discard, OutcomeUnknown, PayloadInvalid, Retry, Snooze, StoreError, StoreUnavailable
 from windlass.core.job import Policy, State
 from windlass.ports.store import Death, Selection
+from windlass.runtime.registry import Mode
 
 QUICK = Policy(backoff=Backoff(base=0.001, jitter=0.0))
 
@@ -396,3 +398,92 @@ def test_two_workers_share_without_a_double(tmp_path: Any) -> None:
             thread.join()
         assert sorted(runs) == list(range(2_000))
         world.sound()
+
+
+class Abort(BaseException):
+    """What no `except Exception` catches."""
+
+
+class Unspeakable(Exception):
+    """Cannot be written down, nor asked what its answer was."""
+
+    @property
+    def response(self) -> Any:
+        sys.exit(7)
+
+    def __str__(self) -> str:
+        sys.exit(7)
+
+
+class Nameless(type):
+    """Its classes do not say where they come from."""
+
+    @property
+    def __module__(cls) -> str:  # type: ignore[override]
+        sys.exit(7)
+
+
+class Anonymous(Exception, metaclass=Nameless):
+    """See Nameless."""
+
+
+@pytest.mark.parametrize("mode", [Mode.ASYNC, Mode.THREAD])
+@pytest.mark.parametrize(
+    "raised",
+    [Abort("enough"), GeneratorExit(), KeyboardInterrupt(), Unspeakable(), Anonymous()],
+    ids=["abort", "generator_exit", "interrupt", "unspeakable", "anonymous"],
+)
+def test_whatever_is_raised_ends_the_attempt(tmp_path: Any, raised: BaseException, mode: Mode) -> None:
+    """I2: nothing that user code raises, then or when it is asked about it, leaves its job running."""
+
+    async def coroutine() -> None:
+        raise raised
+
+    def plain() -> None:
+        raise raised
+
+    handler = coroutine if mode is Mode.ASYNC else plain
+    with World(tmp_path, task("h", handler), task("good", lambda: 1), concurrency=1) as world:
+        job = world.enqueue("h", policy=Policy(max_attempts=2, backoff=Backoff(base=0.001, jitter=0)))
+        world.enqueue("good")
+        world.work()
+        assert (world.job(job).state, world.job(job).reason) == (State.DEAD, "attempts_exhausted")
+        assert world.states()["completed"] == 1
+        world.sound()
+
+
+def test_an_abort_gives_the_stores_lock_back(tmp_path: Any) -> None:
+    async def handler(ctx: Any) -> None:
+        await ctx.atransaction()
+        raise Abort
+
+    with World(tmp_path, task("h", handler, context=0)) as world:
+        job = world.enqueue("h", policy=Policy(max_attempts=1))
+        world.work()
+        assert world.job(job).state is State.DEAD
+        world.enqueue("h", policy=Policy(max_attempts=1))
+
+
+@pytest.mark.parametrize("answer", [GeneratorExit, SystemExit, Abort])
+def test_a_cancel_is_final_however_it_is_answered(tmp_path: Any, answer: type[BaseException]) -> None:
+    """I13."""
+    started = asyncio.Event()
+
+    async def handler() -> None:
+        started.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            raise answer from None
+
+    with World(tmp_path, task("h", handler)) as world:
+        job = world.enqueue("h")
+
+        async def script(link: FakeLink) -> None:
+            await started.wait()
+            world.run(world.store.cancel(Selection(ids=(job,))))
+            link.worker.cancel([job])
+            await world.until(world.idle)
+
+        world.work(script)
+        assert world.job(job).state is State.CANCELLED

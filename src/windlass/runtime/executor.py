@@ -119,10 +119,12 @@ class Executor:
             outcome = self._success(run, value)
         except asyncio.CancelledError as error:
             outcome = _stopped(run, error)
-        except Exception as error:
+        except GeneratorExit as error:
+            if not _stepped(run):
+                raise  # nobody raised it: the loop is gone, and this coroutine is being collected
             outcome = _told(run) or failure(run.taskdef, error)
-        except (SystemExit, KeyboardInterrupt) as error:  # a handler may give up, not the worker with it
-            outcome = Failed(describe(error))
+        except BaseException as error:  # a handler may give up with SystemExit or its own kind, not the worker with it
+            outcome = _told(run) or failure(run.taskdef, error)
         kept = outcome if run.session is None else await self._commit_aside(run, outcome)
         if kept is not None:
             self._end(run, kept)
@@ -146,14 +148,17 @@ class Executor:
     def _commit(self, run: Run, outcome: Outcome) -> Outcome | None:
         """End the handler's own transaction; None when the job's completion was committed with it."""
         if not isinstance(outcome, Succeeded):
-            run.abandon_session()
+            try:
+                run.abandon_session()
+            except BaseException:
+                log.exception("its transaction could not be rolled back", extra={"job": run.held.id})
             return outcome
-        transition = decide(run.held, run.meta.policy, outcome, 0.0)
         try:
+            transition = decide(run.held, run.meta.policy, outcome, 0.0)
             run.complete_in_session(self._opened.store.settle(self._worker_id, [transition]))
         except LeaseLost:
             log.warning("taken over before its transaction ended; nothing was kept", extra={"job": run.held.id})
-        except Exception as error:
+        except BaseException as error:
             # Not committed, so the job failed like any other, and its own writes are gone with it; where that is not
             # certain, the settle of this failure finds the receipt and is answered `already`.
             return Failed(describe(error))
@@ -175,10 +180,8 @@ class Executor:
         current_run.set(run)
         try:
             outcome = self._success(run, run.taskdef.handler(*call[0], **call[1]))
-        except Exception as error:
-            outcome = _told(run) or failure(run.taskdef, error)
         except BaseException as error:
-            outcome = Failed(describe(error))
+            outcome = _told(run) or failure(run.taskdef, error)
         return self._commit(run, outcome) if run.session is not None else outcome
 
     # --- in a child process ----------------------------------------------------------------------------------------
@@ -253,6 +256,15 @@ class Executor:
 
 
 _NOTHING = Succeeded()
+
+
+def _stepped(run: Run) -> bool:
+    """Whether the caller runs in the task of this run."""
+    try:
+        task = asyncio.current_task()
+    except RuntimeError:
+        return False
+    return task is not None and task.get_name() == run.held.id
 
 
 def _stopped(run: Run, error: BaseException) -> Outcome:
