@@ -17,6 +17,7 @@ from windlass.core.errors import Discard, OutcomeUnknown, PayloadInvalid, Retry,
 from windlass.core.job import Policy, State
 from windlass.ports.store import Death, Selection
 from windlass.runtime.registry import Mode
+from windlass.runtime.slots import SlotTable
 
 QUICK = Policy(backoff=Backoff(base=0.001, jitter=0.0))
 
@@ -412,7 +413,7 @@ class Unspeakable(Exception):
         sys.exit(7)
 
     def __str__(self) -> str:
-        sys.exit(7)
+        raise SystemExit(7)
 
 
 class Nameless(type):
@@ -487,3 +488,52 @@ def test_a_cancel_is_final_however_it_is_answered(tmp_path: Any, answer: type[Ba
 
         world.work(script)
         assert world.job(job).state is State.CANCELLED
+
+
+def test_binding_is_under_the_eye_of_the_supervisor(tmp_path: Any) -> None:
+    """I6: it runs user code, which may kill or hang the worker: the job is marked, with its hard limit, before it."""
+    seen: list[Any] = []
+
+    def bind(payload: str, version: int) -> Any:
+        seen.extend(link.table.executing())
+        sys.exit(7)
+
+    link: Any = None
+
+    async def script(this: FakeLink) -> None:
+        nonlocal link
+        link = this
+        job = world.enqueue("h", policy=Policy(max_attempts=2, timeout=5.0, backoff=Backoff(base=0.001, jitter=0)))
+        this.worker.wake()
+        await world.until(lambda: world.job(job).state is State.DEAD)
+        assert world.job(job).reason == "attempts_exhausted"
+        assert "SystemExit" in (world.job(job).error or "")
+        assert [(entry.job_id, entry.hard_deadline > 0) for entry in seen] == [(job, True)] * 2
+
+    with World(tmp_path, task("h", echo, bind=bind)) as world:
+        world.work(script)
+        assert link.table.begun() == []
+
+
+class Spied(SlotTable):
+    """Notes what is given back, and in which state."""
+
+    __slots__ = ("given_back",)
+
+    def end(self, slot: int) -> None:
+        [entry] = [each for each in self.begun() if each.slot == slot]
+        self.given_back.append(entry)
+        super().end(slot)
+
+
+def test_what_has_ended_is_marked_until_it_is_settled(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """I6: what a handler leaves behind may kill the worker before its outcome is kept."""
+    table = Spied()
+    table.given_back = []
+    monkeypatch.setattr("tests.worker.harness.SlotTable", lambda: table)
+    with World(tmp_path, task("a", echo), task("t", lambda: 1), concurrency=2) as world:
+        jobs = [*world.enqueue_many("a", [(n,) for n in range(20)]), *world.enqueue_many("t", [()] * 20)]
+        world.work()
+    assert sorted(entry.job_id for entry in table.given_back) == sorted(jobs)
+    assert all(entry.ended for entry in table.given_back)
+    assert table.begun() == []

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from windlass.core.errors import LeaseLost, WindlassError
+from windlass.core.errors import LeaseLost
 from windlass.core.job import Cancelled, ErrorInfo, Failed, Held, Outcome, Released, Succeeded, Token
 from windlass.core.machine import decide
 from windlass.runtime.context import Context, current_run
@@ -22,7 +22,7 @@ from windlass.runtime.run import Run, aside
 from windlass.runtime.slots import now_ns
 from windlass.runtime.threads import Call, Threads
 from windlass.runtime.timers import Timers
-from windlass.runtime.verdict import describe, failure, unstorable
+from windlass.runtime.verdict import describe, failure, unbindable, unstorable
 
 if TYPE_CHECKING:
     from windlass.ports.store import Opened
@@ -57,32 +57,29 @@ class Executor:
         self._report = report
         self.resources: dict[type, Any] = {}
         self.running: dict[str, Run] = {}
-        self._free = list(range(concurrency - 1, -1, -1))
+        self.free = concurrency
+        """How many more jobs could start now."""
         self._loop = asyncio.get_running_loop()
         self._threads = Threads(concurrency, self._loop, self._in_thread, self._thread_ended)
         self._timers = Timers(self._loop, self._time_out)
 
-    @property
-    def free(self) -> int:
-        """How many more jobs could start now."""
-        return len(self._free)
-
     def start(self, held: Held) -> None:
         """Start one job; `done` (or `settled`) is called on the loop when it ends, perhaps before this returns."""
         taskdef = self._registry.tasks[held.task]
-        run = Run(held, taskdef, self._free.pop(), self._opened, self._report)
+        run = Run(held, taskdef, -1, self._opened, self._report)
+        self.free -= 1
         self.running[held.id] = run
+        if taskdef.mode is Mode.PROCESS:  # the child binds the payload and injects its own resources
+            run.task = self._loop.create_task(self._in_process(run))
+            return
+        self._begin(run)  # already now: binding runs user code (the constructors of annotated types) too
         try:
             call = taskdef.bind(held.payload, held.version)
             if taskdef.resources or taskdef.context is not None:
                 self._inject(run, call)
-        except Exception as error:
-            self._end(run, Failed(describe(error), permanent=isinstance(error, WindlassError), reason="payload"))
+        except BaseException as error:
+            self._end(run, unbindable(error))
             return
-        if taskdef.mode is Mode.PROCESS:
-            run.task = self._loop.create_task(self._in_process(run))
-            return
-        self._begin(run)
         if taskdef.mode is Mode.ASYNC:
             # Not by `loop.create_task`, which makes up a name for each.
             task = asyncio.Task(self._in_loop(run, call), loop=self._loop, name=held.id, **EAGER)
@@ -96,13 +93,12 @@ class Executor:
         if policy.timeout is not None:
             self._timers.add(run, policy.timeout)
             hard = now_ns() + round((policy.timeout + policy.grace) * 1e9)
-        held = run.held
-        self._link.table.begin(run.slot, held.id, held.fence, hard, pid, exclusive=run.taskdef.exclusive)
+        held, table = run.held, self._link.table
+        run.slot = table.take()
+        table.begin(run.slot, held.id, held.fence, hard, pid, exclusive=run.taskdef.exclusive)
 
     def _inject(self, run: Run, call: Call) -> None:
         taskdef, (args, kwargs) = run.taskdef, call
-        if taskdef.mode is Mode.PROCESS:
-            return  # the child injects its own
         for name, kind in taskdef.resources.items():
             kwargs[name] = self.resources[kind]
         if isinstance(taskdef.context, str):
@@ -211,8 +207,9 @@ class Executor:
         self._done(run, outcome)
 
     def _release(self, run: Run) -> None:
-        self._link.table.end(run.slot)
-        self._free.append(run.slot)
+        if run.slot >= 0:
+            self._link.table.ended(run.slot)
+        self.free += 1
         self.running.pop(run.held.id, None)
         self._timers.clear(run)
 

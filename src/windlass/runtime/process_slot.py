@@ -255,13 +255,16 @@ def _run(
 ) -> Outcome:
     """Run one job in this process's main thread."""
     from windlass.runtime.context import Context, current_run
-    from windlass.runtime.verdict import failure, unstorable
+    from windlass.runtime.verdict import failure, unbindable, unstorable
 
     taskdef = registry.tasks[held.task]
     run = ChildRun(held, taskdef, open_store, channel)
     current_run.set(run)
     try:
         args, kwargs = taskdef.bind(held.payload, held.version)
+    except BaseException as error:
+        return unbindable(error)
+    try:
         kwargs |= {name: resources[kind] for name, kind in taskdef.resources.items()}
         if isinstance(taskdef.context, str):
             kwargs[taskdef.context] = Context(run)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from windlass.core.duration import seconds
-from windlass.core.errors import Discard, InvalidJob, PayloadTooLarge, Retry, Snooze
+from windlass.core.errors import Discard, InvalidJob, PayloadTooLarge, Retry, Snooze, WindlassError
 from windlass.core.job import Discarded, ErrorInfo, Failed, Outcome, Snoozed
 from windlass.runtime.registry import TaskDef
 
@@ -48,6 +48,12 @@ def failure(taskdef: TaskDef, error: BaseException) -> Outcome:
     except BaseException as broken:  # a delay that is none, an exception that cannot even be asked what it is
         return Failed(describe(broken))
     return Failed(describe(error), permanent, after, "permanent" if permanent else "failed")
+
+
+def unbindable(error: BaseException) -> Outcome:
+    """The payload could not be made into arguments: for good where it does not fit the task's signature; what the user's
+    own constructors raised may pass."""
+    return Failed(describe(error), permanent=isinstance(error, WindlassError), reason="payload")
 
 
 def unstorable(error: Exception) -> Outcome:

@@ -194,7 +194,7 @@ class Worker:
     def _done(self, run: Run, outcome: Outcome) -> None:
         if isinstance(outcome, Released) and not self._stopping:
             outcome = Released(outcome.reason, delay=1.0)
-        self._settler.add(decide(run.held, run.meta.policy, outcome, random.random()))
+        self._settler.add(decide(run.held, run.meta.policy, outcome, random.random()), run.slot)
         self._made_way(run.meta)
         self._ended()
 
@@ -205,6 +205,8 @@ class Worker:
             self._dry = False
 
     def _committed(self, run: Run) -> None:
+        if run.slot >= 0:
+            self._link.table.end(run.slot)
         self._holdings.drop([run.held])
         self._made_way(run.meta)
         self._ended()
