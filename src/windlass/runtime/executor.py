@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from windlass.core.errors import LeaseLost
-from windlass.core.job import Cancelled, ErrorInfo, Failed, Held, Outcome, Released, Succeeded, Token
+from windlass.core.job import Cancelled, ErrorInfo, Failed, Held, Lost, Outcome, Released, Succeeded, Token
 from windlass.core.machine import decide
 from windlass.runtime.context import Context, current_run
 from windlass.runtime.process_slot import NoSlot
@@ -32,6 +32,10 @@ log = logging.getLogger("windlass.worker")
 
 EAGER: dict[str, Any] = {"eager_start": True} if sys.version_info >= (3, 12) else {}
 """A coroutine stepped outside a Task breaks asyncio.timeout and TaskGroup; a Task started eagerly does not."""
+
+
+SWEEP = 1.0
+"""Seconds that it takes a cancel to reach handlers through the tasks that they wait for."""
 
 
 class Executor:
@@ -60,6 +64,9 @@ class Executor:
         self.free = concurrency
         """How many more jobs could start now."""
         self._loop = asyncio.get_running_loop()
+        self._main = asyncio.current_task()
+        """The worker's own."""
+        self._swept_until = 0.0
         self._threads = Threads(concurrency, self._loop, self._in_thread, self._thread_ended)
         self._timers = Timers(self._loop, self._time_out)
 
@@ -114,7 +121,7 @@ class Executor:
             value = await run.taskdef.handler(*call[0], **call[1])
             outcome = self._success(run, value)
         except asyncio.CancelledError as error:
-            outcome = _stopped(run, error)
+            outcome = self._stopped(run, error)
         except GeneratorExit as error:
             if not _stepped(run):
                 raise  # nobody raised it: the loop is gone, and this coroutine is being collected
@@ -190,7 +197,7 @@ class Executor:
             outcome = await slot.run(run)
             healthy = slot.healthy
         except asyncio.CancelledError as error:
-            outcome = _stopped(run, error)
+            outcome = self._stopped(run, error)
         except NoSlot as error:
             outcome = Released(str(error))
         except Exception as error:
@@ -241,6 +248,20 @@ class Executor:
             run.released = reason
             self._interrupt(run)
 
+    def swept(self) -> None:
+        """A job cancelled every task of the loop, this worker's own among them: whoever is stopped within a moment is
+        its victim, or itself."""
+        self._swept_until = self._loop.time() + SWEEP
+
+    def _stopped(self, run: Run, error: BaseException) -> Outcome:
+        told, main = _told(run), self._main
+        swept = self._loop.time() < self._swept_until or (main is not None and main.cancelling() > 0)
+        if told is None and swept:
+            # As with a death: which of them did it will show when each runs alone.
+            alone = len(self.running) == 1
+            return Lost(started=True, alone=alone, detail="every task of its worker was cancelled by a job")
+        return told or Failed(describe(error), reason="cancelled by its own code")
+
     def _interrupt(self, run: Run) -> None:
         run.stop_flag = True
         if run.task is not None:
@@ -262,10 +283,6 @@ def _stepped(run: Run) -> bool:
     except RuntimeError:
         return False
     return task is not None and task.get_name() == run.held.id
-
-
-def _stopped(run: Run, error: BaseException) -> Outcome:
-    return _told(run) or Failed(describe(error), reason="cancelled by its own code")
 
 
 def _told(run: Run) -> Outcome | None:

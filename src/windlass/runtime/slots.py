@@ -68,7 +68,7 @@ class SlotTable:
         if fd >= 0 and os.fstat(fd).st_size < size:
             os.ftruncate(fd, size)
         self._map = mmap.mmap(fd, size)
-        self._high = _HEAD.unpack_from(self._map, 0)[1]
+        self._high: int = _HEAD.unpack_from(self._map, 0)[1]
         self._free: list[int] = []
         _HEAD.pack_into(self._map, 0, _MAGIC, self._high)
 

@@ -51,8 +51,8 @@ def failure(taskdef: TaskDef, error: BaseException) -> Outcome:
 
 
 def unbindable(error: BaseException) -> Outcome:
-    """The payload could not be made into arguments: for good where it does not fit the task's signature; what the user's
-    own constructors raised may pass."""
+    """The payload could not be made into arguments: for good where it does not fit the signature; what the constructors
+    of the user's types raised may pass."""
     return Failed(describe(error), permanent=isinstance(error, WindlassError), reason="payload")
 
 

@@ -87,6 +87,8 @@ class Worker:
         self._concurrency = concurrency
         self._weights = Weights(queues, strict=strict)
         self._suspects = suspects
+        self.sturdy = False
+        """Nobody has a right to cancel its task: what does is a handler that cancels whatever it finds."""
         self._buffer: deque[Held] = deque()
         self._moved = 0.0
         """When the buffer was last filled or drawn from."""
@@ -305,12 +307,25 @@ class Worker:
         failures = 0
         while not self._finished():
             try:
-                await self._turn()
-                failures = 0
-            except StoreError as error:
-                failures += 1
-                await self._failed(error, failures)
-            await self._rest()
+                try:
+                    await self._turn()
+                    failures = 0
+                except StoreError as error:
+                    failures += 1
+                    await self._failed(error, failures)
+                await self._rest()
+            except asyncio.CancelledError:
+                if not self.sturdy:
+                    raise
+                self._endure()
+
+    def _endure(self) -> None:
+        """One job has cancelled every task there is. That is as a crash to the others; but the worker goes on."""
+        task = asyncio.current_task()
+        while task is not None and task.cancelling():
+            task.uncancel()
+        log.error("a job cancelled every task of its worker; which one is found out by running them alone")
+        self._executor.swept()
 
     def _finished(self) -> bool:
         if self._lost:
@@ -357,7 +372,7 @@ class Worker:
             return
         try:
             answers = await self._shell.run(chain(*plans))
-        except StoreError:
+        except (StoreError, asyncio.CancelledError):
             if room:
                 self._recover_from = self._seq
             if reports is not None:
