@@ -537,3 +537,28 @@ def test_what_has_ended_is_marked_until_it_is_settled(tmp_path: Any, monkeypatch
     assert sorted(entry.job_id for entry in table.given_back) == sorted(jobs)
     assert all(entry.ended for entry in table.given_back)
     assert table.begun() == []
+
+
+@pytest.mark.parametrize("mode", [Mode.ASYNC, Mode.PROCESS])
+def test_a_cancel_before_the_first_step_is_heard(tmp_path: Any, mode: Mode) -> None:
+    """I2, I13: nothing of a coroutine runs then, so nothing in it can say how it ended."""
+
+    async def handler() -> None:
+        await asyncio.Event().wait()
+
+    async def script(link: FakeLink) -> None:
+        executor = link.worker._executor
+        start = executor.start
+
+        def start_and_cancel(held: Any) -> None:
+            start(held)
+            executor.cancel(held.id)
+
+        executor.start = start_and_cancel  # type: ignore[method-assign]
+        job = world.enqueue("h")
+        link.worker.wake()
+        await world.until(world.idle)
+        assert world.job(job).state is State.CANCELLED
+
+    with World(tmp_path, task("h", handler, mode)) as world:
+        world.work(script)

@@ -78,6 +78,7 @@ class Executor:
         self.running[held.id] = run
         if taskdef.mode is Mode.PROCESS:  # the child binds the payload and injects its own resources
             run.task = self._loop.create_task(self._in_process(run))
+            run.task.add_done_callback(lambda task: self._unborn(run, task))
             return
         self._begin(run)  # already now: binding runs user code (the constructors of annotated types) too
         try:
@@ -91,6 +92,8 @@ class Executor:
             # Not by `loop.create_task`, which makes up a name for each.
             task = asyncio.Task(self._in_loop(run, call), loop=self._loop, name=held.id, **EAGER)
             run.task = None if task.done() else task
+            if not EAGER:
+                task.add_done_callback(lambda task: self._unborn(run, task))
         else:
             self._threads.submit(run, call)
 
@@ -131,6 +134,11 @@ class Executor:
         kept = outcome if run.session is None else await self._commit_aside(run, outcome)
         if kept is not None:
             self._end(run, kept)
+
+    def _unborn(self, run: Run, task: asyncio.Task[None]) -> None:
+        """A task that is cancelled before its first step runs nothing of its coroutine, not even an `except`."""
+        if task.cancelled():
+            self._end(run, _told(run) or Released("cancelled before it began"))
 
     async def _commit_aside(self, run: Run, outcome: Outcome) -> Outcome | None:
         """`_commit` in a thread, as it may wait for the disk, or for readers; too late to be cancelled."""
