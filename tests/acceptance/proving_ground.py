@@ -180,12 +180,16 @@ def gil_hog(ctx: Context) -> None:
 class Fatal(str):
     """Kills whoever decodes it."""
 
+    __slots__ = ()
+
     def __new__(cls, text: str) -> Fatal:
         os.abort()
 
 
 class Endless(str):
     """Keeps whoever decodes it."""
+
+    __slots__ = ()
 
     def __new__(cls, text: str) -> Endless:
         ctypes.PyDLL(None).sleep(600)
@@ -194,6 +198,8 @@ class Endless(str):
 
 class Exiting(str):
     """Ends the interpreter that decodes it."""
+
+    __slots__ = ()
 
     def __new__(cls, text: str) -> Exiting:
         raise SystemExit(3)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import os
 import sys
 import threading
 import time
@@ -562,3 +563,42 @@ def test_a_cancel_before_the_first_step_is_heard(tmp_path: Any, mode: Mode) -> N
 
     with World(tmp_path, task("h", handler, mode)) as world:
         world.work(script)
+
+
+@pytest.mark.parametrize("mode", [Mode.ASYNC, Mode.THREAD])
+@pytest.mark.parametrize("leaving", [None, 0, 5, "a word"])
+def test_a_fork_does_not_become_a_second_worker(tmp_path: Any, mode: Mode, leaving: Any) -> None:
+    """I28: the child of a handler that forks ends where its handler ends, with the status that it asked for."""
+
+    def fork() -> int:
+        child = os.fork()
+        if child == 0 and leaving is not None:
+            sys.exit(leaving)
+        return child and os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+    async def coroutine() -> int:
+        return fork()
+
+    with World(tmp_path, task("h", fork if mode is Mode.THREAD else coroutine, mode)) as world:
+        job = world.enqueue("h")
+        world.work()
+        status = {None: 0, "a word": 1}.get(leaving, leaving)
+        assert (world.job(job).state, world.job(job).result) == (State.COMPLETED, str(status))
+
+
+def test_a_million_reports_are_one_wake_up(tmp_path: Any) -> None:
+    """A handler that never waits must not fill the loop's queue."""
+    calls: list[Any] = []
+
+    async def handler(ctx: Any) -> None:
+        loop = asyncio.get_running_loop()
+        before = len(loop._ready)  # type: ignore[attr-defined]
+        for n in range(1_000):
+            ctx.progress(n, 1_000)
+        calls.append(len(loop._ready) - before)  # type: ignore[attr-defined]
+
+    with World(tmp_path, task("h", handler, context=0)) as world:
+        job = world.enqueue("h")
+        world.work()
+        assert calls == [1]
+        assert '"done":999' in (world.job(job).progress or "").replace(" ", "").replace(".0", "")

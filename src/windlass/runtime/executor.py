@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from windlass.core.errors import LeaseLost
 from windlass.core.job import Cancelled, ErrorInfo, Failed, Held, Lost, Outcome, Released, Succeeded, Token
 from windlass.core.machine import decide
 from windlass.runtime.context import Context, current_run
+from windlass.runtime.process import end_fork
 from windlass.runtime.process_slot import NoSlot
 from windlass.runtime.registry import Mode, Registry
 from windlass.runtime.run import Run, aside
@@ -64,6 +66,7 @@ class Executor:
         self.free = concurrency
         """How many more jobs could start now."""
         self._loop = asyncio.get_running_loop()
+        self._pid = os.getpid()
         self._main = asyncio.current_task()
         """The worker's own."""
         self._swept_until = 0.0
@@ -122,14 +125,20 @@ class Executor:
         current_run.set(run)
         try:
             value = await run.taskdef.handler(*call[0], **call[1])
+            if os.getpid() != self._pid:
+                end_fork()
             outcome = self._success(run, value)
         except asyncio.CancelledError as error:
             outcome = self._stopped(run, error)
         except GeneratorExit as error:
             if not _stepped(run):
                 raise  # nobody raised it: the loop is gone, and this coroutine is being collected
+            if os.getpid() != self._pid:
+                end_fork(error)
             outcome = _told(run) or failure(run.taskdef, error)
         except BaseException as error:  # a handler may give up with SystemExit or its own kind, not the worker with it
+            if os.getpid() != self._pid:
+                end_fork(error)
             outcome = _told(run) or failure(run.taskdef, error)
         kept = outcome if run.session is None else await self._commit_aside(run, outcome)
         if kept is not None:
@@ -190,8 +199,13 @@ class Executor:
         """Run a plain handler; called by a thread of the pool. None: its completion is committed already."""
         current_run.set(run)
         try:
-            outcome = self._success(run, run.taskdef.handler(*call[0], **call[1]))
+            value = run.taskdef.handler(*call[0], **call[1])
+            if os.getpid() != self._pid:
+                end_fork()
+            outcome = self._success(run, value)
         except BaseException as error:
+            if os.getpid() != self._pid:
+                end_fork(error)
             outcome = _told(run) or failure(run.taskdef, error)
         return self._commit(run, outcome) if run.session is not None else outcome
 

@@ -36,6 +36,7 @@ from windlass.runtime.messages import (
     ToSlot,
 )
 from windlass.runtime.messages import Run as RunMessage
+from windlass.runtime.process import end_fork
 from windlass.runtime.registry import Registry, TaskDef
 from windlass.runtime.run import Run
 from windlass.runtime.verdict import describe
@@ -257,7 +258,7 @@ def _run(
     from windlass.runtime.context import Context, current_run
     from windlass.runtime.verdict import failure, unbindable, unstorable
 
-    taskdef = registry.tasks[held.task]
+    taskdef, pid = registry.tasks[held.task], os.getpid()
     run = ChildRun(held, taskdef, open_store, channel)
     current_run.set(run)
     try:
@@ -273,7 +274,11 @@ def _run(
         value = taskdef.handler(*args, **kwargs)
         if asyncio.iscoroutine(value):
             value = runner.run(value, context=contextvars.copy_context())  # the runner's own knows no current run
+        if os.getpid() != pid:
+            end_fork()
     except BaseException as error:
+        if os.getpid() != pid:
+            end_fork(error)
         run.abandon_session()
         return failure(taskdef, error)
     try:

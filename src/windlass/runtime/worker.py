@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import os
 import random
 from collections import deque
 from collections.abc import Iterable, Sequence
@@ -98,6 +99,8 @@ class Worker:
         self._exclude: dict[tuple[str, int], None] = {}
         self._progress: dict[Token, Progress] = {}
         self._lines: list[tuple[Token, LogLine]] = []
+        self._stirring = False
+        """A report's wake-up is under way."""
         self._settler = Settler(link.table)
         self._holdings = Holdings(link.table)
         self._seq = 0
@@ -118,6 +121,7 @@ class Worker:
 
     async def run(self) -> None:
         """Work until stopped; returns once everything it held is settled or lost."""
+        self._pid = os.getpid()
         self._loop = asyncio.get_running_loop()
         self._shell = self._opened.async_shell()
         self._stirred = asyncio.Event()
@@ -243,7 +247,14 @@ class Worker:
             self._progress[run.held.token] = what
         else:
             self._lines.append((run.held.token, what))
-        self._loop.call_soon_threadsafe(self._stirred.set)
+        # One wake-up for however many reports before the loop turns: a handler that never waits may make millions.
+        if not self._stirring:
+            self._stirring = True
+            self._loop.call_soon_threadsafe(self._stir)
+
+    def _stir(self) -> None:
+        self._stirring = False
+        self._stirred.set()
 
     # --- slots -------------------------------------------------------------------------------------------------------
 
@@ -514,6 +525,8 @@ class Worker:
 
     def _tick(self) -> None:
         """Show that the loop turns; and look for jobs now and then, whatever became of the hints."""
+        if os.getpid() != self._pid:
+            os._exit(1)  # a coroutine forked and waits in its child, where nothing that it waits for is its own
         self._link.table.turned = now_ns()
         self._dry = False
         self._stirred.set()
