@@ -5,13 +5,15 @@ or a process slot. The supervisor itself never comes here: it must not run user 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import faulthandler
 import os
 import signal
 import socket
 import sys
 import traceback
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import msgspec
 
@@ -25,6 +27,7 @@ from windlass.runtime.loop import ignore_but_pass_on, is_ignored
 from windlass.runtime.messages import Boot, Broken, Channel, Ready, ToSlot, ToWorker
 from windlass.runtime.registry import Mode, Registry
 from windlass.runtime.slots import SlotTable
+from windlass.runtime.verdict import describe
 
 if TYPE_CHECKING:
     from windlass.app import Windlass
@@ -71,14 +74,40 @@ def _worker(boot: Boot, channel: Channel[ToWorker]) -> int:
         return 0
     go, lock_fd, early = told
     link = PipeLink(channel, table, go.worker_id, lock_fd, early)
+    work = _work(app, registry, link, queues, strict, concurrency, boot.quarantine)
     try:
-        asyncio.run(_work(app, registry, link, queues, strict, concurrency, boot.quarantine))
+        _turn(work, lambda error: _break(channel, error))
     except Exception as error:
         channel.send(Broken(f"{type(error).__name__}: {error}", traceback.format_exc()))
         return 1
     finally:
         app.close()
     return 0
+
+
+def _turn(work: Coroutine[Any, Any, None], broken: Callable[[BaseException], NoReturn]) -> None:
+    """Run `work` to its end, though a handler may stop the loop; not by `asyncio.run`, which would then cancel it.
+    `broken` ends the process of a loop that cannot turn any more."""
+    with asyncio.Runner() as runner:
+        loop = runner.get_loop()
+        task = loop.create_task(work)
+        task.add_done_callback(lambda _: loop.stop())
+        while not task.done():
+            try:
+                loop.run_forever()
+            except BaseException as error:
+                broken(error)
+        task.result()
+
+
+def _break(channel: Channel[ToWorker], error: BaseException) -> NoReturn:
+    """A job has closed the loop's descriptors, or ended the process from a callback. What could still be ended in order
+    nobody knows; so die, and have those charged that are marked in the table."""
+    with contextlib.suppress(BaseException):
+        info = describe(error)
+        log.error("a worker's loop broke", problem=f"{info.kind}: {info.message}", trace=info.trace)
+        channel.send(Broken(f"its loop broke: {info.kind}: {info.message}", info.trace))
+    os._exit(1)
 
 
 async def _work(
@@ -93,9 +122,9 @@ async def _work(
     from windlass.runtime.worker import Worker
 
     opened = await asyncio.to_thread(lambda: app.opened)
-    await Worker(
-        registry, opened, link, concurrency=concurrency, queues=queues, suspects=suspects, strict=strict
-    ).run()
+    worker = Worker(registry, opened, link, concurrency=concurrency, queues=queues, suspects=suspects, strict=strict)
+    worker.sturdy = True
+    await worker.run()
 
 
 def _slot(boot: Boot, channel: Channel[ToSlot]) -> int:

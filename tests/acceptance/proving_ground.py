@@ -177,6 +177,101 @@ def gil_hog(ctx: Context) -> None:
     ctypes.PyDLL(None).sleep(600)
 
 
+class Fatal(str):
+    """Kills whoever decodes it."""
+
+    __slots__ = ()
+
+    def __new__(cls, text: str) -> Fatal:
+        os.abort()
+
+
+class Endless(str):
+    """Keeps whoever decodes it."""
+
+    __slots__ = ()
+
+    def __new__(cls, text: str) -> Endless:
+        ctypes.PyDLL(None).sleep(600)
+        raise AssertionError
+
+
+class Exiting(str):
+    """Ends the interpreter that decodes it."""
+
+    __slots__ = ()
+
+    def __new__(cls, text: str) -> Exiting:
+        raise SystemExit(3)
+
+
+@app.task
+async def fatal_payload(text: Fatal) -> None:
+    raise AssertionError
+
+
+@app.task
+def endless_payload(text: Endless) -> None:
+    raise AssertionError
+
+
+@app.task
+async def exiting_payload(text: Exiting) -> None:
+    raise AssertionError
+
+
+@app.task(executor="process")
+def fatal_payload_process(text: Fatal) -> None:
+    raise AssertionError
+
+
+@app.task
+async def afterwards(ctx: Context) -> None:
+    """Has gone well when its worker dies of it."""
+    note(ctx, "start")
+    asyncio.get_running_loop().call_soon(os._exit, 1)
+
+
+@app.task
+async def cancel_all(ctx: Context) -> None:
+    """Cancels its neighbours and its worker too."""
+    note(ctx, "start")
+    for each in asyncio.all_tasks():
+        each.cancel()
+    await asyncio.sleep(600)
+
+
+@app.task
+async def stop_loop(ctx: Context) -> None:
+    """A loop that was stopped goes on, so all this comes to is a failure."""
+    note(ctx, "start")
+    asyncio.get_running_loop().stop()
+    await asyncio.sleep(0)
+    raise RuntimeError("the loop goes on")
+
+
+@app.task
+def close_all(ctx: Context) -> None:
+    note(ctx, "start")
+    os.closerange(3, 256)
+
+
+@app.task
+async def close_all_async(ctx: Context) -> None:
+    note(ctx, "start")
+    os.closerange(3, 256)
+
+
+class Abort(BaseException):
+    """What no `except Exception` catches."""
+
+
+@app.task
+async def abort(ctx: Context) -> None:
+    note(ctx, "start")
+    raise Abort
+
+
 @app.task(executor="process")
 def segfault_process(ctx: Context) -> None:
     note(ctx, "start")

@@ -26,7 +26,15 @@ REPOSITORY = HERE.parent.parent
 PATIENCE = 30.0
 SOON = Backoff(base="50ms", factor=1, jitter=0)
 LIMITED = Policy(max_attempts=2, timeout=0.3, grace=0.3, backoff=SOON)
-POLICIES = {"gil_hog": LIMITED, "gil_hog_process": LIMITED}
+FEW = Policy(max_attempts=2, backoff=SOON)
+POLICIES = {
+    "gil_hog": LIMITED,
+    "gil_hog_process": LIMITED,
+    "endless_payload": LIMITED,
+    "exiting_payload": FEW,
+    "stop_loop": FEW,
+    "abort": FEW,
+}
 PROGRAM = "import sys; from windlass.cli import main; sys.exit(main())"
 RELOADING = """
 import sys

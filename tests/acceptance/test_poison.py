@@ -7,6 +7,8 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import pytest
+
 from tests.acceptance.rig import eventually, rig
 
 CRASH_BUDGET = 3
@@ -35,6 +37,38 @@ def test_poison_among_good_jobs(tmp_path: Path) -> None:
         }
         good = [job for job in jobs if job.state == "completed"]
         assert {(job.attempt, job.crashes) for job in good} == {(1, 0)}
+        assert r.violations(starts_most=1 + CRASH_BUDGET + 2) == []
+        assert supervisor.stop() == 0
+
+
+CRASHED, ATTEMPTS = "crashed", "attempts_exhausted"
+SLY = {
+    "fatal_payload": (("x",), CRASHED),
+    "endless_payload": (("x",), ATTEMPTS),
+    "exiting_payload": (("x",), ATTEMPTS),
+    "fatal_payload_process": (("x",), CRASHED),
+    "afterwards": ((), CRASHED),
+    "cancel_all": ((), CRASHED),
+    "stop_loop": ((), ATTEMPTS),
+    "close_all": ((), CRASHED),
+    "close_all_async": ((), CRASHED),
+    "abort": ((), ATTEMPTS),
+}
+
+
+@pytest.mark.parametrize("kind", SLY)
+def test_poison_that_strikes_before_or_after_its_handler(tmp_path: Path, kind: str) -> None:
+    """I6: while its payload is decoded, when it has ended, or by what its worker's loop lives of."""
+    call, reason = SLY[kind]
+    with rig(tmp_path) as r:
+        supervisor = r.supervise("--processes", "1", "--concurrency", "10")
+        poison = r.enqueue(kind, call)
+        good = r.enqueue("good", *[(0.01,)] * 100)
+        poison += r.enqueue(kind, call)
+        eventually(r.all_ended, 60.0)
+        assert [(r.job(job).state, r.job(job).reason) for job in poison] == [("dead", reason)] * 2
+        assert {(r.job(job).state, r.job(job).attempt, r.job(job).crashes) for job in good} == {("completed", 1, 0)}
+        assert max(r.job(job).losses for job in poison) <= CRASH_BUDGET + 2
         assert r.violations(starts_most=1 + CRASH_BUDGET + 2) == []
         assert supervisor.stop() == 0
 

@@ -85,3 +85,39 @@ def test_the_child_is_kept_for_the_next_job_and_dies_with_its_worker(tmp_path: P
         supervisor.kill()
         time.sleep(0.1)
         eventually(lambda: not [pid for pid in below if os.path.exists(f"/proc/{pid}/exe")], 2.0)
+
+
+UNLOADABLE = """
+import json, os, sys
+from windlass import Windlass
+if json.loads(sys.argv[1])["role"] == "slot" and not os.path.exists(os.environ["GATE"]):
+    raise ImportError("libheavy.so: cannot open shared object file")
+app = Windlass()
+
+@app.task(name="proving_ground.heavy", executor="process")
+def heavy():
+    return "done"
+"""
+
+
+def test_an_application_that_only_its_slots_cannot_load(tmp_path: Path) -> None:
+    """I2: their jobs wait, uncharged, where anybody can see why; and run once it loads."""
+    (tmp_path / "heavy.py").write_text(UNLOADABLE)
+    gate = tmp_path / "gate"
+    with rig(tmp_path, GATE=str(gate)) as r:
+        supervisor = r.supervise("--processes", "1", target=str(tmp_path / "heavy.py"))
+        jobs = r.enqueue("heavy", (), ())
+
+        def handed_back() -> bool:
+            attempts = [each for job in jobs for each in r.run(r.opened.store.attempts(job))]
+            return any("libheavy.so" in (each.reason or "") for each in attempts) or all(
+                "libheavy.so" in (r.job(job).reason or "") for job in jobs
+            )
+
+        eventually(handed_back)
+        assert all((r.job(job).attempt, r.job(job).losses) in {(0, 0), (1, 0)} for job in jobs)
+        assert r.logs().count("a process slot cannot start") == 1
+        gate.touch()
+        assert [json.loads(ended(r, job).result) for job in jobs] == ["done", "done"]
+        assert [r.job(job).attempt for job in jobs] == [1, 1]
+        assert supervisor.stop() == 0

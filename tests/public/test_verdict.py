@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from windlass import PayloadInvalid, Windlass
+from windlass import Discard, PayloadInvalid, Retry, Windlass
 from windlass.core.errors import PayloadTooLarge
-from windlass.runtime.verdict import classify, describe, place, retry_after
+from windlass.core.job import Discarded, Failed
+from windlass.runtime.verdict import classify, describe, failure, place, retry_after
 
 
 class Answer:
@@ -174,3 +175,37 @@ def test_a_place_in_installed_code_is_the_second_best(tmp_path: Any, monkeypatch
 def test_an_error_that_was_never_raised_has_no_place() -> None:
     assert place(ValueError("x")) == ""
     assert place(PayloadInvalid("x", "y")) == ""
+
+
+class Exits(Exception):
+    """Ends the interpreter when it is asked anything."""
+
+    @property
+    def response(self) -> Any:
+        raise SystemExit(7)
+
+    def __str__(self) -> str:
+        raise SystemExit(7)
+
+
+def masked(*args: Any) -> Exception:
+    """Of a class that does not even say where it is from; made here, as who collects tests asks every class."""
+
+    class Shy(type):
+        def __getattribute__(cls, name: str) -> Any:
+            raise SystemExit(7)
+
+    class Masked(Exception, metaclass=Shy):
+        pass
+
+    return Masked(*args)
+
+
+def test_an_error_whose_own_code_exits_is_described_all_the_same(memory: Windlass) -> None:
+    info = describe(Exits())
+    assert (info.kind, info.message) == (f"{__name__}.Exits", "<its __str__ raised SystemExit>")
+    assert describe(masked("x")).kind.endswith("Masked")
+    assert describe(masked("x")).message == "x"
+    definition = memory.task(name="t")(lambda: None).taskdef()
+    for error in (Exits(), masked(), Retry(Exits()), Discard(Exits())):  # type: ignore[arg-type]
+        assert isinstance(failure(definition, error), Failed | Discarded)

@@ -49,3 +49,18 @@ def test_the_neighbours_of_a_killed_job_lose_their_worker(member: Member) -> Non
     member.exited(signal.SIGKILL)
     death = member.death()
     assert (death.executing, death.explained, death.guilty) == ((RAN,), True, member.guilty)
+
+
+def test_what_had_ended_and_was_not_settled_is_lost_but_no_crash(member: Member) -> None:
+    """I6: a timer that it left behind may have been the death; were nobody charged, it would happen again for ever."""
+    member.table.ended(0)
+    member.exited(signal.SIGKILL)
+    death = member.death()
+    assert (death.executing, death.explained, death.alone) == ((RAN,), False, False)
+
+
+def test_what_had_ended_in_a_process_slot_is_not_accused(member: Member) -> None:
+    member.table.begin(0, RAN, 1, pid=7)
+    member.table.ended(0)
+    member.exited(signal.SIGKILL)
+    assert member.death().executing == ()

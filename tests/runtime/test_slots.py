@@ -30,6 +30,21 @@ def test_what_begins_is_seen_until_it_ends() -> None:
     assert table.executing() == []
 
 
+def test_what_has_ended_keeps_its_slot_until_that_is_given_back() -> None:
+    table = SlotTable()
+    first, second = table.take(), table.take()
+    table.begin(first, JOB, 7)
+    table.begin(second, OTHER, 8)
+    table.ended(first)
+    assert [entry.job_id for entry in table.executing()] == [OTHER]
+    assert [(entry.job_id, entry.fence, entry.ended) for entry in table.begun()] == [(JOB, 7, True), (OTHER, 8, False)]
+    assert table.take() not in {first, second}
+    table.end(first)
+    assert table.take() == first
+    table.begin(first, OTHER, 9)
+    assert not table.begun()[0].ended
+
+
 def test_every_slot_can_be_used() -> None:
     table = SlotTable()
     for slot in (0, CAPACITY - 1):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import os
+import sys
 import threading
 import time
 from typing import Any
@@ -15,6 +17,8 @@ from windlass.core.backoff import Backoff
 from windlass.core.errors import Discard, OutcomeUnknown, PayloadInvalid, Retry, Snooze, StoreError, StoreUnavailable
 from windlass.core.job import Policy, State
 from windlass.ports.store import Death, Selection
+from windlass.runtime.registry import Mode
+from windlass.runtime.slots import SlotTable
 
 QUICK = Policy(backoff=Backoff(base=0.001, jitter=0.0))
 
@@ -396,3 +400,205 @@ def test_two_workers_share_without_a_double(tmp_path: Any) -> None:
             thread.join()
         assert sorted(runs) == list(range(2_000))
         world.sound()
+
+
+class Abort(BaseException):
+    """What no `except Exception` catches."""
+
+
+class Unspeakable(Exception):
+    """Cannot be written down, nor asked what its answer was."""
+
+    @property
+    def response(self) -> Any:
+        sys.exit(7)
+
+    def __str__(self) -> str:
+        raise SystemExit(7)
+
+
+class Nameless(type):
+    """Its classes do not say where they come from."""
+
+    @property
+    def __module__(cls) -> str:  # type: ignore[override]
+        sys.exit(7)
+
+
+class Anonymous(Exception, metaclass=Nameless):
+    """See Nameless."""
+
+
+@pytest.mark.parametrize("mode", [Mode.ASYNC, Mode.THREAD])
+@pytest.mark.parametrize(
+    "raised",
+    [Abort("enough"), GeneratorExit(), KeyboardInterrupt(), Unspeakable(), Anonymous()],
+    ids=["abort", "generator_exit", "interrupt", "unspeakable", "anonymous"],
+)
+def test_whatever_is_raised_ends_the_attempt(tmp_path: Any, raised: BaseException, mode: Mode) -> None:
+    """I2: nothing that user code raises, then or when it is asked about it, leaves its job running."""
+
+    async def coroutine() -> None:
+        raise raised
+
+    def plain() -> None:
+        raise raised
+
+    handler = coroutine if mode is Mode.ASYNC else plain
+    with World(tmp_path, task("h", handler), task("good", lambda: 1), concurrency=1) as world:
+        job = world.enqueue("h", policy=Policy(max_attempts=2, backoff=Backoff(base=0.001, jitter=0)))
+        world.enqueue("good")
+        world.work()
+        assert (world.job(job).state, world.job(job).reason) == (State.DEAD, "attempts_exhausted")
+        assert world.states()["completed"] == 1
+        world.sound()
+
+
+def test_an_abort_gives_the_stores_lock_back(tmp_path: Any) -> None:
+    async def handler(ctx: Any) -> None:
+        await ctx.atransaction()
+        raise Abort
+
+    with World(tmp_path, task("h", handler, context=0)) as world:
+        job = world.enqueue("h", policy=Policy(max_attempts=1))
+        world.work()
+        assert world.job(job).state is State.DEAD
+        world.enqueue("h", policy=Policy(max_attempts=1))
+
+
+@pytest.mark.parametrize("answer", [GeneratorExit, SystemExit, Abort])
+def test_a_cancel_is_final_however_it_is_answered(tmp_path: Any, answer: type[BaseException]) -> None:
+    """I13."""
+    started = asyncio.Event()
+
+    async def handler() -> None:
+        started.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            raise answer from None
+
+    with World(tmp_path, task("h", handler)) as world:
+        job = world.enqueue("h")
+
+        async def script(link: FakeLink) -> None:
+            await started.wait()
+            world.run(world.store.cancel(Selection(ids=(job,))))
+            link.worker.cancel([job])
+            await world.until(world.idle)
+
+        world.work(script)
+        assert world.job(job).state is State.CANCELLED
+
+
+def test_binding_is_under_the_eye_of_the_supervisor(tmp_path: Any) -> None:
+    """I6: it runs user code, which may kill or hang the worker: the job is marked, with its hard limit, before it."""
+    seen: list[Any] = []
+
+    def bind(payload: str, version: int) -> Any:
+        seen.extend(link.table.executing())
+        sys.exit(7)
+
+    link: Any = None
+
+    async def script(this: FakeLink) -> None:
+        nonlocal link
+        link = this
+        job = world.enqueue("h", policy=Policy(max_attempts=2, timeout=5.0, backoff=Backoff(base=0.001, jitter=0)))
+        this.worker.wake()
+        await world.until(lambda: world.job(job).state is State.DEAD)
+        assert world.job(job).reason == "attempts_exhausted"
+        assert "SystemExit" in (world.job(job).error or "")
+        assert [(entry.job_id, entry.hard_deadline > 0) for entry in seen] == [(job, True)] * 2
+
+    with World(tmp_path, task("h", echo, bind=bind)) as world:
+        world.work(script)
+        assert link.table.begun() == []
+
+
+class Spied(SlotTable):
+    """Notes what is given back, and in which state."""
+
+    __slots__ = ("given_back",)
+
+    def end(self, slot: int) -> None:
+        [entry] = [each for each in self.begun() if each.slot == slot]
+        self.given_back.append(entry)
+        super().end(slot)
+
+
+def test_what_has_ended_is_marked_until_it_is_settled(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """I6: what a handler leaves behind may kill the worker before its outcome is kept."""
+    table = Spied()
+    table.given_back = []
+    monkeypatch.setattr("tests.worker.harness.SlotTable", lambda: table)
+    with World(tmp_path, task("a", echo), task("t", lambda: 1), concurrency=2) as world:
+        jobs = [*world.enqueue_many("a", [(n,) for n in range(20)]), *world.enqueue_many("t", [()] * 20)]
+        world.work()
+    assert sorted(entry.job_id for entry in table.given_back) == sorted(jobs)
+    assert all(entry.ended for entry in table.given_back)
+    assert table.begun() == []
+
+
+@pytest.mark.parametrize("mode", [Mode.ASYNC, Mode.PROCESS])
+def test_a_cancel_before_the_first_step_is_heard(tmp_path: Any, mode: Mode) -> None:
+    """I2, I13: nothing of a coroutine runs then, so nothing in it can say how it ended."""
+
+    async def handler() -> None:
+        await asyncio.Event().wait()
+
+    async def script(link: FakeLink) -> None:
+        executor = link.worker._executor
+        start = executor.start
+
+        def start_and_cancel(held: Any) -> None:
+            start(held)
+            executor.cancel(held.id)
+
+        executor.start = start_and_cancel  # type: ignore[method-assign]
+        job = world.enqueue("h")
+        link.worker.wake()
+        await world.until(world.idle)
+        assert world.job(job).state is State.CANCELLED
+
+    with World(tmp_path, task("h", handler, mode)) as world:
+        world.work(script)
+
+
+@pytest.mark.parametrize("mode", [Mode.ASYNC, Mode.THREAD])
+@pytest.mark.parametrize("leaving", [None, 0, 5, "a word"])
+def test_a_fork_does_not_become_a_second_worker(tmp_path: Any, mode: Mode, leaving: Any) -> None:
+    """I28: the child of a handler that forks ends where its handler ends, with the status that it asked for."""
+
+    def fork() -> int:
+        child = os.fork()
+        if child == 0 and leaving is not None:
+            sys.exit(leaving)
+        return child and os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+    async def coroutine() -> int:
+        return fork()
+
+    with World(tmp_path, task("h", fork if mode is Mode.THREAD else coroutine, mode)) as world:
+        job = world.enqueue("h")
+        world.work()
+        status = {None: 0, "a word": 1}.get(leaving, leaving)
+        assert (world.job(job).state, world.job(job).result) == (State.COMPLETED, str(status))
+
+
+def test_a_million_reports_are_one_wake_up(tmp_path: Any) -> None:
+    """A handler that never waits must not fill the loop's queue."""
+    calls: list[Any] = []
+
+    async def handler(ctx: Any) -> None:
+        loop = asyncio.get_running_loop()
+        before = len(loop._ready)  # type: ignore[attr-defined]
+        for n in range(1_000):
+            ctx.progress(n, 1_000)
+        calls.append(len(loop._ready) - before)  # type: ignore[attr-defined]
+
+    with World(tmp_path, task("h", handler, context=0)) as world:
+        job = world.enqueue("h")
+        world.work()
+        assert calls == [1]
+        assert '"done":999' in (world.job(job).progress or "").replace(" ", "").replace(".0", "")

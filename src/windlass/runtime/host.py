@@ -13,7 +13,7 @@ import msgspec
 
 from windlass.runtime import process, slots
 from windlass.runtime.loop import Loop
-from windlass.runtime.messages import Boot, Channel, SlotReady, ToSupervisor, pair
+from windlass.runtime.messages import Boot, Channel, FromBootingSlot, ToSupervisor, pair
 from windlass.runtime.slots import SlotTable
 from windlass.runtime.ticker import Step, ThreadTicker, Ticker
 
@@ -33,7 +33,7 @@ class SlotChild(NamedTuple):
 
     pid: int
     mark: str
-    channel: Channel[SlotReady]
+    channel: Channel[FromBootingSlot]
 
 
 class Host:
@@ -77,7 +77,7 @@ class Host:
         finally:
             theirs.close()
         ours.setblocking(False)
-        return SlotChild(pid, mark, Channel(ours, SlotReady))
+        return SlotChild(pid, mark, Channel(ours, FromBootingSlot))
 
 
 def _spawn(command: Sequence[str], boot: Boot, mark: str, fds: Sequence[int]) -> int:

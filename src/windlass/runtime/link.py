@@ -15,6 +15,7 @@ from windlass.runtime.messages import (
     Cancel,
     Channel,
     NeedSlot,
+    NoSlots,
     Quarantine,
     Reconcile,
     Slot,
@@ -80,7 +81,7 @@ class Link(Protocol):
         ...
 
     async def process_slot(self) -> SlotClient:
-        """A warm child; waits for one. Raises NoSlot when told to stop meanwhile."""
+        """A warm child; waits for one. Raises NoSlot when told to stop meanwhile, or that none can be started."""
         ...
 
     def release_slot(self, slot: SlotClient, healthy: bool) -> None:
@@ -138,7 +139,7 @@ class PipeLink:
             return self._idle.pop().slot
         future: asyncio.Future[SlotClient] = self._loop.create_future()
         if self._leaving:
-            self._refuse(future)
+            self._refuse(future, self._leaving)
             return await future
         self._waiting.append(future)
         self._channel.send(NeedSlot())
@@ -203,7 +204,7 @@ class PipeLink:
             case Stop(deadline=deadline, reason=reason):
                 self._leaving = reason
                 while self._waiting:
-                    self._refuse(self._waiting.popleft())
+                    self._refuse(self._waiting.popleft(), reason)
                 worker.stop(deadline, reason)
             case Cancel(ids=ids):
                 worker.cancel(ids)
@@ -220,6 +221,8 @@ class PipeLink:
                 self._offer(slot)
             case SlotGone():
                 self._gone(message)
+            case NoSlots(reason=reason):
+                self._refuse_one(reason)
 
     def _gone(self, message: SlotGone) -> None:
         slot = self._slots.pop(message.pid, None)
@@ -249,9 +252,17 @@ class PipeLink:
         if len(self._idle) > 1 and not self._leaving:
             self._tidying = self._loop.call_at(self._idle[0].since + IDLE_MOST, self._tidy)
 
-    def _refuse(self, future: asyncio.Future[SlotClient]) -> None:
+    def _refuse_one(self, reason: str) -> None:
+        while self._waiting:
+            future = self._waiting.popleft()
+            if not future.done():
+                self._refuse(future, reason)
+                return
+
+    @staticmethod
+    def _refuse(future: asyncio.Future[SlotClient], reason: str) -> None:
         if not future.done():
-            future.set_exception(NoSlot(self._leaving))
+            future.set_exception(NoSlot(reason))
 
     def _drop_lock(self) -> None:
         if self._lock_fd >= 0:

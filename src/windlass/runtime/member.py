@@ -76,7 +76,7 @@ class Member:
         """On the lease clock, before the last successful beat was sent."""
         self.status = 0
         self.executing: list[Entry] = []
-        """What ran at its end."""
+        """What had begun and was not settled at its end."""
         self.burying = False
         """Nothing of it lives, and the store is asked to take its jobs back."""
         self._wants = False
@@ -85,7 +85,7 @@ class Member:
     @property
     def idle(self) -> bool:
         """Whether it holds nothing."""
-        return not (self.table.busy or self.table.held()[0] or self.table.executing())
+        return not (self.table.busy or self.table.held()[0] or self.table.begun())
 
     @property
     def leased(self) -> bool:
@@ -151,7 +151,8 @@ class Member:
         """Note its end, and what ran at that moment."""
         self.phase = Phase.DEAD
         self.status = status
-        self.executing = self.table.executing()
+        # What ended in a process slot of its own has left nothing behind in the worker.
+        self.executing = [entry for entry in self.table.begun() if not (entry.ended and entry.pid)]
         self.channel.close()
 
     @property
@@ -170,8 +171,9 @@ class Member:
             worker=self.id,
             observed=True,
             executing=executing,
-            # A job in a process slot of its own cannot have done this to the worker, so it is not certainly guilty.
-            alone=not explained and len(executing) == 1 and self.executing[0].pid == 0,
+            # A job in a process slot of its own cannot have done this to the worker, and one that had ended need not:
+            # neither is certainly guilty.
+            alone=not explained and len(executing) == 1 and not (self.executing[0].pid or self.executing[0].ended),
             explained=explained,
             guilty=self.guilty,
             detail="stopped" if self.clean else detail,

@@ -94,6 +94,12 @@ class SlotGone(msgspec.Struct, tag="slot_gone", frozen=True):
     detail: str
 
 
+class NoSlots(msgspec.Struct, tag="no_slots", frozen=True):
+    """Process slots do not start: hand one job back that waits for one."""
+
+    reason: str
+
+
 # --- worker -> supervisor --------------------------------------------------------------------------------------------
 
 
@@ -207,9 +213,10 @@ class Ended(msgspec.Struct, tag="ended", frozen=True):
 
 OUTCOMES: dict[str, type[Outcome]] = {kind.__name__: kind for kind in get_args(Outcome)}
 
-ToWorker = Go | Wake | Stop | Cancel | Quarantine | Taken | Reconcile | Slot | SlotGone
+ToWorker = Go | Wake | Stop | Cancel | Quarantine | Taken | Reconcile | Slot | SlotGone | NoSlots
 ToSupervisor = Ready | Want | NeedSlot | SlotDone | Stopped | Broken
 ToSlot = Adopt | Run | OnceAnswer
+FromBootingSlot = SlotReady | Broken
 FromSlot = SlotReady | SlotProgress | SlotLog | OnceAsk | Ended
 
 

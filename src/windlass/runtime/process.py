@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterable, Sequence
+from typing import NoReturn
 
 TERMINAL_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 MARK = "WINDLASS_WORKER"
@@ -49,6 +50,13 @@ def die_with_parent(parent: int) -> None:
         os._exit(1)
     if not LINUX:
         threading.Thread(target=_watch_parent, args=(parent,), name="windlass-parent", daemon=True).start()
+
+
+def end_fork(error: BaseException | None = None) -> NoReturn:
+    """End a child that a handler forked and that came back out of the handler, as the interpreter would have: by then
+    the parent's worker, its loop and its descriptors are this process's only in appearance."""
+    code = error.code if isinstance(error, SystemExit) else 0 if error is None else 1
+    os._exit(code & 0xFF if isinstance(code, int) else int(code is not None))
 
 
 def _watch_parent(parent: int) -> None:

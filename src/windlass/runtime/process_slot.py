@@ -36,6 +36,7 @@ from windlass.runtime.messages import (
     ToSlot,
 )
 from windlass.runtime.messages import Run as RunMessage
+from windlass.runtime.process import end_fork
 from windlass.runtime.registry import Registry, TaskDef
 from windlass.runtime.run import Run
 from windlass.runtime.verdict import describe
@@ -255,13 +256,16 @@ def _run(
 ) -> Outcome:
     """Run one job in this process's main thread."""
     from windlass.runtime.context import Context, current_run
-    from windlass.runtime.verdict import failure, unstorable
+    from windlass.runtime.verdict import failure, unbindable, unstorable
 
-    taskdef = registry.tasks[held.task]
+    taskdef, pid = registry.tasks[held.task], os.getpid()
     run = ChildRun(held, taskdef, open_store, channel)
     current_run.set(run)
     try:
         args, kwargs = taskdef.bind(held.payload, held.version)
+    except BaseException as error:
+        return unbindable(error)
+    try:
         kwargs |= {name: resources[kind] for name, kind in taskdef.resources.items()}
         if isinstance(taskdef.context, str):
             kwargs[taskdef.context] = Context(run)
@@ -270,7 +274,11 @@ def _run(
         value = taskdef.handler(*args, **kwargs)
         if asyncio.iscoroutine(value):
             value = runner.run(value, context=contextvars.copy_context())  # the runner's own knows no current run
+        if os.getpid() != pid:
+            end_fork()
     except BaseException as error:
+        if os.getpid() != pid:
+            end_fork(error)
         run.abandon_session()
         return failure(taskdef, error)
     try:

@@ -77,19 +77,19 @@ class Settler:
 
     def __init__(self, table: SlotTable) -> None:
         self._table = table
-        self._waiting: deque[tuple[Transition, int]] = deque()
-        """Transitions and their sizes."""
+        self._waiting: deque[tuple[Transition, int, int]] = deque()
+        """Transitions, their sizes, and their slots in the table, -1 for what never began."""
         self._bytes = 0
 
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def add(self, transition: Transition) -> None:
-        """Keep it for the next turn."""
+    def add(self, transition: Transition, slot: int = -1) -> None:
+        """Keep it for the next turn; then its slot in the table is given back."""
         if not self._waiting:
             self._table.unsettled_since = now_ns()
         size = _size(transition)
-        self._waiting.append((transition, size))
+        self._waiting.append((transition, size, slot))
         self._bytes += size
 
     @property
@@ -101,7 +101,7 @@ class Settler:
         """The oldest ones, within the bounds of one transaction; they stay until `settled`."""
         found: list[Transition] = []
         total = 0
-        for transition, size in islice(self._waiting, BATCH):
+        for transition, size, _ in islice(self._waiting, BATCH):
             total += size
             if found and total > BYTES:
                 break
@@ -111,14 +111,18 @@ class Settler:
     def settled(self, count: int) -> None:
         """The oldest `count` have been answered."""
         for _ in range(count):
-            self._bytes -= self._waiting.popleft()[1]
+            _, size, slot = self._waiting.popleft()
+            self._bytes -= size
+            if slot >= 0:
+                self._table.end(slot)
         self._table.unsettled_since = now_ns() if self._waiting else 0
 
     def replace_first(self, transition: Transition) -> None:
         """Put another transition in the place of the oldest one."""
         size = _size(transition)
-        self._bytes += size - self._waiting[0][1]
-        self._waiting[0] = (transition, size)
+        _, before, slot = self._waiting[0]
+        self._bytes += size - before
+        self._waiting[0] = (transition, size, slot)
 
 
 _NOT_A_ROW = (StoreUnavailable, OutcomeUnknown, StoreCorrupt, SchemaError, CapabilityMissing)

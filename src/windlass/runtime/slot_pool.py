@@ -12,11 +12,15 @@ from windlass.runtime import process
 from windlass.runtime.logs import Log
 from windlass.runtime.loop import Loop, Timer
 from windlass.runtime.member import Member
-from windlass.runtime.messages import Channel, Slot, SlotGone, SlotReady
+from windlass.runtime.messages import Broken, Channel, FromBootingSlot, NoSlots, Slot, SlotGone
 from windlass.runtime.orphans import Orphans
 
 BOOT_RETRY = 1.0
+BOOTS = 3
+"""Process slots in a row that do not start before those who wait are told so."""
 FAREWELL = 2.0
+REASON_MOST = 512
+"""Characters of a reason that a job is handed back with."""
 
 log = Log("slots")
 
@@ -24,11 +28,14 @@ log = Log("slots")
 class SlotProcess:
     """One child that runs one job at a time."""
 
-    def __init__(self, pid: int, mark: str, channel: Channel[SlotReady]) -> None:
+    def __init__(self, pid: int, mark: str, channel: Channel[FromBootingSlot]) -> None:
         self.pid = pid
         self.mark = mark
         self.channel = channel
         self.ready = False
+        self.broken = ""
+        """Why it could not start, as it said itself."""
+        self.trace = ""
         self.owner: Member | None = None
         self.reason = ""
         """Why the supervisor killed it, if it did."""
@@ -46,6 +53,10 @@ class SlotPool:
         self._spares = 0
         self._closed = False
         self._resting: Timer | None = None
+        self._failures = 0
+        """Boots that failed since the last one that did not."""
+        self._problem = ""
+        """What was last said of them."""
 
     @property
     def pids(self) -> set[int]:
@@ -105,6 +116,7 @@ class SlotPool:
 
     def refresh(self) -> None:
         """Replace those that nobody owns: they have loaded what was changed since."""
+        self._failures, self._problem = 0, ""
         for slot in self._slots.values():
             if slot.owner is None:
                 process.kill(slot.pid)
@@ -114,6 +126,8 @@ class SlotPool:
         slot = self._slots.pop(pid, None)
         if slot is None:
             return False
+        if slot.owner is None and not slot.ready:
+            self._heard(slot)  # what it said before it died may still be in the socket
         self._loop.forget(slot.channel)
         slot.channel.close()
         owner = slot.owner
@@ -122,8 +136,7 @@ class SlotPool:
             gone = SlotGone(pid, slot.reason, process.describe_exit(status))
             Orphans(self._loop, slot.mark, lambda: self._buried(pid, gone)).wait()
         elif not slot.ready and not self._closed:
-            log.error("a process slot died while it started", pid=pid, how=process.describe_exit(status))
-            self._loop.later(BOOT_RETRY, self._fill)
+            self._unbootable(slot, status)
         else:
             self._fill()
         return True
@@ -133,6 +146,21 @@ class SlotPool:
         if owner.alive:
             owner.channel.send(gone)
         self._fill()
+
+    def _unbootable(self, slot: SlotProcess, status: int) -> None:
+        """It died while it started. The next will perhaps do better, but a job must not hang on it: it waits where
+        anybody can see why, uncharged."""
+        reason = slot.broken or f"a process slot died while it started: {process.describe_exit(status)}"
+        if reason != self._problem:
+            self._problem = reason
+            trace = {"trace": slot.trace} if slot.trace else {}
+            log.error("a process slot cannot start", pid=slot.pid, reason=reason, **trace)
+        self._failures += 1
+        if self._failures >= BOOTS:
+            while self._waiting:
+                self._waiting.popleft().channel.send(NoSlots(f"no process slot: {reason}"[:REASON_MOST]))
+        if self._resting is None:
+            self._resting = self._loop.later(BOOT_RETRY, self._rested)
 
     def _rest(self, problem: OSError) -> None:
         """The system has no process or descriptor left: ask again later, but once, however many ask meanwhile."""
@@ -148,7 +176,8 @@ class SlotPool:
         if self._resting is not None:
             return
         free = sum(slot.owner is None for slot in self._slots.values())
-        for _ in range(len(self._waiting) + self._spares - free if not self._closed else 0):
+        missing = len(self._waiting) + self._spares - free if not self._closed else 0
+        for _ in range(min(missing, 1) if self._failures else missing):
             try:
                 slot = self._start()
             except OSError as problem:
@@ -165,7 +194,11 @@ class SlotPool:
             messages = []
         if slot.channel.closed:
             self._loop.forget(slot.channel)
-        if messages:
+        for message in messages:
+            if isinstance(message, Broken):
+                slot.broken, slot.trace = message.reason, message.detail
+        if messages and not slot.broken:
+            self._failures, self._problem = 0, ""
             slot.ready = True
             self._loop.forget(slot.channel)  # what it says from now on is for its worker to hear
             self.hand_out()

@@ -17,10 +17,11 @@ from typing import NamedTuple
 
 from windlass.runtime.bounds import CONCURRENCY_MOST
 
-CAPACITY = CONCURRENCY_MOST
-"""Slots of one worker at most. The pages of slots that are never used are never allocated."""
+CAPACITY = 2 * CONCURRENCY_MOST + 1_024
+"""Entries of one worker at most: of what runs, and of what has ended and is not settled, which may be as much again
+and what the settler takes besides. The pages of entries that are never used are never allocated."""
 
-EXCLUSIVE = 1
+EXCLUSIVE, ENDED = 1, 2
 
 _MAGIC = 0x57534C54
 _HEAD = struct.Struct("<II")  # magic, high: one past the highest slot ever used, so that a scan is short
@@ -30,10 +31,12 @@ _ENTRY = struct.Struct("<16sQQIIQ")  # job id, started, hard deadline, pid, flag
 _AT_HELD, _AT_BUSY, _AT_TURN, _AT_UNSETTLED, _AT_DRAINING = 16, 32, 40, 48, 56
 _AT_ENTRIES = 64
 _FENCE = _ENTRY.size - _U64.size
+_FLAGS = struct.Struct("<I")
+_AT_FLAGS = _FENCE - _FLAGS.size
 
 
 class Entry(NamedTuple):
-    """A job whose handler has begun and not ended."""
+    """A job whose handler has begun."""
 
     slot: int
     job_id: str
@@ -46,6 +49,8 @@ class Entry(NamedTuple):
     """The process slot that runs it, 0 for the worker's own process."""
     exclusive: bool
     """Must be dead before the worker's lease ends."""
+    ended: bool = False
+    """Its handler has ended, and its outcome is not settled."""
 
 
 now_ns = time.monotonic_ns
@@ -55,7 +60,7 @@ now_ns = time.monotonic_ns
 class SlotTable:
     """A shared-memory table with room for `CAPACITY` jobs, and the worker's vital signs."""
 
-    __slots__ = ("_high", "_map")
+    __slots__ = ("_free", "_high", "_map")
 
     def __init__(self, fd: int = -1) -> None:
         """Map the table behind `fd` (see `create`), or a private one for a worker that nobody watches."""
@@ -63,7 +68,8 @@ class SlotTable:
         if fd >= 0 and os.fstat(fd).st_size < size:
             os.ftruncate(fd, size)
         self._map = mmap.mmap(fd, size)
-        self._high = _HEAD.unpack_from(self._map, 0)[1]
+        self._high: int = _HEAD.unpack_from(self._map, 0)[1]
+        self._free: list[int] = []
         _HEAD.pack_into(self._map, 0, _MAGIC, self._high)
 
     def close(self) -> None:
@@ -71,6 +77,15 @@ class SlotTable:
         self._map.close()
 
     # --- the worker writes ---------------------------------------------------------------------------------------
+
+    def take(self) -> int:
+        """A slot that is nobody's, for `begin`; it is given back by `end`."""
+        if self._free:
+            return self._free.pop()
+        slot = self._high
+        self._high = slot + 1
+        _HEAD.pack_into(self._map, 0, _MAGIC, self._high)
+        return slot
 
     def begin(
         self, slot: int, job_id: str, fence: int, hard_deadline: int = 0, pid: int = 0, *, exclusive: bool = False
@@ -91,9 +106,15 @@ class SlotTable:
             fence,
         )
 
+    def ended(self, slot: int) -> None:
+        """Note that the handler in `slot` has ended; its outcome is still to be settled. What it left behind (a timer,
+        closed descriptors) may yet kill the worker, and must be charged to somebody."""
+        _FLAGS.pack_into(self._map, _AT_ENTRIES + slot * _ENTRY.size + _AT_FLAGS, ENDED)
+
     def end(self, slot: int) -> None:
-        """Note that the handler in `slot` has ended."""
+        """Note that the job in `slot` is settled; the slot may be taken again."""
         _U64.pack_into(self._map, _AT_ENTRIES + slot * _ENTRY.size + _FENCE, 0)
+        self._free.append(slot)
 
     def set_held(self, count: int, hash: int) -> None:  # noqa: A002  # the word of WorkerReport
         """Note how many tokens are held, and the XOR of their hashes."""
@@ -103,6 +124,10 @@ class SlotTable:
 
     def executing(self) -> list[Entry]:
         """Every job that has begun and not ended."""
+        return [entry for entry in self.begun() if not entry.ended]
+
+    def begun(self) -> list[Entry]:
+        """Every job that has begun and is not settled."""
         high = min(_HEAD.unpack_from(self._map, 0)[1], CAPACITY)
         found = []
         for slot in range(high):
@@ -110,7 +135,8 @@ class SlotTable:
                 self._map, _AT_ENTRIES + slot * _ENTRY.size
             )
             if fence:
-                found.append(Entry(slot, _text(raw), fence, started, deadline, pid, bool(flags & EXCLUSIVE)))
+                exclusive, ended = bool(flags & EXCLUSIVE), bool(flags & ENDED)
+                found.append(Entry(slot, _text(raw), fence, started, deadline, pid, exclusive, ended))
         return found
 
     def held(self) -> tuple[int, int]:

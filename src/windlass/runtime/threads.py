@@ -10,8 +10,9 @@ from collections.abc import Callable
 from queue import SimpleQueue
 from typing import Any
 
-from windlass.core.job import Outcome
+from windlass.core.job import Failed, Outcome
 from windlass.runtime.run import Run
+from windlass.runtime.verdict import describe
 
 Call = tuple[list[Any], dict[str, Any]]
 """Arguments of a handler, by position and by name."""
@@ -49,7 +50,11 @@ class Threads:
     def _serve(self) -> None:
         while (item := self._work.get()) is not None:
             run, call = item
-            outcome = contextvars.copy_context().run(self._execute, run, call)
+            outcome: Outcome | None
+            try:
+                outcome = contextvars.copy_context().run(self._execute, run, call)
+            except BaseException as error:  # whatever it was: a thread that dies silently leaves its job running
+                outcome = Failed(describe(error))
             self._out.append((run, outcome))
             # One wake-up for however many end before the loop looks: a wake-up each cost more than the no-op itself.
             if not self._waking:

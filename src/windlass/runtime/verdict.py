@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import time
+from collections.abc import Callable
 from typing import Any
 
 from windlass.core.duration import seconds
-from windlass.core.errors import Discard, InvalidJob, PayloadTooLarge, Retry, Snooze
+from windlass.core.errors import Discard, InvalidJob, PayloadTooLarge, Retry, Snooze, WindlassError
 from windlass.core.job import Discarded, ErrorInfo, Failed, Outcome, Snoozed
 from windlass.runtime.registry import TaskDef
 
@@ -43,9 +45,15 @@ def failure(taskdef: TaskDef, error: BaseException) -> Outcome:
             case Discard():
                 return Discarded(_reason(error, "discarded"), describe(error))
         permanent, after = classify(error, taskdef)
-    except Exception as broken:  # a delay that is none, an exception that cannot even be asked what it is
+    except BaseException as broken:  # a delay that is none, an exception that cannot even be asked what it is
         return Failed(describe(broken))
     return Failed(describe(error), permanent, after, "permanent" if permanent else "failed")
+
+
+def unbindable(error: BaseException) -> Outcome:
+    """The payload could not be made into arguments: for good where it does not fit the signature; what the constructors
+    of the user's types raised may pass."""
+    return Failed(describe(error), permanent=isinstance(error, WindlassError), reason="payload")
 
 
 def unstorable(error: Exception) -> Outcome:
@@ -85,15 +93,29 @@ def retry_after(error: BaseException) -> float | None:
 
 
 def describe(error: BaseException) -> ErrorInfo:
-    """An exception as text that can be stored, whatever its `__str__` does."""
-    kind = type(error)
-    name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+    """An exception as text that can be stored, whatever its own code does when it is asked: raises nothing."""
     return ErrorInfo(
-        _head(name, KIND_MOST),
-        _head(_message(error), MESSAGE_MOST),
-        _tail(_trace(error), TRACE_MOST),
-        _head(place(error), PLACE_MOST),
+        _head(_asked(_name, type(error), "its class has no name: {}"), KIND_MOST),
+        _head(_asked(str, error, "its __str__ raised {}"), MESSAGE_MOST),
+        _tail(_asked(_trace, error, "its traceback could not be written: {}"), TRACE_MOST),
+        _head(_asked(place, error, ""), PLACE_MOST),
     )
+
+
+def _asked(question: Callable[[Any], str], thing: Any, otherwise: str) -> str:
+    """The answer, or in its place the kind of what asking raised: user code may do that, up to `sys.exit`."""
+    try:
+        return question(thing)
+    except BaseException as second:
+        with contextlib.suppress(BaseException):
+            return f"<{otherwise.format(_name(type(second)))}>" if otherwise else ""
+        return "<?>"
+
+
+def _name(kind: type) -> str:
+    # Past the metaclass, whose attributes may raise.
+    module, name = (type.__dict__[each].__get__(kind) for each in ("__module__", "__qualname__"))
+    return name if module == "builtins" else f"{module}.{name}"
 
 
 def place(error: BaseException) -> str:
@@ -149,24 +171,15 @@ def _seconds(text: Any) -> float | None:
         return None
 
 
-def _message(error: BaseException) -> str:
-    try:
-        return str(error)
-    except Exception as second:
-        return f"<its __str__ raised {type(second).__qualname__}>"
-
-
 def _trace(error: BaseException) -> str:
     import traceback
 
-    try:
-        return "".join(traceback.format_exception(error))
-    except Exception as second:
-        return f"<its traceback could not be written: {type(second).__qualname__}>"
+    return "".join(traceback.format_exception(error))
 
 
 def _bytes(text: str) -> bytes:
-    return text.encode(errors="backslashreplace")  # a lone surrogate is no character, and no store would take it
+    # A lone surrogate is no character, and no store would take it; a subclass of str may encode itself as it likes.
+    return str.encode(text, errors="backslashreplace")
 
 
 def _head(text: str, most: int) -> str:

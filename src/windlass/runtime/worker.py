@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import os
 import random
 from collections import deque
 from collections.abc import Iterable, Sequence
@@ -87,6 +88,8 @@ class Worker:
         self._concurrency = concurrency
         self._weights = Weights(queues, strict=strict)
         self._suspects = suspects
+        self.sturdy = False
+        """Nobody has a right to cancel its task: what does is a handler that cancels whatever it finds."""
         self._buffer: deque[Held] = deque()
         self._moved = 0.0
         """When the buffer was last filled or drawn from."""
@@ -96,6 +99,8 @@ class Worker:
         self._exclude: dict[tuple[str, int], None] = {}
         self._progress: dict[Token, Progress] = {}
         self._lines: list[tuple[Token, LogLine]] = []
+        self._stirring = False
+        """A report's wake-up is under way."""
         self._settler = Settler(link.table)
         self._holdings = Holdings(link.table)
         self._seq = 0
@@ -116,6 +121,7 @@ class Worker:
 
     async def run(self) -> None:
         """Work until stopped; returns once everything it held is settled or lost."""
+        self._pid = os.getpid()
         self._loop = asyncio.get_running_loop()
         self._shell = self._opened.async_shell()
         self._stirred = asyncio.Event()
@@ -194,7 +200,7 @@ class Worker:
     def _done(self, run: Run, outcome: Outcome) -> None:
         if isinstance(outcome, Released) and not self._stopping:
             outcome = Released(outcome.reason, delay=1.0)
-        self._settler.add(decide(run.held, run.meta.policy, outcome, random.random()))
+        self._settler.add(decide(run.held, run.meta.policy, outcome, random.random()), run.slot)
         self._made_way(run.meta)
         self._ended()
 
@@ -205,6 +211,8 @@ class Worker:
             self._dry = False
 
     def _committed(self, run: Run) -> None:
+        if run.slot >= 0:
+            self._link.table.end(run.slot)
         self._holdings.drop([run.held])
         self._made_way(run.meta)
         self._ended()
@@ -239,7 +247,14 @@ class Worker:
             self._progress[run.held.token] = what
         else:
             self._lines.append((run.held.token, what))
-        self._loop.call_soon_threadsafe(self._stirred.set)
+        # One wake-up for however many reports before the loop turns: a handler that never waits may make millions.
+        if not self._stirring:
+            self._stirring = True
+            self._loop.call_soon_threadsafe(self._stir)
+
+    def _stir(self) -> None:
+        self._stirring = False
+        self._stirred.set()
 
     # --- slots -------------------------------------------------------------------------------------------------------
 
@@ -303,12 +318,25 @@ class Worker:
         failures = 0
         while not self._finished():
             try:
-                await self._turn()
-                failures = 0
-            except StoreError as error:
-                failures += 1
-                await self._failed(error, failures)
-            await self._rest()
+                try:
+                    await self._turn()
+                    failures = 0
+                except StoreError as error:
+                    failures += 1
+                    await self._failed(error, failures)
+                await self._rest()
+            except asyncio.CancelledError:
+                if not self.sturdy:
+                    raise
+                self._endure()
+
+    def _endure(self) -> None:
+        """One job has cancelled every task there is. That is as a crash to the others; but the worker goes on."""
+        task = asyncio.current_task()
+        while task is not None and task.cancelling():
+            task.uncancel()
+        log.error("a job cancelled every task of its worker; which one is found out by running them alone")
+        self._executor.swept()
 
     def _finished(self) -> bool:
         if self._lost:
@@ -355,7 +383,7 @@ class Worker:
             return
         try:
             answers = await self._shell.run(chain(*plans))
-        except StoreError:
+        except (StoreError, asyncio.CancelledError):
             if room:
                 self._recover_from = self._seq
             if reports is not None:
@@ -497,6 +525,8 @@ class Worker:
 
     def _tick(self) -> None:
         """Show that the loop turns; and look for jobs now and then, whatever became of the hints."""
+        if os.getpid() != self._pid:
+            os._exit(1)  # a coroutine forked and waits in its child, where nothing that it waits for is its own
         self._link.table.turned = now_ns()
         self._dry = False
         self._stirred.set()
