@@ -73,11 +73,12 @@ class Client:
     ) -> Job[Any]:
         """Store one job of the task called `task`; see Task.enqueue and JobOptions.
 
-        If the application has the task, its own options and checks apply. `version` is that of the payload, for a task
-        whose code is elsewhere.
+        If the application has the task, its own options and checks apply. `version` is that of the payload, 1 to
+        2147483647, for a task whose code is elsewhere; of one that is here it can only be the task's own. Raises
+        InvalidJob and its kin, which name the field.
         """
         call = call_of(arguments)
-        return self._app.named(task, version, options).enqueue(*call.args, **call.kwargs)
+        return self._app.asked(task, version, options).enqueue(*call.args, **call.kwargs)
 
     def fetch(self, id: str) -> records.Job:
         """The job of that id as it is now; raises JobNotFound."""
@@ -219,7 +220,7 @@ class AsyncClient:
     ) -> Job[Any]:
         """See Client."""
         call = call_of(arguments)
-        return await self._app.named(task, version, options).aenqueue(*call.args, **call.kwargs)
+        return await self._app.asked(task, version, options).aenqueue(*call.args, **call.kwargs)
 
     async def fetch(self, id: str) -> records.Job:
         """See Client."""

@@ -117,6 +117,13 @@ def valid_queue(value: Any, field: str) -> str:
     return name
 
 
+def valid_version(value: Any, field: str) -> int:
+    """Return the version of a payload; raises ValueError for what is no whole number, 1..2147483647."""
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value < 2**31:
+        raise ValueError(f"{field}: {_shown(value)} must be a whole number, 1..{2**31 - 1}")
+    return value
+
+
 def _whole(least: int, most: int) -> Callable[[Any, str], dict[str, Any]]:
     def read(value: Any, name: str) -> dict[str, Any]:
         if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
@@ -235,7 +242,10 @@ def _with_limit_key(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _shown(value: Any) -> str:
-    text = ascii(value)
+    try:
+        text = ascii(value)
+    except ValueError:  # Python writes no integers of so many digits
+        return "a number of thousands of digits"
     return text if len(text) <= 60 else text[:57] + "..."
 
 
