@@ -35,7 +35,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_result: int = 1024 * 1024
     max_depth: int = 64
     enqueue_timeout: float = 5.0
-    """`enqueue` returns or raises within this time, whatever the store does."""
+    """`enqueue` returns or raises within this time, however long the store is locked."""
     durability: Durability = "full"
     """full: "enqueued" survives a loss of power. normal: it survives a crash of every process."""
     processes: int | None = None
