@@ -47,7 +47,7 @@ def encode_result(value: Any, limits: Limits, where: str = "result") -> str:
     if "null" in text and value is not None:
         refuse_loss(msgspec.to_builtins(value, enc_hook=_plain, str_keys=True), msgspec.json.decode(text), where)
     # Keys of several types, as 1 and "1", may become the same text. What is read and written again has lost one.
-    flat = type(value) is dict and text.count("{") == 1 and all(type(key) is str for key in value)
+    flat = type(value) is dict and text.count("{") == 1 and {*map(type, value)} == {str}
     if not flat and "{" in text and _encode(_decode(text)).decode() != text:
         refuse_duplicates(text, where)
     return text
