@@ -18,7 +18,7 @@ from windlass.declaration import Arguments, Declaration, Remote, call_of
 from windlass.engine import Engine, Transaction
 from windlass.handle import Job, ending
 from windlass.lock import Lock
-from windlass.options import JobOptions, Terms, valid_name
+from windlass.options import JobOptions, Terms, valid_name, valid_version
 from windlass.ports.store import Opened
 from windlass.runtime.context import Context
 from windlass.runtime.registry import Mode, Registry
@@ -150,6 +150,18 @@ class Windlass:
                 raise InvalidJob("task", str(error).removeprefix("task: ")) from None
             known = Task(self, Remote(name, version, self._limits), Terms())
         return known.using(**options) if options else known
+
+    def asked(self, name: str, version: int, options: JobOptions | Mapping[str, Any] | None = None) -> Task[..., Any]:
+        """`named`, for somebody who enqueues: raises InvalidJob for a `version` that is none, or that is not the one by
+        which the arguments would be checked here. 1, which is what they mean who say nothing, is any."""
+        try:
+            valid_version(version, "version")
+        except ValueError as error:
+            raise InvalidJob("version", str(error).removeprefix("version: ")) from None
+        known = self.tasks.get(name)
+        if known is not None and version not in (1, known.version):
+            raise InvalidJob("version", f"{version} is not that of task {name!r} here, which is {known.version}")
+        return self.named(name, version, options)
 
     # --- schedules ------------------------------------------------------------------------------------------
 

@@ -18,7 +18,7 @@ from windlass.core.job import Attempt, LogLine
 from windlass.core.latency import TaskLatency
 from windlass.declaration import Arguments, call_of
 from windlass.handle import Job
-from windlass.options import JobOptions, valid_queue
+from windlass.options import JobOptions, shown, valid_queue
 from windlass.ports.plan import Plan, Steps
 from windlass.ports.store import (
     DeadGroup,
@@ -74,25 +74,29 @@ class Client:
     ) -> Job[Any]:
         """Store one job of the task called `task`; see Task.enqueue and JobOptions.
 
-        If the application has the task, its own options and checks apply. `version` is that of the payload, for a task
-        whose code is elsewhere.
+        If the application has the task, its own options and checks apply. `version` is that of the payload, 1 to
+        2147483647, for a task whose code is elsewhere; of one that is here it can only be the task's own. Raises
+        InvalidJob and its kin, which name the field.
         """
         call = call_of(arguments)
-        return self._app.named(task, version, options).enqueue(*call.args, **call.kwargs)
+        return self._app.asked(task, version, options).enqueue(*call.args, **call.kwargs)
 
     def fetch(self, id: str) -> records.Job:
         """The job of that id as it is now; raises JobNotFound."""
         return self._app.engine.run(self._plans.fetch(id))
 
     def search(self, filter: Filter | None = None, *, limit: int = 50, after: str | None = None) -> Page:
-        """Matching jobs, newest first; `after` is the `next` of the page before."""
-        return self._app.engine.run(self._plans.store.search(filter or Filter(), limit, after))
+        """Matching jobs, newest first, at most `limit`; `after` is the `next` of the page before.
+
+        Raises InvalidJob for a `limit` that is no whole number from 1, as do the others that take one.
+        """
+        return self._app.engine.run(self._plans.store.search(filter or Filter(), _most(limit), after))
 
     def cancel(
         self, *ids: str, filter: Filter | None = None, limit: int = 1_000, dry_run: bool = False
     ) -> Selected:
         """Cancel jobs by id or by filter: waiting ones at once, running ones are told."""
-        return self._act(self._plans.store.cancel, Selection(ids, filter, limit, dry_run))
+        return self._act(self._plans.store.cancel, _selection(ids, filter, limit, dry_run))
 
     def revive(
         self,
@@ -109,7 +113,7 @@ class Client:
         the first after `delay`: a rate that holds whatever becomes of this program. Raises ValueError for a duration
         that is none.
         """
-        selection = _spread(Selection(ids, filter, limit, dry_run), delay, every)
+        selection = _spread(_selection(ids, filter, limit, dry_run), delay, every)
         return self._act(self._plans.store.revive, selection)
 
     def delete(
@@ -122,7 +126,7 @@ class Client:
     ) -> Selected:
         """Remove jobs that are not running, with all they own; of a filter's, with `after`, only those that were
         enqueued before the job of that id."""
-        return self._act(self._plans.store.delete, Selection(ids, filter, limit, dry_run, after))
+        return self._act(self._plans.store.delete, _selection(ids, filter, limit, dry_run, after))
 
     def _act(self, act: Act, selection: Selection) -> Selected:
         steps = acting(act, selection)
@@ -156,12 +160,12 @@ class Client:
     def dead_groups(self, *, limit: int = 100) -> list[DeadGroup]:
         """The dead letters by their causes, the largest group first; a cause is a task, a class of exception and a
         place in your code."""
-        return self._app.engine.run(self._plans.store.dead_groups(limit))
+        return self._app.engine.run(self._plans.store.dead_groups(_most(limit)))
 
     def latencies(self, *, sample: int = SAMPLE) -> list[TaskLatency]:
         """How the tasks fare, by name: of the `sample` ended jobs that were enqueued last, how many completed and died,
         and how long they took and waited."""
-        endings: list[Ending] = self._app.engine.run(self._plans.store.endings(sample))
+        endings: list[Ending] = self._app.engine.run(self._plans.store.endings(_most(sample, "sample")))
         return summarise(endings)
 
     def queues(self) -> dict[str, bool]:
@@ -169,7 +173,7 @@ class Client:
         return _paused(self._app.engine.run(self._plans.store.queues()))
 
     def pause(self, *queues: str) -> dict[str, bool]:
-        """Let no worker claim from these queues; what runs goes on."""
+        """Let no worker claim from these queues; what runs goes on. Raises InvalidJob for what is no queue's name."""
         return _paused(self._app.engine.run(self._plans.pause(queues, True)))
 
     def resume(self, *queues: str) -> dict[str, bool]:
@@ -208,7 +212,7 @@ class Client:
 
     def prune(self, rules: PruneRules | None = None, *, limit: int = PRUNE_ROWS) -> Pruned:
         """Remove what is older than the rules (default: the application's settings), about `limit` rows at a time."""
-        return self._app.engine.run(self._plans.store.prune(rules or self._app.settings.prune_rules(), limit))
+        return self._app.engine.run(self._plans.prune(rules, limit))
 
 
 class AsyncClient:
@@ -230,7 +234,7 @@ class AsyncClient:
     ) -> Job[Any]:
         """See Client."""
         call = call_of(arguments)
-        return await self._app.named(task, version, options).aenqueue(*call.args, **call.kwargs)
+        return await self._app.asked(task, version, options).aenqueue(*call.args, **call.kwargs)
 
     async def fetch(self, id: str) -> records.Job:
         """See Client."""
@@ -238,13 +242,13 @@ class AsyncClient:
 
     async def search(self, filter: Filter | None = None, *, limit: int = 50, after: str | None = None) -> Page:
         """See Client."""
-        return await self._app.engine.arun(self._plans.store.search(filter or Filter(), limit, after))
+        return await self._app.engine.arun(self._plans.store.search(filter or Filter(), _most(limit), after))
 
     async def cancel(
         self, *ids: str, filter: Filter | None = None, limit: int = 1_000, dry_run: bool = False
     ) -> Selected:
         """See Client."""
-        return await self._act(self._plans.store.cancel, Selection(ids, filter, limit, dry_run))
+        return await self._act(self._plans.store.cancel, _selection(ids, filter, limit, dry_run))
 
     async def revive(
         self,
@@ -256,7 +260,7 @@ class AsyncClient:
         every: Duration = 0,
     ) -> Selected:
         """See Client."""
-        selection = _spread(Selection(ids, filter, limit, dry_run), delay, every)
+        selection = _spread(_selection(ids, filter, limit, dry_run), delay, every)
         return await self._act(self._plans.store.revive, selection)
 
     async def delete(
@@ -268,7 +272,7 @@ class AsyncClient:
         after: str | None = None,
     ) -> Selected:
         """See Client."""
-        return await self._act(self._plans.store.delete, Selection(ids, filter, limit, dry_run, after))
+        return await self._act(self._plans.store.delete, _selection(ids, filter, limit, dry_run, after))
 
     async def _act(self, act: Act, selection: Selection) -> Selected:
         steps = acting(act, selection)
@@ -301,11 +305,11 @@ class AsyncClient:
 
     async def dead_groups(self, *, limit: int = 100) -> list[DeadGroup]:
         """See Client."""
-        return await self._app.engine.arun(self._plans.store.dead_groups(limit))
+        return await self._app.engine.arun(self._plans.store.dead_groups(_most(limit)))
 
     async def latencies(self, *, sample: int = SAMPLE) -> list[TaskLatency]:
         """See Client."""
-        endings: list[Ending] = await self._app.engine.arun(self._plans.store.endings(sample))
+        endings: list[Ending] = await self._app.engine.arun(self._plans.store.endings(_most(sample, "sample")))
         return summarise(endings)
 
     async def queues(self) -> dict[str, bool]:
@@ -341,7 +345,7 @@ class AsyncClient:
 
     async def prune(self, rules: PruneRules | None = None, *, limit: int = PRUNE_ROWS) -> Pruned:
         """See Client."""
-        return await self._app.engine.arun(self._plans.store.prune(rules or self._app.settings.prune_rules(), limit))
+        return await self._app.engine.arun(self._plans.prune(rules, limit))
 
 
 class _Plans:
@@ -355,6 +359,7 @@ class _Plans:
         return self._app.engine.bare().store
 
     def pause(self, queues: Sequence[str], paused: bool) -> Plan[dict[str, QueueRules]]:
+        _checked(lambda: [valid_queue(queue, "queue") for queue in queues], "queue")
         return self.store.queues([QueueChange(queue, paused) for queue in queues])
 
     def limit(self, queue: str, most: int | None) -> Plan[QueueRules]:
@@ -391,6 +396,9 @@ class _Plans:
 
         return Plan(steps, "why", write=False)
 
+    def prune(self, rules: PruneRules | None, limit: int) -> Plan[Pruned]:
+        return self.store.prune(rules or self._app.settings.prune_rules(), _most(limit))
+
     def edit(self, id: str, arguments: Arguments) -> Plan[Selected]:
         call = call_of(arguments)
 
@@ -404,6 +412,19 @@ class _Plans:
 
 def _spread(selection: Selection, delay: Duration, every: Duration) -> Selection:
     return msgspec.structs.replace(selection, delay=micros(delay, "delay"), every=micros(every, "every"))
+
+
+def _most(value: Any, field: str = "limit") -> int:
+    """How many are asked for, checked: a store would take a negative number for one from the end, or for all."""
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 < value < 2**31:
+        raise InvalidJob(field, f"{shown(value)} must be a whole number, 1..{2**31 - 1}")
+    return value
+
+
+def _selection(
+    ids: tuple[str, ...], filter: Filter | None, limit: int, dry_run: bool, after: str | None = None
+) -> Selection:
+    return Selection(ids, filter, _most(limit), dry_run, after)
 
 
 def _paused(rules: dict[str, QueueRules]) -> dict[str, bool]:

@@ -35,7 +35,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_result: int = 1024 * 1024
     max_depth: int = 64
     enqueue_timeout: float = 5.0
-    """`enqueue` returns or raises within this time, whatever the store does."""
+    """`enqueue` returns or raises within this time, however long the store is locked."""
     durability: Durability = "full"
     """full: "enqueued" survives a loss of power. normal: it survives a crash of every process."""
     processes: int | None = None
@@ -96,7 +96,7 @@ def load(
     table [tool.windlass].
     """
     found: dict[str, Any] = {}
-    path, table = _project(directory or os.getcwd())
+    path, table = _project(directory or current_directory())
     for name, value in table.items():
         _known(name, f"[tool.windlass] of {path}")
         found[name] = checked(name, _anchored(name, value, path), f"[tool.windlass] of {path}")
@@ -151,6 +151,14 @@ def named_queues(text: str, name: str) -> list[tuple[str, int | None]]:
     return found
 
 
+def current_directory() -> str:
+    """Where this process is; raises ConfigError where that has been removed."""
+    try:
+        return os.getcwd()
+    except FileNotFoundError:
+        raise ConfigError("the current directory does not exist any more; change to one that does") from None
+
+
 def redacted(url: str) -> str:
     """`url` with its password replaced, as it may be shown."""
     scheme, mark, rest = url.partition("://")
@@ -192,9 +200,12 @@ def _table(path: str) -> dict[str, Any] | None:
     import tomllib
 
     try:
-        table = tomllib.loads(content.decode()).get("tool", {}).get("windlass")
+        tools = tomllib.loads(content.decode()).get("tool", {})
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not valid TOML: {error}") from None
+    if not isinstance(tools, dict):
+        raise ConfigError(f"[tool] of {path} must be a table")
+    table = tools.get("windlass")
     if table is not None and not isinstance(table, dict):
         raise ConfigError(f"[tool.windlass] of {path} must be a table")
     return table

@@ -103,7 +103,7 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
 def valid_name(value: Any, field: str, *, most: int = NAME_MOST) -> str:
     """Return a queue's or task's name; raises ValueError for what could not be typed, shown or listed with commas."""
     if not isinstance(value, str) or not 0 < len(value) <= most:
-        raise ValueError(f"{field}: {_shown(value)} must be text of 1 to {most} characters")
+        raise ValueError(f"{field}: {shown(value)} must be text of 1 to {most} characters")
     if not value.isprintable() or "," in value or value != value.strip():
         raise ValueError(f"{field}: {value!a} must be printable, without commas and without spaces at its ends")
     return value
@@ -117,10 +117,17 @@ def valid_queue(value: Any, field: str) -> str:
     return name
 
 
+def valid_version(value: Any, field: str) -> int:
+    """Return the version of a payload; raises ValueError for what is no whole number, 1..2147483647."""
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value < 2**31:
+        raise ValueError(f"{field}: {shown(value)} must be a whole number, 1..{2**31 - 1}")
+    return value
+
+
 def _whole(least: int, most: int) -> Callable[[Any, str], dict[str, Any]]:
     def read(value: Any, name: str) -> dict[str, Any]:
         if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
-            raise ValueError(f"{_shown(value)} must be a whole number, {least}..{most}")
+            raise ValueError(f"{shown(value)} must be a whole number, {least}..{most}")
         return {name: value}
 
     return read
@@ -142,7 +149,7 @@ def _expires(value: Any, name: str) -> dict[str, Any]:
 
 def _instant(value: Any) -> int:
     if not isinstance(value, datetime):
-        raise ValueError(f"{_shown(value)} must be a datetime; for a duration there is delay")
+        raise ValueError(f"{shown(value)} must be a datetime; for a duration there is delay")
     if value.utcoffset() is None:
         raise ValueError(f"{value.isoformat()} has no time zone; write for instance datetime.now(UTC)")
     instant = round(value.timestamp() * 1e6)
@@ -158,20 +165,20 @@ def _time(value: Any, name: str) -> dict[str, Any]:
 def _timeout(value: Any, name: str) -> dict[str, Any]:
     limit = None if value is None else seconds(value, name)
     if limit == 0:
-        raise ValueError(f"{_shown(value)} leaves no time at all; None is no limit")
+        raise ValueError(f"{shown(value)} leaves no time at all; None is no limit")
     return {name: limit}
 
 
 def _backoff(value: Any, name: str) -> dict[str, Any]:
     if not isinstance(value, Backoff):
-        raise ValueError(f'{_shown(value)} must be a Backoff, for instance Backoff(base="1s", factor=2, max="10m")')
+        raise ValueError(f'{shown(value)} must be a Backoff, for instance Backoff(base="1s", factor=2, max="10m")')
     return {name: value}
 
 
 def _text(most: int) -> Callable[[Any, str], dict[str, Any]]:
     def read(value: Any, name: str) -> dict[str, Any]:
         if not isinstance(value, str) or not 0 < len(value) <= most or not value.isprintable():
-            raise ValueError(f"{_shown(value)} must be printable text of 1 to {most} characters")
+            raise ValueError(f"{shown(value)} must be printable text of 1 to {most} characters")
         return {name: value}
 
     return read
@@ -183,7 +190,7 @@ def _key(value: Any, name: str) -> dict[str, Any]:
 
 def _tags(value: Any, name: str) -> dict[str, Any]:
     if isinstance(value, str) or not isinstance(value, (Sequence, set, frozenset)):
-        raise ValueError(f"{_shown(value)} must be a list of names")
+        raise ValueError(f"{shown(value)} must be a list of names")
     if len(value) > TAGS_MOST:
         raise ValueError(f"{len(value)} tags are too many; the limit is {TAGS_MOST}")
     return {name: tuple(dict.fromkeys(valid_name(tag, name) for tag in value))}
@@ -191,10 +198,10 @@ def _tags(value: Any, name: str) -> dict[str, Any]:
 
 def _headers(value: Any, name: str) -> dict[str, Any]:
     if not isinstance(value, Mapping):
-        raise ValueError(f"{_shown(value)} must be a mapping of text to text")
+        raise ValueError(f"{shown(value)} must be a mapping of text to text")
     for key, text in value.items():
         if not isinstance(key, str) or not isinstance(text, str):
-            raise ValueError(f"{_shown(key)}: {_shown(text)} must be text on both sides")
+            raise ValueError(f"{shown(key)}: {shown(text)} must be text on both sides")
         try:
             (key + text).encode()
         except UnicodeEncodeError:
@@ -214,7 +221,7 @@ def _unique(value: Any, name: str) -> dict[str, Any]:
     from windlass.unique import Unique
 
     if value is not None and not isinstance(value, Unique):
-        raise ValueError(f'{_shown(value)} must be a Unique, for instance Unique(key="user_id", policy="keep-last")')
+        raise ValueError(f'{shown(value)} must be a Unique, for instance Unique(key="user_id", policy="keep-last")')
     return {name: value}
 
 
@@ -234,8 +241,12 @@ def _with_limit_key(options: Mapping[str, Any]) -> dict[str, Any]:
         raise InvalidJob("limit_key", str(error)) from None
 
 
-def _shown(value: Any) -> str:
-    text = ascii(value)
+def shown(value: Any) -> str:
+    """`value` as it may stand in a message, shortened."""
+    try:
+        text = ascii(value)
+    except ValueError:  # Python writes no integers of so many digits
+        return "a number of thousands of digits"
     return text if len(text) <= 60 else text[:57] + "..."
 
 

@@ -213,7 +213,7 @@ class _Plans:
         self, name: str, task: str | Task[..., Any], arguments: Arguments, version: int, options: Any
     ) -> Plan[ScheduleInfo]:
         valid_schedule(name)
-        known = self._app.named(task, version) if isinstance(task, str) else task
+        known = self._app.asked(task, version) if isinstance(task, str) else task
         change = put(name, define(known, call_of(arguments), options), "operator")
 
         def steps() -> Steps[ScheduleInfo]:

@@ -102,6 +102,11 @@ class Task(Generic[P, R]):
         return self._declaration.name
 
     @property
+    def version(self) -> int:
+        """The version of the payloads of its new jobs."""
+        return self._declaration.version
+
+    @property
     def options(self) -> Terms:
         """The terms on which its jobs are enqueued."""
         return self._terms

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -38,6 +39,9 @@ MISTAKES = [
     (["enqueue", "tasks.add", "[1, 2"], 2, "ARGS: '[1, 2' is not JSON (Input data was truncated); write a list"),
     (["enqueue", "tasks.add", "7"], 2, "ARGS: '7' is a int; write a list of arguments"),
     (["enqueue", "tasks.add", "[NaN]"], 2, "ARGS: '[NaN]' is not JSON"),
+    (["enqueue", "tasks.add", '[{"a": 1, "a": 2}]'], 2, "ARGS[0].a: is given twice"),
+    (["enqueue", "tasks.add", '{"a": 1, "a": 2}'], 2, "ARGS.a: is given twice"),
+    (["schedules", "add", "s", "tasks.add", '{"b": [{"a": 1, "a": 2}]}', "--every", "1h"], 2, "ARGS.b[0].a: is given twice"),
     (["enqueue", "", "[]"], 2, "task: "),
     (["enqueue", "tasks.add", "--delay", "soon"], 2, "delay: 'soon' is no duration"),
     (["enqueue", "tasks.add", "--at", "noon"], 2, "at: 'noon' is no instant; write 2026-11-22T10:00:00Z"),
@@ -180,6 +184,61 @@ def test_a_reader_that_has_seen_enough_is_no_error(world: World) -> None:
     done = subprocess.run(command, shell=True, capture_output=True, text=True, check=True)
     assert done.stdout.startswith("ID")
     assert done.stderr == ""
+
+
+def shell(command: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    text = f'windlass() {{ {sys.executable} -m windlass "$@"; }}; {command}'
+    return subprocess.run(["sh", "-c", text], capture_output=True, text=True, check=False, env={**os.environ, **environ})
+
+
+@pytest.mark.parametrize("command", ["jobs list", "jobs list --json", "--help", "stats"])
+def test_an_answer_that_cannot_be_written_is_one_line(world: World, command: str) -> None:
+    world.enqueue()
+    done = shell(f"windlass {command} >/dev/full")
+    assert done.returncode == 1
+    said = "standard output cannot be written: No space left on device"
+    assert said in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    done = shell(f"windlass {command} >&-")
+    assert done.returncode == 1
+    assert "standard output is closed" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_closed_standard_error_leaves_the_answer_alone(world: World) -> None:
+    world.enqueue()
+    done = shell(f"windlass jobs show {ID} 2>&-")
+    assert (done.returncode, done.stdout, done.stderr) == (3, "", "")
+
+
+@pytest.mark.parametrize(
+    "environ",
+    [{"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}, {"PYTHONIOENCODING": "ascii"}],
+    ids=["locale", "encoding"],
+)
+def test_a_terminal_without_a_letter_gets_its_escape(world: World, environ: dict[str, str]) -> None:
+    id = world.enqueue("tasks.prüfe")
+    done = shell("windlass jobs list", **environ)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert r"tasks.pr\xfcfe" in done.stdout
+    assert id in done.stdout
+
+
+@pytest.mark.parametrize("command", ["jobs list", "worker tasks.py", "serve tasks.py", "stats --app tasks:app", "bench"])
+def test_a_directory_that_is_gone_is_one_line(world: World, command: str) -> None:
+    done = shell(f'mkdir gone && cd gone && rmdir "$PWD" && windlass {command}')
+    assert done.returncode == 2
+    assert "windlass: the current directory does not exist any more; change to one that does" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("command", ["jobs list", "jobs delete --dry-run", "dead list"])
+@pytest.mark.parametrize("option", ["--since", "--until"])
+@pytest.mark.parametrize("when", ["0001-01-01", "9999-12-31T23:59:59", "0001-01-01T00:00+14:00"])
+def test_the_ends_of_time_are_times(world: World, command: str, option: str, when: str) -> None:
+    world.enqueue()
+    ran = world.run(*command.split(), option, when)
+    assert (ran.code, ran.err) == (0, ""), ran
 
 
 def test_help_lists_every_command_and_imports_none() -> None:

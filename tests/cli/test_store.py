@@ -258,6 +258,15 @@ def test_queues_are_paused_and_resumed(world: World) -> None:
     assert world.json("queues", "resume", "default") == {"queues": {"default": {"paused": False}}}
 
 
+def test_what_is_no_queue_is_neither_paused_nor_resumed(world: World) -> None:
+    world.enqueue()
+    for word in ("pause", "resume"):
+        for name, said in (("", "queue: '' must be text of 1 to 200"), ("a,b", "queue: 'a,b' must be printable, without commas")):
+            ran = world.run("queues", word, name)
+            assert (ran.code, ran.out) == (2, "")
+            assert said in ran.err
+
+
 def test_queues_are_limited(world: World) -> None:
     world.enqueue()
     assert world.run("queues", "limit", "default", "2").out == "queue 'default' has a limit of 2\n"

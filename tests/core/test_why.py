@@ -129,6 +129,15 @@ def test_parked_although_a_worker_has_come_that_can() -> None:
     assert cause.sentence.startswith("the workers that saw it did not know version 3 of task 'mail.send'; one that does")
 
 
+def test_a_handler_may_say_the_words_that_mean_parked() -> None:
+    waits = job(state=State.SCHEDULED, reason="unknown_task", due_at=NOW + 90 * SECOND)
+    said = Attempt(1, 7, "w1", NOW - 9, NOW - 5, "snoozed", "unknown_task")
+    cause = why(waits, worker(), attempts=(said,))
+    assert (cause.code, cause.sentence.rpartition(": ")[2]) == ("snoozed", "unknown_task")
+    handed_back = msgspec.structs.replace(said, outcome="released")
+    assert why(waits, worker(), attempts=(said, handed_back)).code == "unknown_task"
+
+
 # --- due ------------------------------------------------------------------------------------------------------
 
 
@@ -142,7 +151,15 @@ def test_no_worker_alive() -> None:
     silent = worker(lease_until=NOW - 90 * SECOND)
     cause = why(job(), silent)
     assert (cause.code, cause.facts["workers"]) == ("no_workers", 0)
-    assert cause.sentence == "no worker is alive; the last one heard of fell silent 1m 30s ago"
+    assert cause.sentence == (
+        "no worker is alive; the lease of the last one lapsed at 2026-11-18T11:05:10.000Z (1m 30s ago): "
+        "it is stopped, stuck or gone"
+    )
+    assert cause.facts["lapsed_at"] == "2026-11-18T11:05:10.000Z"
+
+
+def test_a_supervisor_that_lives_is_not_the_last_worker_that_did() -> None:
+    assert why(job(), worker(slots=0)).sentence == "no worker is alive"
 
 
 def test_a_supervisor_is_no_worker() -> None:
@@ -199,7 +216,9 @@ def test_a_long_line_is_counted_no_further() -> None:
 
 def test_in_line_and_next() -> None:
     assert why(job(), worker(busy=1), ahead=1).sentence == "in line, with 1 job of queue 'mail' before it"
-    assert why(job(), worker(busy=1)).code == "next"
+    cause = why(job(), worker(busy=1))
+    assert cause.code == "next"
+    assert cause.sentence.endswith("unless it is held up; see `windlass workers`")
 
 
 def test_suspect_waiting_for_quarantine() -> None:
@@ -257,6 +276,19 @@ def test_completed() -> None:
 def test_cancelled() -> None:
     assert "before it started" in why(job(state=State.CANCELLED, reason="cancelled", finished_at=NOW)).sentence
     assert "while it ran" in why(job(state=State.CANCELLED, reason="cancelled", **ENDED)).sentence
+
+
+def test_cancelled_and_expired_between_attempts() -> None:
+    ran = Attempt(1, 7, "w1", NOW - 9, NOW - 5, "failed", "failed")
+    put_off = Attempt(1, 7, "w1", NOW - 9, NOW - 5, "snoozed", "snoozed")
+    cancelled = {"state": State.CANCELLED, "reason": "cancelled", "finished_at": NOW}
+    expired = {"state": State.EXPIRED, "reason": "expired", "expires_at": NOW - 9 * SECOND, "finished_at": NOW}
+    assert why(job(**cancelled, attempt=1), attempts=(ran,)).sentence.endswith(", after attempt 1")
+    assert why(job(**cancelled), attempts=(put_off,)).sentence.endswith(", after a run that was not counted")
+    assert why(job(**expired, attempt=1), attempts=(ran,)).sentence == (
+        "expired: it was to start before 2026-11-18T11:06:31.000Z, and it ended after attempt 1, before the next"
+    )
+    assert "no worker had come to it by then" in why(job(**expired)).sentence
 
 
 def test_expired() -> None:

@@ -13,6 +13,7 @@ from tests.public.by_hand import Hand
 from windlass import Filter, JobNotFound, PayloadInvalid, State, Windlass, schedules
 from windlass import client as module
 from windlass.client import AsyncClient, Client
+from windlass.core.errors import InvalidJob
 from windlass.core.job import LogLine
 from windlass.ports.store import PruneRules
 from windlass.schedules import AsyncSchedules, Schedules
@@ -111,6 +112,29 @@ def test_every_operation_in_both_colours(app: Windlass) -> None:
 
     asyncio.run(scenario(blocking))
     asyncio.run(scenario(awaited))
+
+
+@pytest.mark.parametrize("limit", [-1, 0, True, "5", 1.5, None, 2**31, 10**5_000], ids=lambda v: str(type(v)))
+def test_how_many_are_asked_for_is_a_whole_number_from_one(app: Windlass, limit: Any) -> None:
+    ids = {app.enqueue("a").id for _ in range(3)}
+    said = r"must be a whole number, 1\.\.2147483647$"
+    client = app.client
+    for call in (client.search, client.cancel, client.revive, client.delete, client.dead_groups, client.prune):
+        with pytest.raises(InvalidJob, match=f"^limit: .*{said}"):
+            call(limit=limit)
+    with pytest.raises(InvalidJob, match=f"^sample: .*{said}"):
+        client.latencies(sample=limit)
+    with pytest.raises(InvalidJob, match=f"^limit: .*{said}"):
+        asyncio.run(app.aclient.cancel(filter=Filter(queue="default"), limit=limit))
+    assert {job.id for job in client.search(Filter(states=(State.QUEUED,))).jobs} == ids
+
+
+@pytest.mark.parametrize("name", ["", "a,b", " a", "a:1", "x" * 201, 7])
+def test_what_is_no_queue_is_not_paused(app: Windlass, name: Any) -> None:
+    for call in (app.client.pause, app.client.resume):
+        with pytest.raises(InvalidJob, match="^queue: "):
+            call("fine", name)
+    assert app.client.queues() == {}
 
 
 def test_edit_checks_as_enqueue_does(app: Windlass) -> None:

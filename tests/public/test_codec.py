@@ -73,6 +73,38 @@ class Model:
         return isinstance(other, Model) and other.n == self.n
 
 
+class Account:
+    """Shaped as a pydantic model is that leaves one field out of its JSON, and masks another."""
+
+    model_fields = {"name": 1, "note": 1, "key": 1}  # noqa: RUF012 - as it is in a model
+
+    def __init__(self, name: str, note: str = "", key: str = "***") -> None:
+        self.name, self.note, self.key = name, note, key
+
+    def model_dump(self, *, mode: str) -> dict[str, Any]:
+        assert mode == "json"
+        return {"name": self.name, "key": "***"}
+
+    @classmethod
+    def model_validate(cls, data: Any) -> Account:
+        return cls(**data)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Account) and vars(other) == vars(self)
+
+
+class Opaque(Account):
+    """One that does not say what its fields are."""
+
+    model_fields = {}  # noqa: RUF012 - as it is in a model
+    __hash__ = None  # type: ignore[assignment]
+
+
+@dataclasses.dataclass
+class Holder:
+    account: Account
+
+
 class Index:
     """Shaped as a numeric library's integer is."""
 
@@ -115,7 +147,8 @@ ROUND_TRIPS = [
     (uuid.UUID(int=7), uuid.UUID), (decimal.Decimal("1.10"), decimal.Decimal), (Colour.RED, Colour), (Level.HIGH, Level),
     (Point(1, dt.date(2026, 1, 1)), Point), ([Point(1)], list[Point]), (Photo("a", {"b"}), Photo),
     ({"street": "x"}, Address), (pathlib.Path("/tmp/x"), pathlib.Path), (None, pathlib.Path | None), (Model(3), Model),
-    ([Model(1), Model(2)], list[Model]), ("a", Literal["a", "b"]), (UserId(3), UserId), (Text("x"), str), (Text("y"), Text),
+    ([Model(1), Model(2)], list[Model]), (Account("a"), Account), (Holder(Account("b")), Holder),
+    (dt.datetime(2026, 10, 25, 2, 30, tzinfo=UTC, fold=1), dt.datetime), ("a", Literal["a", "b"]), (UserId(3), UserId), (Text("x"), str), (Text("y"), Text),
     (Index(), int), (3, int | str), (object, object), (decimal.Decimal("NaN"), decimal.Decimal),
 ]  # fmt: skip
 
@@ -181,6 +214,12 @@ REFUSED = [
     (Picky(), Any, "x: Picky cannot travel as JSON"),
     ("c", Literal["a", "b"], "x: invalid enum value 'c'"),
     ({"n": "1"}, Model, "x: n must be an int"),
+    (Account("a", note="n"), Account, "x.note: this str would not arrive as it is"),
+    (Account("a", key="k"), Account, "x.key: this str would not arrive as it is"),
+    ([Holder(Account("a", key="k"))], list[Holder], "x[0].account.key: this str would not arrive as it is"),
+    (Opaque("a", key="k"), Opaque, "x: the Opaque would not arrive as it is"),
+    (dt.datetime(2026, 10, 25, 2, 30, fold=1), dt.datetime, "x: has fold=1, which JSON cannot say; give it a time zone"),
+    ([Point(1), dt.time(2, 30, fold=1)], list[Any], "x[1]: has fold=1, which JSON cannot say; give it a time zone"),
 ]  # fmt: skip
 
 
@@ -324,6 +363,10 @@ def test_a_result_becomes_what_json_makes_of_it(value: Any, text: str) -> None:
         ([None, {"loss": -math.inf}], "result[1].loss: -inf is not a JSON number"),
         ({"a": object()}, "result.a: object cannot travel as JSON"),
         ("\ud800", "result: holds a lone surrogate, which is no character"),
+        ({1: "a", "1": "b"}, "result.1: is given twice"),
+        ({"é": [{"x": {1.5: 0, "1.5": 1}}]}, "result.é[0].x.1.5: is given twice"),
+        (dt.datetime(2026, 10, 25, 2, 30, fold=1), "result: has fold=1, which JSON cannot say; give it a time zone"),
+        ({"at": [dt.time(2, fold=1)]}, "result.at[0]: has fold=1, which JSON cannot say; give it a time zone"),
         (nested(65), "result: is nested more than 64 deep"),
         (nested(100_000), "result: is nested too deeply, or contains itself"),
     ],

@@ -120,7 +120,7 @@ def test_a_relative_file_in_the_environment_is_the_callers_own(tmp_path: Path) -
     assert settings(tmp_path, {"WINDLASS_URL": "sqlite:///jobs.db"}).url == "sqlite:///jobs.db"
 
 
-@pytest.mark.parametrize("content", [b"[tool.windlass\n", b"\xff windlass", b"[tool]\nwindlass = 3\n"])
+@pytest.mark.parametrize("content", [b"[tool.windlass\n", b"\xff windlass", b"[tool]\nwindlass = 3\n", b"tool = 'windlass'\n"])
 def test_a_broken_project_file_is_named(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "pyproject.toml").write_bytes(content)
     with pytest.raises(ConfigError, match="pyproject.toml"):

@@ -82,6 +82,29 @@ def test_ten_threads_that_open_at_once_find_one_store(app: Windlass) -> None:
     assert not failures and app.client.stats(exact=True).states["queued"] == 10
 
 
+def test_threads_may_each_have_their_own_loops_one_after_another(app: Windlass) -> None:
+    """Each call finds loops that others have just closed, and gives their shells back."""
+    task, problems = declared(app), []
+    app.opened  # noqa: B018 - what is asked here is not the opening
+    start = threading.Barrier(16)
+
+    def enqueue() -> None:
+        start.wait()
+        try:
+            for n in range(12):
+                asyncio.run(task.aenqueue(n))
+        except BaseException as error:
+            problems.append(error)
+
+    threads = [threading.Thread(target=enqueue) for _ in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert problems == []
+    assert app.client.stats(exact=True).states["queued"] == 16 * 12
+
+
 def test_a_closed_application_opens_again(make: Make) -> None:
     app = make(URLS["sqlite"])
     job = declared(app).enqueue(1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import inspect
+import math
 import subprocess
 import sys
 import textwrap
@@ -367,6 +368,27 @@ def test_a_task_is_enqueued_by_its_name_without_its_code(app: Windlass) -> None:
     assert stored.payload == '[[],{"day":"2026-01-01"}]'
     assert asyncio.run(app.aenqueue("x", [1, "a"])).refresh().payload == '[[1,"a"],{}]'
     assert app.enqueue("x").refresh().payload == "[[],{}]"
+
+
+@pytest.mark.parametrize("version", [True, 0, -1, "2", 1.5, None, math.nan, 2**31, 10**5_000], ids=lambda v: str(type(v)))
+def test_a_version_that_is_none_is_refused(app: Windlass, version: Any) -> None:
+    said = r"^version: .* must be a whole number, 1\.\.2147483647$"
+    with pytest.raises(InvalidJob, match=said):
+        app.enqueue("x", version=version)
+    with pytest.raises(InvalidJob, match=said):
+        asyncio.run(app.aenqueue("x", version=version))
+    with pytest.raises(InvalidJob, match=said):
+        app.client.schedules.create("s", "x", every="1h", version=version)
+    assert not app.client.search().jobs
+
+
+def test_a_version_by_which_the_arguments_would_not_be_checked_is_refused(app: Windlass) -> None:
+    @app.task(name="t", version=3)
+    def t() -> None: ...
+
+    assert [app.enqueue("t", version=version).refresh().version for version in (1, 3)] == [3, 3]
+    with pytest.raises(InvalidJob, match=r"^version: 2 is not that of task 't' here, which is 3$"):
+        app.enqueue("t", version=2)
 
 
 def test_by_name_a_known_task_keeps_its_options_and_checks(app: Windlass) -> None:

@@ -91,6 +91,15 @@ INVALID: list[tuple[Any, str, str]] = [
     ({"task": "add", "args": [1, 2], "headers": {"a": 1}}, "headers[...]", "Expected str, got int"),
     ({"task": "add", "args": [1, 2], "idempotency_key": ""}, "idempotency_key", "must be printable text"),
     ({"task": "add", "args": [1, 2], "max_attempts": 0}, "max_attempts", "must be a whole number"),
+    ({"task": "add", "args": [1, 2], "version": 7}, "version", "7 is not that of task 'add' here, which is 1"),
+    ({"task": "add", "args": [1, 2], "version": 0}, "version", "must be a whole number, 1..2147483647"),
+    ({"task": "add", "args": [1, 2], "version": -1}, "version", "must be a whole number, 1..2147483647"),
+    (b'{"task": "add", "args": [1, 2], "version": 99999999999999999999999}', "version", "must be a whole number"),
+    (b'{"task": "add", "args": [1, 2], "version": true}', "version", "Expected int, got bool"),
+    (b'{"task": "add", "args": [1, {"a": [{"b": 1, "\\u0062": 2}]}]}', "args[1].a[0].b", "is given twice"),
+    (b'{"task": "add", "kwargs": {"a": 1, "b": 2, "a": 1}}', "kwargs.a", "is given twice"),
+    (b'{"task": "nope", "args": [1, 2], "task": "add"}', "task", "is given twice"),
+    (b'{"task": "add", "args": [' + b"[" * 900 + b"]" * 900 + b", 2]}", "payload", "is nested more than 64 deep"),
 ]
 
 
@@ -388,7 +397,7 @@ def test_list(site: Site) -> None:
         first = (await ask("queue=default&limit=2")).json
         second = (await ask(f"queue=default&limit=2&after={first['next']}")).json
         assert [each["id"] for each in first["jobs"] + second["jobs"]] == ids[::-1]
-        for query, field in (("state=happy", "state"), ("limit=0", "limit"), ("limit=x", "limit"), ("sort=up", "sort")):
+        for query, field in (("state=happy", "state"), ("limit=0", "limit"), ("limit=x", "limit"), ("limit=0000019999999", "limit"), (f"limit={'1' * 5_000}", "limit"), ("sort=up", "sort")):
             answer = await ask(query)
             assert (answer.status, answer.json["field"]) == (400, field)
 

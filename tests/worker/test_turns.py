@@ -15,7 +15,7 @@ from tests.worker.harness import FakeLink, World, task
 from windlass import JobFailed, Windlass
 from windlass.core.backoff import Backoff
 from windlass.core.errors import Retry, StoreCorrupt, StoreError
-from windlass.core.job import Held, NewJob, Policy, State, Succeeded
+from windlass.core.job import Failed, Held, NewJob, Policy, State, Succeeded
 from windlass.core.placement import job_id
 from windlass.ports.store import Selection, token_hash
 from windlass.runtime import process_slot, worker
@@ -328,6 +328,23 @@ def test_an_async_handler_in_a_process_knows_its_run() -> None:
             assert isinstance(outcome, Succeeded)
     assert [run.held for run in seen] == [held, held]
     current_run.set(None)
+
+
+def test_a_generator_from_a_process_is_no_coroutine() -> None:
+    """Python 3.11's asyncio takes one for the other; as a result it cannot be stored, and its code is never run."""
+    ran: list[int] = []
+
+    def numbers() -> Any:
+        return (ran.append(n) for n in range(3))
+
+    held = Held("id", 1, "w", 1, "default", "", "[[],{}]", "{}", 1, 0, 0, False, 50, 0, 0, 0)
+    registry = Registry(tasks={"w": task("w", numbers, Mode.PROCESS)})
+    nothing: Any = None
+    with asyncio.Runner() as runner:
+        outcome = process_slot._run(runner, registry, nothing, nothing, held, {}, "w1")
+    current_run.set(None)
+    assert isinstance(outcome, Failed)
+    assert (outcome.reason, ran) == ("result_unserialisable", [])
 
 
 def test_backoff_of_nothing_is_a_turn_apart(tmp_path: Any) -> None:

@@ -17,6 +17,7 @@ from windlass.core.backoff import Backoff
 from windlass.core.errors import Discard, OutcomeUnknown, PayloadInvalid, Retry, Snooze, StoreError, StoreUnavailable
 from windlass.core.job import Policy, State
 from windlass.ports.store import Death, Selection
+from windlass.runtime import worker
 from windlass.runtime.registry import Mode
 from windlass.runtime.slots import SlotTable
 
@@ -134,6 +135,24 @@ def test_unknown_work_is_parked_uncharged(tmp_path: Any) -> None:
         world.work(settled)
         assert [world.job(j).reason for j in (strange, newer)] == ["unknown_task", "unknown_version"]
         assert [world.job(j).attempt for j in (strange, newer, fine)] == [0, 0, 1]
+
+
+def test_of_many_unknown_tasks_a_claim_names_the_latest_only(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker, "EXCLUDED_MOST", 8)
+    named: list[int] = []
+    with World(tmp_path, task("a", echo)) as world:
+        for n in range(40):
+            world.enqueue(f"strange{n}")
+        fine = world.enqueue("a")
+
+        async def settled(link: FakeLink) -> None:
+            await world.until(lambda: world.states()["scheduled"] == 40 and world.states()["completed"] == 1)
+            named.append(len(link.worker._request(1).exclude))
+
+        world.work(settled)
+        assert named == [8]
+        assert world.job(fine).state == State.COMPLETED
+        world.sound()
 
 
 def test_a_timeout_stops_an_async_handler(tmp_path: Any) -> None:

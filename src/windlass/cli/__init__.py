@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 
 import click
@@ -73,17 +75,22 @@ def windlass() -> None:
 def run(arguments: Sequence[str]) -> int:
     """Run one command; answers its exit code (see `exits`). A user's own mistake is one line, never a traceback."""
     as_json, debug = "--json" in arguments, "--debug" in arguments
+    if sys.stdout is None:  # closed by whoever started us: an answer that nobody can get is better not worked for
+        closed = "standard output is closed, so there is nowhere to answer; >/dev/null throws an answer away"
+        return exits.tell(exits.Known(exits.FAILED, "Refused", closed), as_json=as_json)
     try:
         code = windlass.main(list(arguments), prog_name="windlass", standalone_mode=False)
         sys.stdout.flush()
     except BrokenPipeError:
         # Whoever read our output has seen enough; Python must not complain about it once more at its exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        _forget_output()
         return exits.FAILED
     except Exception as error:
+        if _is_of_output(error):
+            _forget_output()
+            said = f"standard output cannot be written: {getattr(error, 'strerror', None) or error}"
+            return exits.tell(exits.Known(exits.FAILED, "Refused", said), as_json=as_json)
         if debug:
-            import traceback
-
             traceback.print_exc()
         known = exits.explain(error)
         if known is None:
@@ -94,6 +101,21 @@ def run(arguments: Sequence[str]) -> int:
     return code if isinstance(code, int) else exits.OK
 
 
+def _is_of_output(error: Exception) -> bool:
+    """Whether it was raised by a print, or a flush, of ours or click's: of a file that has no name."""
+    if not isinstance(error, OSError) or error.filename is not None or error.__traceback__ is None:
+        return False
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    return str(frame.f_globals.get("__name__")) in {__name__, "windlass.cli.output", "click.utils"}
+
+
+def _forget_output() -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
 def main() -> None:
     """The console script `windlass`."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal without a letter gets its escape, not our traceback
+            stream.reconfigure(errors="backslashreplace")
     sys.exit(run(sys.argv[1:]))

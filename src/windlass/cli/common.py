@@ -13,6 +13,7 @@ import click
 
 from windlass.cli.exits import UNAVAILABLE, Refused
 from windlass.cli.output import Output
+from windlass.config import current_directory
 from windlass.core.duration import micros
 from windlass.core.errors import ConfigError
 from windlass.core.job import State
@@ -92,6 +93,7 @@ def answers(function: Function) -> Function:
     @functools.wraps(function)
     def without_debug(**options: Any) -> Any:
         del options["debug"]  # `run` looks for it itself, also in a line that cannot be parsed
+        current_directory()  # or what is wrong comes out as a file that is not there, or a module
         return function(**options)
 
     return without_debug
@@ -173,4 +175,9 @@ def moment(text: str, option: str) -> dt.datetime:
         found = dt.datetime.fromisoformat(text)
     except ValueError:
         raise click.UsageError(f'{option}: {text!r} is no time; write "2h" (ago) or 2026-11-22T10:00:00Z') from None
-    return found if found.tzinfo is not None else found.astimezone()  # a person's own clock
+    if found.tzinfo is not None:
+        return found
+    try:
+        return found.astimezone()  # a person's own clock
+    except (OverflowError, ValueError, OSError):  # the first and the last days that dates know have no zone
+        return found.replace(tzinfo=dt.UTC)

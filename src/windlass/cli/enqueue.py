@@ -11,6 +11,7 @@ import msgspec
 from windlass.cli.common import Place, places
 from windlass.cli.exits import FAILED, OK, Known, tell
 from windlass.core import document
+from windlass.core.duplicates import refuse_duplicates
 from windlass.core.duration import seconds
 from windlass.core.errors import InvalidJob, JobError, ResultTimeout, UnknownTask
 from windlass.core.why import explain
@@ -69,6 +70,7 @@ def arguments(text: str, where: str) -> Any:
 
     try:
         value = msgspec.json.decode(text)
+        refuse_duplicates(text, where)
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         raise InvalidJob(where, f"{_brief(text)} is not JSON ({error}); {FORMS}") from None
     if not isinstance(value, (list, dict)):

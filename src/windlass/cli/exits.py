@@ -88,7 +88,7 @@ def _wrong_usage(error: click.UsageError) -> str:
 
 def tell(known: Known, *, as_json: bool) -> int:
     """Print `known` on standard error and answer its code."""
-    if not known.message:
+    if not known.message or sys.stderr is None:  # print would turn to standard output
         return known.code
     if known.kind == HELP_WANTED:
         print(known.message, file=sys.stderr)  # lines of our own, not to be escaped

@@ -7,11 +7,14 @@ models (recognised by their methods: pydantic itself is never imported).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import datetime as dt
+import re
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 import msgspec
 
+from windlass.core.duplicates import refuse_duplicates
 from windlass.core.errors import PayloadInvalid, PayloadTooLarge
 
 
@@ -26,11 +29,14 @@ class Limits(msgspec.Struct, frozen=True):
 def encode(value: Any, where: str) -> str:
     """Return `value` as JSON text; raises PayloadInvalid, naming the path below `where`."""
     try:
-        return _encode(value).decode()
+        text = _encode(value).decode()
     except RecursionError:
         raise PayloadInvalid(where, "is nested too deeply, or contains itself") from None
     except _UNFIT as error:
         raise PayloadInvalid(*_guilty(value, where, error)) from None
+    if _TIME.search(text):
+        _refuse_fold(value, where)
+    return text
 
 
 def encode_result(value: Any, limits: Limits, where: str = "result") -> str:
@@ -40,6 +46,10 @@ def encode_result(value: Any, limits: Limits, where: str = "result") -> str:
     # msgspec writes NaN and infinity as null. Everything else in a result may become what JSON makes of it.
     if "null" in text and value is not None:
         refuse_loss(msgspec.to_builtins(value, enc_hook=_plain, str_keys=True), msgspec.json.decode(text), where)
+    # Keys of several types, as 1 and "1", may become the same text. What is read and written again has lost one.
+    flat = type(value) is dict and text.count("{") == 1 and {*map(type, value)} == {str}
+    if not flat and "{" in text and _encode(_decode(text)).decode() != text:
+        refuse_duplicates(text, where)
     return text
 
 
@@ -108,13 +118,40 @@ def refuse_loss(sent: Any, seen: Any, where: str) -> None:
     elif isinstance(sent, _LISTS) and isinstance(seen, _LISTS) and len(sent) == len(seen):
         for i, (before, after) in enumerate(zip(sent, seen, strict=True)):
             refuse_loss(before, after, f"{where}[{i}]")
-    elif type(sent) is type(seen) and not isinstance(sent, _PLAIN):  # a class that does not say what equal means
-        refuse_loss(builtins(sent, where), builtins(seen, where), where)
+    elif type(sent) is type(seen) and not isinstance(sent, _PLAIN):
+        _refuse_lost_part(sent, seen, where)
     else:
         raise PayloadInvalid(where, _loss(sent, seen))
 
 
+def _refuse_lost_part(sent: Any, seen: Any, where: str) -> None:
+    """Of two of one class that are unequal, or do not know. What they look like in JSON is asked last: a model may
+    leave out a field, or mask it, and both then look the same."""
+    names = _fields(sent)
+    for name in names:
+        refuse_loss(getattr(sent, name, None), getattr(seen, name, None), f"{where}.{name}")
+    if names:
+        more, came = getattr(sent, "model_extra", None), getattr(seen, "model_extra", None)
+        return refuse_loss(more or {}, came or {}, where)
+    if hasattr(sent, "model_dump") or (isinstance(sent, _SETS) and any(hasattr(each, "model_dump") for each in sent)):
+        raise PayloadInvalid(where, f"the {_kind(sent)} would not arrive as it is")
+    return refuse_loss(builtins(sent, where), builtins(seen, where), where)
+
+
+def _refuse_fold(value: Any, where: str) -> None:
+    """ISO 8601 has no word for the second of two hours that a clock shows alike; the first would arrive."""
+    if isinstance(value, (dt.datetime, dt.time)):
+        if value.fold and value.tzinfo is None:
+            raise PayloadInvalid(where, "has fold=1, which JSON cannot say; give it a time zone")
+    elif not isinstance(value, _PLAIN):
+        for path, child in _children(value, where):
+            _refuse_fold(child, path)
+
+
 _LISTS = (list, tuple)
+_SETS = (set, frozenset)
+_TIME = re.compile(r':\d\d(?:\.\d+)?"')
+"""How a time without a zone ends, and little else."""
 _SENTENCES = ("Expected ", "Invalid ", "Object ", "Exceeds ", "Only ", "Integer ", "Number ")
 """How msgspec begins; ours go on behind a colon."""
 _PLAIN = (str, bytes, int, float, type(None))
@@ -159,6 +196,7 @@ def _rebuild(cls: Any, value: Any) -> Any:
 
 
 _encode = msgspec.json.Encoder(enc_hook=_plain).encode
+_decode = msgspec.json.Decoder().decode
 
 
 def _guilty(value: Any, where: str, error: Exception) -> tuple[str, str]:
@@ -182,8 +220,16 @@ def _children(value: Any, where: str) -> Iterator[tuple[str, Any]]:
     elif isinstance(value, (list, tuple, set, frozenset)):
         yield from ((f"{where}[{i}]", child) for i, child in enumerate(value))
     else:
-        names: Any = getattr(value, "__struct_fields__", getattr(value, "__dataclass_fields__", ()))
-        yield from ((f"{where}.{name}", getattr(value, name)) for name in names if hasattr(value, name))
+        yield from ((f"{where}.{name}", getattr(value, name)) for name in _fields(value) if hasattr(value, name))
+
+
+def _fields(value: Any) -> Collection[str]:
+    """The names of what a struct, a dataclass, an attrs class or a pydantic model holds; none for anything else."""
+    kind = type(value)
+    for table in ("__struct_fields__", "__dataclass_fields__", "model_fields"):
+        if names := getattr(kind, table, ()):
+            return tuple(names)
+    return tuple(each.name for each in getattr(kind, "__attrs_attrs__", ()))
 
 
 def _depth(value: Any, most: int) -> int:
@@ -206,8 +252,10 @@ def _same(sent: Any, seen: Any) -> bool:
 
 
 def _loss(sent: Any, seen: Any) -> str:
-    if seen is None:
+    if seen is None and isinstance(sent, float):
         return f"{_short(sent)} is not a JSON number"
+    if type(sent) is type(seen):  # not what they are: it may be kept out of JSON because it is a secret
+        return f"this {_kind(sent)} would not arrive as it is"
     return f"{_kind(sent)} would arrive as {_kind(seen)}; annotate the parameter as {_kind(sent)}, or convert it"
 
 

@@ -16,6 +16,8 @@ from windlass.core.words import brief, count, instant, span
 
 SCHEDULE, BACKFILL = "schedule:", ":backfill"
 """How the limits are called by which core.schedule keeps the jobs of one schedule apart."""
+PARKED = ("unknown_task", "unknown_version")
+"""Why workers put aside a job that they cannot run."""
 AHEAD_MOST = 10_000
 """Where a store stops to count those in front."""
 
@@ -98,7 +100,7 @@ def _completed(facts: Facts) -> Cause:
 
 def _cancelled(facts: Facts) -> Cause:
     job = facts.job
-    when = "while it ran" if job.started_at is not None else "before it started"
+    when = "while it ran" if job.started_at is not None else _between(facts) or "before it started"
     if job.reason == "shed":
         return Cause(
             "shed",
@@ -115,11 +117,21 @@ def _cancelled(facts: Facts) -> Cause:
 
 def _expired(facts: Facts) -> Cause:
     job = facts.job
+    after = _between(facts)
+    missed = f"it ended {after}, before the next" if after else "no worker had come to it by then"
     return Cause(
         "expired",
-        f"expired: it was to start before {instant(job.expires_at)}, and no worker had come to it by then",
+        f"expired: it was to start before {instant(job.expires_at)}, and {missed}",
         {"expires_at": instant(job.expires_at), "finished_at": instant(job.finished_at)},
     )
+
+
+def _between(facts: Facts) -> str:
+    """After which of its attempts a job ended that did not run at its end; empty if it never had one."""
+    job = facts.job
+    if job.attempt:
+        return f"after attempt {job.attempt}"
+    return "after a run that was not counted" if facts.attempts else ""
 
 
 def _dead(facts: Facts) -> Cause:
@@ -192,7 +204,7 @@ def _running(facts: Facts) -> Cause:
 
 def _scheduled(facts: Facts) -> Cause:
     job = facts.job
-    if job.reason in ("unknown_task", "unknown_version"):
+    if job.reason in PARKED and not _snoozed(facts):
         return _parked(facts)
     if job.due_at <= facts.now:
         return _queued(facts)
@@ -200,6 +212,12 @@ def _scheduled(facts: Facts) -> Cause:
         said = "" if job.reason == "snoozed" else f": {brief(job.reason)}"
         return _until(facts, "snoozed", f"put off until {_due(facts)}{said}", {"reason": job.reason})
     return _until(facts, "scheduled", f"scheduled until {_due(facts)}", {})
+
+
+def _snoozed(facts: Facts) -> bool:
+    """Whether the reason is its handler's own words: those may be the words that stores use when they park a job."""
+    last = facts.attempts[-1] if facts.attempts else None
+    return last is not None and last.outcome == "snoozed" and last.reason == facts.job.reason
 
 
 def _retrying(facts: Facts) -> Cause:
@@ -316,12 +334,16 @@ def _obstacle(facts: Facts) -> Cause | None:
 
 
 def _nobody(facts: Facts) -> Cause:
-    lapsed = [each for each in facts.workers if not each.taken]
+    # A supervisor beats too; that it lives, and has no worker at the moment, says nothing of when the last one did.
+    lapsed = [each for each in facts.workers if not each.taken and each.lease_until < facts.now]
     last = max((each.lease_until for each in lapsed), default=None)
-    said = f"; the last one heard of fell silent {span(facts.now - last)} ago" if last else ""
+    said, known = "", {"queue": facts.job.queue, "workers": 0, "store": facts.where}
+    if last is not None:
+        said = f"; the lease of the last one lapsed at {instant(last)} ({span(facts.now - last)} ago): it is stopped, "
+        said += "stuck or gone"
+        known["lapsed_at"] = instant(last)
     # A worker that was started elsewhere may well be alive, on another file of the same name.
     on = f" on {facts.where}" if facts.where else ""
-    known = {"queue": facts.job.queue, "workers": 0, "store": facts.where}
     return Cause("no_workers", f"no worker is alive{on}{said}", known)
 
 
@@ -395,7 +417,9 @@ def _in_line(facts: Facts) -> Cause:
         return Cause("slots_full", f"{busy}, with {line}", known)
     if facts.ahead:
         return Cause("in_line", f"in line, with {line}", known)
-    return Cause("next", f"next of queue {job.queue!r}: a worker with a free slot is about to take it", known)
+    # What its beat says of a worker is no proof that its loop turns: a start hook or a job may be holding it up.
+    taken = "a worker with a free slot is about to take it, unless it is held up; see `windlass workers`"
+    return Cause("next", f"next of queue {job.queue!r}: {taken}", known)
 
 
 # --- particulars ----------------------------------------------------------------------------------------

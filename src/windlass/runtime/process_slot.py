@@ -13,7 +13,7 @@ import contextvars
 import os
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -272,7 +272,7 @@ def _run(
         elif taskdef.context is not None:
             args.insert(taskdef.context, Context(run))
         value = taskdef.handler(*args, **kwargs)
-        if asyncio.iscoroutine(value):
+        if isinstance(value, Coroutine):  # asyncio's own question is answered yes by generators, until Python 3.12
             value = runner.run(value, context=contextvars.copy_context())  # the runner's own knows no current run
         if os.getpid() != pid:
             end_fork()

@@ -58,6 +58,8 @@ POLL = 1.0
 BURST = 64
 """Jobs started before the event loop gets to turn."""
 RETRY_FIRST, RETRY_MOST = 0.05, 1.0
+EXCLUDED_MOST = 256
+"""Tasks that it cannot run, of which a claim looks past the latest: every claim carries their names."""
 LINES_MOST = 10_000
 """Log lines that wait for a store that is away."""
 REFUSED = 3
@@ -289,6 +291,8 @@ class Worker:
             self._settle(held, Expired())
         elif not self._registry.can_run(held.task, held.version):
             self._exclude[held.task, held.version] = None
+            if len(self._exclude) > EXCLUDED_MOST:
+                del self._exclude[next(iter(self._exclude))]
             known = held.task in self._registry.tasks
             self._park(held, "unknown_version" if known else "unknown_task")
         elif not _readable(held):

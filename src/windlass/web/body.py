@@ -8,6 +8,7 @@ from typing import TypeVar
 import msgspec
 from starlette.requests import ClientDisconnect, Request
 
+from windlass.core.duplicates import refuse_duplicates
 from windlass.web.problem import Problem
 
 T = TypeVar("T")
@@ -27,13 +28,15 @@ async def read(request: Request, decoder: msgspec.json.Decoder[T]) -> T:
     except ClientDisconnect:
         raise Problem(400, "body_incomplete", "the connection closed before the body was complete") from None
     try:
-        return decoder.decode(content)
+        asked = decoder.decode(content)
+        refuse_duplicates(content)
     except msgspec.ValidationError as error:
         problem, _, path = str(error).partition(" - at `")
         field = path.rstrip("`").removeprefix("$").removeprefix(".") or "body"
         raise Problem(400, "invalid", f"{field}: {problem.replace('`', '')}", field=field) from None
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         raise Problem(400, "not_json", f"the body is not JSON that can be read: {error}", field="body") from None
+    return asked
 
 
 def _check_type(request: Request) -> None:

@@ -77,7 +77,7 @@ class Jobs:
         _take_key(request, options)
         if self._app.tasks and asked.task not in self._app.tasks:
             raise UnknownTask(f"there is no task {asked.task!r} in this application")
-        task = self._app.named(asked.task, asked.version, options)
+        task = self._app.asked(asked.task, asked.version, options)
         new = task.new_job(tuple(asked.args), asked.kwargs, None)
         (job,) = await self._app.engine.asubmit((new,))
         if job.full is not None:
@@ -115,7 +115,7 @@ class Jobs:
         except ValueError:
             raise Problem(400, "invalid", f"state: must be one of {', '.join(State)}", field="state") from None
         limit = query.get("limit", "50")
-        if not (limit.isascii() and limit.isdecimal() and 1 <= int(limit[:6]) <= 1_000):
+        if not (limit.isascii() and limit.isdecimal() and len(limit) <= 4 and 1 <= int(limit) <= 1_000):
             raise Problem(400, "invalid", "limit: must be a whole number, 1..1000", field="limit")
         wanted = Filter(states=states, queue=query.get("queue"), task=query.get("task"), tag=query.get("tag"))
         page = await self._app.aclient.search(wanted, limit=int(limit), after=query.get("after"))

@@ -12,6 +12,7 @@ import uvicorn
 
 from windlass.core.errors import ConfigError
 from windlass.web import create_asgi
+from windlass.web.connection import protocol
 from windlass.web.waiter import Waiter
 
 if TYPE_CHECKING:
@@ -79,6 +80,7 @@ def run(
         web,
         log_config=None,  # ours is set up already
         access_log=False,
+        http=protocol(),
         server_header=False,
         timeout_graceful_shutdown=GRACE,
     )

@@ -113,11 +113,16 @@ class OpenedSqlite:
     def async_shell(self) -> AsyncShell:
         """See ports.store.Opened."""
         loop = asyncio.get_running_loop()
-        for gone in [each for each in self._async if each.is_closed()]:
-            self._async.pop(gone).stop()
-        if loop not in self._async:
-            self._async[loop] = AsyncShell(self.shell, loop)
-        return self._async[loop]
+        # Other threads do the same for their loops: one of them alone gets to stop a shell, and nobody adds one to a
+        # loop but the thread that runs it. A lock would say no more, and would be held for ever in a forked child.
+        for gone in [each for each in list(self._async) if each.is_closed()]:
+            shell = self._async.pop(gone, None)
+            if shell is not None:
+                shell.stop()
+        found = self._async.get(loop)
+        if found is None:
+            found = self._async[loop] = AsyncShell(self.shell, loop)
+        return found
 
     def own(self, connection: Any) -> CallerShell:
         """See ports.store.Opened: a sqlite3 connection to this very file."""
@@ -155,7 +160,7 @@ class OpenedSqlite:
 
     def close(self) -> None:
         """See ports.store.Opened."""
-        for shell in self._async.values():
+        for shell in list(self._async.values()):
             shell.stop()
         self._async.clear()
         self.shell.close()
