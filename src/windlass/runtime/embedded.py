@@ -104,8 +104,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 class Embedded:
     """Runs jobs in this process, on a loop in a thread (`start`, `stop`) or on the caller's (`run`, `ask_to_stop`)."""
 
-    def __init__(self, registry: Registry, open_store: Callable[[], Opened], settings: Settings | None = None) -> None:
-        """`open_store` answers the store with its schema, one for each process that asks."""
+    def __init__(
+        self,
+        registry: Registry,
+        open_store: Callable[[], Opened],
+        settings: Settings | None = None,
+        close_store: Callable[[Opened], object] = lambda _: None,
+    ) -> None:
+        """`open_store` answers the store with its schema, one for each process that asks; `close_store` is given it
+        when the worker has ended."""
         self._settings = settings or Settings()
         left_out = sorted(name for name, task in registry.tasks.items() if task.mode is Mode.PROCESS)
         if left_out:
@@ -116,6 +123,7 @@ class Embedded:
         kept = {name: task for name, task in registry.tasks.items() if task.mode is not Mode.PROCESS}
         self._registry = msgspec.structs.replace(registry, tasks=kept)
         self._open_store = open_store
+        self._close_store = close_store
         self._supervisor = new_id("e")
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -178,11 +186,19 @@ class Embedded:
 
     async def run(self, up: Callable[[], object] = lambda: None) -> None:
         """Work on the running loop until asked to stop; `up` is called when the first worker is registered."""
-        self._loop = loop = asyncio.get_running_loop()
+        self._loop = asyncio.get_running_loop()
         self._pid = os.getpid()
         self._stop = None
         self._registered = asyncio.Event()
         opened = await asyncio.to_thread(self._open_store)
+        try:
+            await self._serve(opened, up)
+        finally:
+            self._loop = None
+            await asyncio.to_thread(self._close_store, opened)
+
+    async def _serve(self, opened: Opened, up: Callable[[], object]) -> None:
+        loop = asyncio.get_running_loop()
         beat = Beat(opened, self._settings.hold, self._post, self._beaten)
         keeper = Keeper(self._post, self._settings.hold / 6)
         listener = opened.shell.listen()

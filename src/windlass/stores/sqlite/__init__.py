@@ -34,12 +34,18 @@ _users_lock = threading.Lock()
 
 
 def open_sqlite(
-    url: str, *, clock: Clock | None = None, durability: Durability = "full", timeout: float = 5.0
+    url: str,
+    *,
+    clock: Clock | None = None,
+    durability: Durability = "full",
+    timeout: float = 5.0,
+    beside: OpenedSqlite | None = None,
 ) -> OpenedSqlite:
     """Open the store in the file that `url` names; the file is made if it is missing, its directory is not.
 
     `durability` "full" flushes every commit; "normal" may lose the last commits in a power cut, never in a crash of
-    the process. Raises ConfigError for a bad URL, a missing directory or a network file system.
+    the process. `beside` is the same file, opened in this process already: each is closed by itself, but the writers
+    of both queue in one line. Raises ConfigError for a bad URL, a missing directory or a network file system.
     """
     scheme, _, path = url.partition("://")
     if not path.startswith("/") or path == "/":
@@ -53,14 +59,22 @@ def open_sqlite(
     if durability not in {"full", "normal"}:
         raise ConfigError(f"durability: {durability!r} must be full or normal")
     # As SQLite resolves it: under two names for one file, two workers would look for each other's locks in two places.
-    return OpenedSqlite(url, os.path.realpath(path[1:]), scheme == "sqlite+stdlib", clock, durability, timeout)
+    real = os.path.realpath(path[1:])
+    return OpenedSqlite(url, real, scheme == "sqlite+stdlib", clock, durability, timeout, beside)
 
 
 class OpenedSqlite:
     """See ports.store.Opened."""
 
     def __init__(
-        self, url: str, path: str, stdlib: bool, clock: Clock | None, durability: Durability, timeout: float
+        self,
+        url: str,
+        path: str,
+        stdlib: bool,
+        clock: Clock | None,
+        durability: Durability,
+        timeout: float,
+        beside: OpenedSqlite | None = None,
     ) -> None:
         self.url = url
         self.path = path
@@ -68,7 +82,8 @@ class OpenedSqlite:
         self.library = "stdlib" if stdlib else "apsw"
         self._durability = durability
         _check_place(path)
-        self.shell = Shell(self._connect, Hints(path + DIRECTORY), clock or _system_clock, timeout)
+        line = None if beside is None else beside.shell.writing
+        self.shell: Shell = Shell(self._connect, Hints(path + DIRECTORY), clock or _system_clock, timeout, line)
         self._async: dict[asyncio.AbstractEventLoop, AsyncShell] = {}
 
     def _connect(self, deadline: float) -> Driver:
