@@ -94,6 +94,20 @@ def run(arguments: Sequence[str]) -> int:
     return code if isinstance(code, int) else exits.OK
 
 
+def _have_standard_descriptors() -> None:
+    """What was closed before we began (`2>&-`) leads nowhere. Left closed, its number would go to the next file that is
+    opened, and whatever writes to standard error, here or in a worker, would write into that."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            fd = os.open(os.devnull, os.O_RDWR)  # the lowest number that is free: this one
+            os.set_inheritable(fd, True)
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, "w" if number else "r", closefd=False))  # noqa: SIM115 - for good
+
+
 def main() -> None:
     """The console script `windlass`."""
+    _have_standard_descriptors()
     sys.exit(run(sys.argv[1:]))

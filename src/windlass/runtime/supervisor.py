@@ -126,12 +126,13 @@ class Supervisor:
         """Run until stopped by SIGTERM, SIGINT or SIGHUP (a second one ends patience). Main thread only. Returns 0
         after a clean stop, 1 if something had to be killed for it, 2 for a `problem`: the application could not be
         loaded, or its store not be used."""
-        logs.setup(self._boot.log_level, as_json=self._boot.log_json)
+        logs.setup(self._boot.log_level, as_json=self._boot.log_json, aside=True)
         try:
             self.begin()
             self._loop.run(lambda: self.done)
         finally:
             self.end()
+            logs.flush()
         return self._exit_code
 
     def begin(self) -> None:
