@@ -333,7 +333,7 @@ def test_it_says_where_suspects_wait() -> None:
 
 def test_the_poll_tells_once_of_every_change() -> None:
     world, told = World(), []
-    poller = Poller(world.opened, lambda: told.append(1))
+    poller = Poller(world.opened, lambda: told.append(1), told.append)
     poller.tick()
     told.clear()
     for _ in range(3):

@@ -27,8 +27,8 @@ class Verdict(NamedTuple):
 
 
 def after_set_back(leads: Sequence[Lead], now: int) -> list[Lead]:
-    """Those that end later than they were ever given for, since the clock was set back, as they should be: a holder that
-    lives renews within its ttl, and has until then, and one that is dead keeps the name no longer than that."""
+    """Those that end later than they were ever given for, since the clock was set back, as they should be: a living
+    holder renews within its ttl, and has until then; a dead one keeps the name no longer than that."""
     return [lead._replace(until=now + lead.ttl) for lead in leads if 0 < lead.ttl < lead.until - now]
 
 

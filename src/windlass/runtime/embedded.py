@@ -21,7 +21,7 @@ from typing import NoReturn
 
 import msgspec
 
-from windlass.core.errors import CapabilityMissing, StoreError, WindlassError
+from windlass.core.errors import CapabilityMissing, StoreError, StoreReplaced, WindlassError
 from windlass.ports.store import BeatAnswer, Death, Listener, Opened, PruneRules, ScheduleChange, WorkerReport
 from windlass.runtime import lockfile
 from windlass.runtime.beat import Beat, Round
@@ -137,6 +137,7 @@ class Embedded:
         """The session under way runs suspects."""
         self._registered: asyncio.Event | None = None
         self._mismatches = 0
+        self._problem: StoreReplaced | None = None
         os.register_at_fork(after_in_child=self._forked)
 
     # --- in a thread -------------------------------------------------------------------------------------------------
@@ -185,10 +186,11 @@ class Embedded:
     # --- on a loop ---------------------------------------------------------------------------------------------------
 
     async def run(self, up: Callable[[], object] = lambda: None) -> None:
-        """Work on the running loop until asked to stop; `up` is called when the first worker is registered."""
+        """Work on the running loop until asked to stop; `up` is called when the first worker is registered. Raises
+        StoreReplaced if the store's file was deleted or replaced meanwhile, which ends the worker at once."""
         self._loop = asyncio.get_running_loop()
         self._pid = os.getpid()
-        self._stop = None
+        self._stop = self._problem = None
         self._registered = asyncio.Event()
         opened = await asyncio.to_thread(self._open_store)
         try:
@@ -196,6 +198,8 @@ class Embedded:
         finally:
             self._loop = None
             await asyncio.to_thread(self._close_store, opened)
+        if self._problem is not None:
+            raise self._problem
 
     async def _serve(self, opened: Opened, up: Callable[[], object]) -> None:
         loop = asyncio.get_running_loop()
@@ -209,7 +213,7 @@ class Embedded:
             keeper.add(Judge(opened, opened.run_directory(), self._settings.hold, self._own, self._post_suspected))
             keeper.add(Maintainer(opened, self._supervisor, self._settings.rules, self._post_suspected))
             keeper.add(Scheduler(opened, self._supervisor, self._settings.schedules))
-            keeper.add(Poller(opened, lambda: self._post(lambda: self._hinted(None))))
+            keeper.add(Poller(opened, lambda: self._post(lambda: self._hinted(None)), self._post_replaced))
             while self._stop is None:
                 await self._session(opened, beat, up)
         finally:
@@ -232,6 +236,13 @@ class Embedded:
         if loop is not None:
             with contextlib.suppress(RuntimeError):  # closed meanwhile: nobody waits for the call any more
                 loop.call_soon_threadsafe(call)
+
+    def _post_replaced(self, problem: StoreReplaced) -> None:
+        def replaced() -> None:
+            self._problem = problem
+            self.ask_to_stop(0.0, str(problem))
+
+        self._post(replaced)
 
     def _own(self) -> list[str]:
         link = self._link

@@ -8,10 +8,11 @@ import re
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any, Literal
 from weakref import WeakSet
 
-from windlass.core.errors import CapabilityMissing, ConfigError, StoreUnavailable
+from windlass.core.errors import CapabilityMissing, ConfigError, StoreReplaced, StoreUnavailable
 from windlass.core.health import Reading
 from windlass.stores.sqlite.async_shell import AsyncShell
 from windlass.stores.sqlite.caller_shell import CallerShell
@@ -81,9 +82,12 @@ class OpenedSqlite:
         self.store = SqliteStore()
         self.library = "stdlib" if stdlib else "apsw"
         self._durability = durability
+        self._file: tuple[int, int] | None = None
+        """Device and inode of what was opened first."""
         _check_place(path)
         line = None if beside is None else beside.shell.writing
         self.shell: Shell = Shell(self._connect, Hints(path + DIRECTORY), clock or _system_clock, timeout, line)
+        self.shell.in_place = self._in_place
         self._async: dict[asyncio.AbstractEventLoop, AsyncShell] = {}
 
     def _connect(self, deadline: float) -> Driver:
@@ -92,6 +96,9 @@ class OpenedSqlite:
         driver = self._driver()
         try:
             self._claim_file()
+            if self._file is None:
+                with suppress(OSError):
+                    self._file = _identity(self.path)
             if self.library == "apsw":
                 _set_up(driver, self._durability, deadline)
         except BaseException:
@@ -107,6 +114,19 @@ class OpenedSqlite:
         from windlass.stores.sqlite.driver_apsw import ApswDriver
 
         return ApswDriver(self.path)
+
+    def _in_place(self) -> None:
+        """Raises StoreReplaced if the file that is open is no longer the one at its path."""
+        if self._file is None:
+            return
+        try:
+            found = _identity(self.path)
+        except FileNotFoundError:
+            raise StoreReplaced(f"the file {self.path} was deleted while it was open") from None
+        except OSError:  # a directory that may not be read just now says nothing about the file
+            return
+        if found != self._file:
+            raise StoreReplaced(f"another file was put in the place of {self.path} while it was open")
 
     def _claim_file(self) -> None:
         """Two SQLite builds on one file in one process drop each other's POSIX locks when either closes: refuse."""
@@ -180,6 +200,11 @@ class OpenedSqlite:
                 users.discard(self)
                 if not users:
                     del _users[file]
+
+
+def _identity(path: str) -> tuple[int, int]:
+    found = os.stat(path)
+    return found.st_dev, found.st_ino
 
 
 def _set_up(driver: Driver, durability: Durability, deadline: float) -> None:

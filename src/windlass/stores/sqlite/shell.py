@@ -52,6 +52,8 @@ class Shell:
         self._idle: list[Driver] = []
         # Writers of one process queue here: a plain lock wakes them at once, SQLite's would have them poll.
         self.writing = writing or threading.Lock()
+        self.in_place: Callable[[], object] = lambda: None
+        """Raises where the file is no longer the one that is open."""
         self._watch: Driver | None = None
         self._watching = threading.Lock()
         self._closed = False
@@ -173,6 +175,7 @@ class Shell:
     def changed(self) -> int:
         """See ports.store.Shell. `data_version` moves when another connection commits: this one never writes."""
         self.check()
+        self.in_place()
         with self._watching:
             if self._watch is None:
                 self._watch = self._connect(time.monotonic() + self.timeout)
