@@ -644,6 +644,10 @@ INSERT OR REPLACE INTO windlass_leads (name, slot, holder, term, until, ttl) VAL
 -- name: lead_free
 UPDATE windlass_leads SET until = min(until, ?) WHERE name = ? AND holder = ?
 
+-- name: leads_of_nobody
+SELECT name, holder, until, ?1 FROM windlass_leads l WHERE name IN ('maintainer', 'scheduler') AND until > ?1
+    AND NOT EXISTS (SELECT 1 FROM windlass_workers w WHERE w.supervisor = l.holder AND NOT w.taken)
+
 -- name: leads_old
 SELECT ifnull(max(term), 0) FROM windlass_leads WHERE until < ?
 
