@@ -317,7 +317,7 @@ class Windlass:
             rules=self.settings.prune_rules(),
             schedules=self.defined,
         )
-        embedded = Embedded(self.registry, lambda: self.opened, settings)
+        embedded = Embedded(self.registry, self.engine.lend, settings, self.engine.give_back)
         embedded.start()
         return embedded
 
@@ -334,7 +334,8 @@ class Windlass:
         return self.named(record.task, record.version).decode(text)
 
     def close(self) -> None:
-        """Give back the store's connections; the next use opens it again."""
+        """Give back the store's connections; the next use opens it again. Workers have connections of their own, so a
+        handler may do this too; a `memory://` store stays while an embedded worker runs its jobs."""
         self.engine.close()
 
     def __enter__(self) -> Self:

@@ -40,6 +40,8 @@ class Engine:
         self._pid = os.getpid()
         self._lock = threading.Lock()
         self._gatherers: dict[AbstractEventLoop, Gatherer] = {}
+        self._lent: list[Opened] = []
+        """Stores that workers in this process work on."""
 
     def bare(self) -> Opened:
         """The store, opened; nothing was asked of it yet."""
@@ -48,7 +50,8 @@ class Engine:
         if self._opened is None:
             with self._lock:
                 if self._opened is None:
-                    self._opened = self.opener(self.settings.url, **self._options())
+                    lent = self._lent[0] if self._lent else None
+                    self._opened = self.opener(self.settings.url, **self._options(lent))
         return self._opened
 
     def opened(self, timeout: float | None = None) -> Opened:
@@ -67,8 +70,27 @@ class Engine:
             self._migrated = True
         return opened
 
+    def lend(self) -> Opened:
+        """The store for a worker in this process, with its schema, until `give_back`. It is one of the worker's own,
+        which no handler can close by closing the application; only a store that lives in the process is shared."""
+        ours = self.opened()
+        lent = ours
+        if "durable" in ours.store.capabilities:
+            lent = self.opener(self.settings.url, **self._options(ours))
+        self._lent.append(lent)
+        return lent
+
+    def give_back(self, lent: Opened) -> None:
+        """End what `lend` began."""
+        self._lent = [each for each in self._lent if each is not lent]
+        if lent is not self._opened:
+            lent.close()
+
     def close(self) -> None:
-        """Give everything back; the next use opens the store again."""
+        """Give everything back; the next use opens the store again. A store that lives in the process, and that a
+        worker works on, stays as it is: it would take the worker's jobs with it."""
+        if self._opened in self._lent:
+            return
         opened, self._opened, self._migrated = self._opened, None, False
         if opened is not None and self._pid == os.getpid():
             opened.close()
@@ -161,18 +183,19 @@ class Engine:
                 self.opened(timeout)
         return shell.run(storing(store, jobs), timeout)
 
-    def _options(self) -> dict[str, Any]:
+    def _options(self, beside: Opened | None) -> dict[str, Any]:
         sqlite = self.settings.url.startswith("sqlite")
-        return {"durability": self.settings.durability} if sqlite else {}
+        return {"durability": self.settings.durability, "beside": beside} if sqlite else {}
 
     def _forked(self) -> None:
         """A connection must not cross a fork (I28): not be used here, nor even be closed, SQLite says, which the
         interpreter would do when it lets go of it at its end; so it never does. The lock is new because a thread of
         the parent may have held the old one."""
-        if self._opened is not None:
-            import ctypes
+        import ctypes
 
-            ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._opened))
+        for opened in [*self._lent, *([self._opened] if self._opened is not None else [])]:
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(opened))
+        self._lent = []
         self._opened, self._migrated, self._pid = None, False, os.getpid()
         self._lock = threading.Lock()
         self._gatherers = {}

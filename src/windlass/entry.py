@@ -121,10 +121,16 @@ async def _work(
 ) -> None:
     from windlass.runtime.worker import Worker
 
-    opened = await asyncio.to_thread(lambda: app.opened)
-    worker = Worker(registry, opened, link, concurrency=concurrency, queues=queues, suspects=suspects, strict=strict)
-    worker.sturdy = True
-    await worker.run()
+    # Its own, not the application's: that one is for handlers to close, when they write `with app:`.
+    opened = await asyncio.to_thread(app.engine.lend)
+    try:
+        worker = Worker(
+            registry, opened, link, concurrency=concurrency, queues=queues, suspects=suspects, strict=strict
+        )
+        worker.sturdy = True
+        await worker.run()
+    finally:
+        await asyncio.to_thread(app.engine.give_back, opened)
 
 
 def _slot(boot: Boot, channel: Channel[ToSlot]) -> int:

@@ -34,6 +34,15 @@ async def good(ctx: Context, seconds: float = 0.0) -> int:
 
 
 @app.task
+async def close_app() -> str:
+    with app:
+        await good.aenqueue()
+    await asyncio.sleep(0)
+    app.close()
+    return "closed"
+
+
+@app.task
 def good_thread(ctx: Context, seconds: float = 0.0) -> int:
     note(ctx, "start")
     time.sleep(seconds)

@@ -145,7 +145,7 @@ class Rig:
                 stdin=subprocess.DEVNULL,
             )
         self.supervised.append(Supervised(process, log))
-        eventually(lambda: b"supervisor starts" in log.read_bytes())  # before that, a SIGTERM is Python's to handle
+        eventually(lambda: b"supervisor starts" in log.read_bytes() or b"worker runs" in log.read_bytes())  # before that, a SIGTERM is Python's to handle
         return self.supervised[-1]
 
     def run(self, plan: Any) -> Any:

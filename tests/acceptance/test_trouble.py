@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+import pytest
+
 from tests.acceptance.rig import eventually, rig
 from windlass.core.job import State
 
@@ -44,6 +46,18 @@ def test_a_stop_while_the_store_is_away_ends_in_time(tmp_path: Path) -> None:
         again = r.supervise("--processes", "1")  # by their locks, those workers are known to be gone
         eventually(lambda: len(r.workers()) == 1)
         assert again.stop() == 0
+
+
+@pytest.mark.parametrize("processes", ["1", "0"])
+def test_a_handler_that_closes_the_application_stops_no_worker(tmp_path: Path, processes: str) -> None:
+    """`with app:` is what the documentation shows for scripts, so it comes to stand in handlers."""
+    with rig(tmp_path) as r:
+        supervisor = r.supervise("--processes", processes)
+        jobs = r.enqueue("close_app", *[()] * 12)
+        eventually(lambda: r.run(r.opened.store.stats()).states.get("completed") == 24)
+        assert {r.job(job).result for job in jobs} == {'"closed"'}
+        assert supervisor.stop() == 0
+        assert r.run(r.opened.store.audit()) == []
 
 
 APP = """

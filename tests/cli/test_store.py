@@ -145,6 +145,17 @@ def test_doctor_asks_the_kernel_which_workers_live(world: World) -> None:
     living.close()
 
 
+def test_doctor_finds_a_lead_that_nobody_alive_has(world: World) -> None:
+    world.beat()
+    [worker] = world.do(world.store.workers())
+    leads = {"scheduler": "s-gone", "somebody's lock": "s-gone", "maintainer": worker.supervisor}
+    for name, holder in leads.items():
+        world.do(world.store.lead(name, holder, 30_000_000))
+    lead = readings(world)["lead"]
+    assert (lead["value"], lead["verdict"]) == ("scheduler", "warning")
+    assert "s-gone" in lead["note"]
+
+
 def test_doctor_finds_silent_workers(world: World) -> None:
     world.beat("w1", hold=1)
     found = readings(world)

@@ -314,12 +314,27 @@ def test_it_promotes_what_nobody_claims_and_prunes_in_slices() -> None:
     from windlass.ports.store import Selection
 
     world.run(world.store.cancel(Selection(ids=tuple(job.id for job in many), limit=2_000)))
-    world.clock.advance(PRUNE_EVERY + 1)
+    world.clock.advance(2 * PRUNE_EVERY + 1)  # the first walk found nothing
     ticks = 0
     while leader.tick() < 1.0:
         ticks += 1
     assert 2 <= ticks <= 4
     assert world.run(world.store.fetch([job.id for job in many])) == [None] * 1_200
+
+
+def test_it_looks_for_old_jobs_ever_more_rarely_while_there_are_none() -> None:
+    """A million finished jobs that are kept must not keep an idle supervisor busy."""
+    world = World()
+    leader = maintainer(world, "a")
+    walks: list[float] = []
+    walk = world.store.prune
+    world.store.prune = lambda *how: (walks.append(world.clock.monotonic()), walk(*how))[1]  # type: ignore[method-assign]
+    for _ in range(4 * 3_600):
+        leader.tick()
+        world.clock.advance(1)
+    apart = [round(later - before) for before, later in zip(walks, walks[1:], strict=False)]
+    assert apart[:4] == [120, 240, 480, 960]
+    assert set(apart[6:]) == {3_600}
 
 
 def test_it_says_where_suspects_wait() -> None:
@@ -333,7 +348,7 @@ def test_it_says_where_suspects_wait() -> None:
 
 def test_the_poll_tells_once_of_every_change() -> None:
     world, told = World(), []
-    poller = Poller(world.opened, lambda: told.append(1))
+    poller = Poller(world.opened, lambda: told.append(1), told.append)
     poller.tick()
     told.clear()
     for _ in range(3):

@@ -336,12 +336,45 @@ def test_it_is_killed_if_that_was_asked_for_or_if_finished_work_stays_in_it(unse
         member.table.begin(0, job.id, job.fence)
         member.table.turned = now_ns() - 8 * 10**9
         if unsettled:
+            s.supervisor._limits._well_since -= 8 * 10**9
             member.table.unsettled_since = now_ns() - 8 * 10**9
         eventually(lambda: not member.alive)
         eventually(lambda: s.job(job).suspect)
 
     limits = {"hold": 3.0} if unsettled else {"stall_timeout": 7.0}
     assert Session(processes=1, **limits).run(driver) == 0
+
+
+def test_one_that_turns_and_does_not_settle_is_killed_too_and_no_job_is_blamed() -> None:
+    def driver(s: Session) -> None:
+        [member] = s.running(1)
+        [job] = s.claimed(member)
+        member.table.begin(0, job.id, job.fence)
+        member.table.turned = now_ns()
+        s.supervisor._limits._well_since -= 8 * 10**9
+        member.table.unsettled_since = now_ns() - 8 * 10**9
+        eventually(lambda: not member.alive)
+        eventually(lambda: s.job(job).state is State.QUEUED)
+        assert not s.job(job).suspect
+
+    assert Session(processes=1, hold=3.0).run(driver) == 0
+
+
+def test_what_could_not_be_settled_while_the_store_was_away_gets_time_once_it_is_back() -> None:
+    def driver(s: Session) -> None:
+        [member] = s.running(1)
+        limits = s.supervisor._limits
+        limits._healthy = lambda: False
+        member.table.turned = now_ns()
+        member.table.unsettled_since = now_ns() - 8 * 10**9
+        limits._well_since = looked = 1
+        eventually(lambda: limits._well_since > looked)
+        limits._healthy = lambda: True
+        looked = limits._looked
+        eventually(lambda: limits._looked > looked)
+        assert member.alive
+
+    assert Session(processes=1, hold=3.0).run(driver) == 0
 
 
 def test_after_a_pause_of_its_own_the_supervisor_judges_nobody_at_once() -> None:

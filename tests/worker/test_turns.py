@@ -17,11 +17,14 @@ from windlass.core.backoff import Backoff
 from windlass.core.errors import Retry, StoreCorrupt, StoreError
 from windlass.core.job import Failed, Held, NewJob, Policy, State, Succeeded
 from windlass.core.placement import job_id
+from windlass.ports.plan import Plan, Statement, Steps
 from windlass.ports.store import Selection, token_hash
 from windlass.runtime import process_slot, worker
 from windlass.runtime.context import Context, current_run
 from windlass.runtime.registry import Mode, Registry
 from windlass.runtime.timers import FEW, Timers
+from windlass.runtime.worker import Worker
+from windlass.stores.sqlite.store import RAW
 
 ONCE = Policy(max_attempts=1)
 
@@ -96,6 +99,44 @@ def test_a_store_in_trouble_buries_nobody(tmp_path: Any, monkeypatch: pytest.Mon
         job = world.enqueue("a", "paid")
         world.work()
         assert (world.job(job).state, world.job(job).result) == (State.COMPLETED, '"paid"')
+
+
+def test_a_table_that_is_gone_for_a_while_costs_no_result(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And what is tried meanwhile is tried after longer and longer pauses."""
+    pauses: list[float] = []
+    back = asyncio.Event()
+
+    def rename(old: str, new: str) -> None:
+        def steps() -> Steps[None]:
+            yield Statement(RAW, (f"ALTER TABLE {old} RENAME TO {new}",))
+
+        world.run(Plan(steps, "by hand", write=True))
+
+    def lose() -> str:
+        rename("windlass_ended", "elsewhere")
+        return "paid"
+
+    real = Worker._failed
+
+    async def failed(self: Worker, error: StoreError, failures: int) -> None:
+        before = asyncio.get_running_loop().time()
+        await real(self, error, failures)
+        pauses.append(asyncio.get_running_loop().time() - before)
+        if len(pauses) == 4:
+            rename("elsewhere", "windlass_ended")
+            back.set()
+
+    async def script(_: FakeLink) -> None:
+        await back.wait()
+        await world.until(lambda: world.states()["completed"] == 1)
+
+    monkeypatch.setattr(Worker, "_failed", failed)
+    with World(tmp_path, task("lose", lose)) as world:
+        job = world.enqueue("lose")
+        world.work(script)
+        assert (world.job(job).state, world.job(job).result) == (State.COMPLETED, '"paid"')
+        assert len(pauses) == 4
+        assert sum(pauses) > 0.5
 
 
 def test_what_a_job_with_a_transaction_says_is_kept(tmp_path: Any) -> None:

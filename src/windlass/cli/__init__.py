@@ -113,8 +113,23 @@ def _forget_output() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
+def _have_standard_descriptors() -> None:
+    """What was closed before we began (`2>&-`) leads nowhere. Left closed, its number would go to the next file that is
+    opened, and whatever writes to standard error, here or in a worker, would write into that."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            fd = os.open(os.devnull, os.O_RDWR)  # the lowest number that is free: this one
+            os.set_inheritable(fd, True)
+        # A command whose answer nobody can read says so; whatever else is written may get lost.
+        if getattr(sys, name) is None and name != "stdout":
+            setattr(sys, name, open(number, "w" if number else "r", closefd=False))  # noqa: SIM115 - for good
+
+
 def main() -> None:
     """The console script `windlass`."""
+    _have_standard_descriptors()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal without a letter gets its escape, not our traceback
             stream.reconfigure(errors="backslashreplace")

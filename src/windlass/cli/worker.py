@@ -12,7 +12,7 @@ import click
 from windlass.cli.common import answers
 from windlass.cli.exits import FAILED, OK
 from windlass.core.duration import seconds
-from windlass.core.errors import ConfigError
+from windlass.core.errors import ConfigError, StoreReplaced
 from windlass.runtime.bounds import PROCESSES_MOST
 
 STOP_TIMEOUT = "How long running jobs may go on after the first SIGTERM; 30s unless configured."
@@ -96,7 +96,7 @@ def supervise(
     )
     code = supervisor.run()
     if supervisor.problem:
-        raise ConfigError(supervisor.problem)
+        raise (StoreReplaced if supervisor.replaced else ConfigError)(supervisor.problem)
     return code
 
 

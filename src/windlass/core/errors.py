@@ -116,6 +116,11 @@ class ChildConflict(StoreError):
         super().__init__(f"a child's idempotency_key {key!r} belongs to job {owner}, which has another payload")
 
 
+class StoreReplaced(StoreError):
+    """The store's file was deleted, or another put in its place: what is open here is seen by nobody who comes now.
+    Whoever works on it must end, and begin anew on the file that is there."""
+
+
 class OutcomeUnknown(StoreError):
     """The answer was lost, or did not come before the deadline: it may have been applied, or be applied yet. Sending it
     again with the same id or idempotency key tells, and applies nothing twice; a new job would be a second one."""

@@ -13,6 +13,8 @@ class Lead(NamedTuple):
     holder: str
     term: int
     until: int
+    ttl: int = 0
+    """For how long it was asked last; 0 if that is not known."""
 
 
 class Verdict(NamedTuple):
@@ -22,6 +24,12 @@ class Verdict(NamedTuple):
     term: int
     leading: bool
     slot: int
+
+
+def after_set_back(leads: Sequence[Lead], now: int) -> list[Lead]:
+    """Those that end later than they were ever given for, since the clock was set back, as they should be: a living
+    holder renews within its ttl, and has until then; a dead one keeps the name no longer than that."""
+    return [lead._replace(until=now + lead.ttl) for lead in leads if 0 < lead.ttl < lead.until - now]
 
 
 def grant(leads: Sequence[Lead], holder: str, now: int, slots: int, before: int) -> Verdict:

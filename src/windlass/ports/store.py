@@ -599,7 +599,11 @@ class Store(Protocol):
         """Must register or renew each worker (lease until now + hold) unless it was taken, and answer which
         of its jobs are asked to cancel. A lease has lapsed once the clock is past its end. A lapsed lease
         that nobody took is simply renewed; the beginning of its unbroken series of beats must then be reset.
-        A taken id never comes back."""
+        A taken id never comes back.
+
+        After the clock was set back, leases lie further ahead than a hold, and the beginnings of some series lie in
+        the future. The first beat of anybody must cut the former to one hold from now (a living worker renews within
+        it, a dead one's jobs do not wait until the clock is where it was), and its own series begins anew."""
         ...
 
     def reap(self, deaths: Sequence[Death]) -> Plan[list[Reaped]]:
@@ -770,7 +774,10 @@ class Store(Protocol):
 
         With several `slots`, as many holders have it at once, each in a term of its own, greater than every
         term of that name before; those who hold it count, whatever `slots` they said. A refusal names the
-        holder whose lead ends first. Terms must grow across a prune too."""
+        holder whose lead ends first. Terms must grow across a prune too.
+
+        A lead that ends later than `ttl` from now, the ttl that its holder named last, must be cut to that by whoever
+        asks: the clock was set back. It keeps its term, and a holder that lives renews it in time."""
         ...
 
     def resign(self, name: str, holder: str) -> Plan[None]:
@@ -818,7 +825,8 @@ class Shell(Protocol):
         ...
 
     def changed(self) -> int:
-        """A number that differs when another connection may have committed something; costs microseconds."""
+        """A number that differs when another connection may have committed something; costs microseconds.
+        Raises StoreReplaced once what is open is no longer what others will open."""
         ...
 
     def hint(self) -> None:

@@ -21,7 +21,7 @@ from typing import NoReturn
 
 import msgspec
 
-from windlass.core.errors import CapabilityMissing, StoreError, WindlassError
+from windlass.core.errors import CapabilityMissing, StoreError, StoreReplaced, WindlassError
 from windlass.ports.store import BeatAnswer, Death, Listener, Opened, PruneRules, ScheduleChange, WorkerReport
 from windlass.runtime import lockfile
 from windlass.runtime.beat import Beat, Round
@@ -104,8 +104,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 class Embedded:
     """Runs jobs in this process, on a loop in a thread (`start`, `stop`) or on the caller's (`run`, `ask_to_stop`)."""
 
-    def __init__(self, registry: Registry, open_store: Callable[[], Opened], settings: Settings | None = None) -> None:
-        """`open_store` answers the store with its schema, one for each process that asks."""
+    def __init__(
+        self,
+        registry: Registry,
+        open_store: Callable[[], Opened],
+        settings: Settings | None = None,
+        close_store: Callable[[Opened], object] = lambda _: None,
+    ) -> None:
+        """`open_store` answers the store with its schema, one for each process that asks; `close_store` is given it
+        when the worker has ended."""
         self._settings = settings or Settings()
         left_out = sorted(name for name, task in registry.tasks.items() if task.mode is Mode.PROCESS)
         if left_out:
@@ -116,6 +123,7 @@ class Embedded:
         kept = {name: task for name, task in registry.tasks.items() if task.mode is not Mode.PROCESS}
         self._registry = msgspec.structs.replace(registry, tasks=kept)
         self._open_store = open_store
+        self._close_store = close_store
         self._supervisor = new_id("e")
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -129,6 +137,7 @@ class Embedded:
         """The session under way runs suspects."""
         self._registered: asyncio.Event | None = None
         self._mismatches = 0
+        self._problem: StoreReplaced | None = None
         os.register_at_fork(after_in_child=self._forked)
 
     # --- in a thread -------------------------------------------------------------------------------------------------
@@ -177,12 +186,23 @@ class Embedded:
     # --- on a loop ---------------------------------------------------------------------------------------------------
 
     async def run(self, up: Callable[[], object] = lambda: None) -> None:
-        """Work on the running loop until asked to stop; `up` is called when the first worker is registered."""
-        self._loop = loop = asyncio.get_running_loop()
+        """Work on the running loop until asked to stop; `up` is called when the first worker is registered. Raises
+        StoreReplaced if the store's file was deleted or replaced meanwhile, which ends the worker at once."""
+        self._loop = asyncio.get_running_loop()
         self._pid = os.getpid()
-        self._stop = None
+        self._stop = self._problem = None
         self._registered = asyncio.Event()
         opened = await asyncio.to_thread(self._open_store)
+        try:
+            await self._serve(opened, up)
+        finally:
+            self._loop = None
+            await asyncio.to_thread(self._close_store, opened)
+        if self._problem is not None:
+            raise self._problem
+
+    async def _serve(self, opened: Opened, up: Callable[[], object]) -> None:
+        loop = asyncio.get_running_loop()
         beat = Beat(opened, self._settings.hold, self._post, self._beaten)
         keeper = Keeper(self._post, self._settings.hold / 6)
         listener = opened.shell.listen()
@@ -193,7 +213,7 @@ class Embedded:
             keeper.add(Judge(opened, opened.run_directory(), self._settings.hold, self._own, self._post_suspected))
             keeper.add(Maintainer(opened, self._supervisor, self._settings.rules, self._post_suspected))
             keeper.add(Scheduler(opened, self._supervisor, self._settings.schedules))
-            keeper.add(Poller(opened, lambda: self._post(lambda: self._hinted(None))))
+            keeper.add(Poller(opened, lambda: self._post(lambda: self._hinted(None)), self._post_replaced))
             while self._stop is None:
                 await self._session(opened, beat, up)
         finally:
@@ -216,6 +236,13 @@ class Embedded:
         if loop is not None:
             with contextlib.suppress(RuntimeError):  # closed meanwhile: nobody waits for the call any more
                 loop.call_soon_threadsafe(call)
+
+    def _post_replaced(self, problem: StoreReplaced) -> None:
+        def replaced() -> None:
+            self._problem = problem
+            self.ask_to_stop(0.0, str(problem))
+
+        self._post(replaced)
 
     def _own(self) -> list[str]:
         link = self._link

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 
+from windlass.core.errors import StoreReplaced
 from windlass.ports.store import Death, Listener, Opened, Reaped
 from windlass.runtime import lockfile
 from windlass.runtime.beat import Beat, Round
@@ -45,9 +46,11 @@ class Liaison:
         hinted: Callable[[], None],
         suspected: Callable[[Sequence[str] | None], None],
         own: Callable[[], list[str]],
+        replaced: Callable[[StoreReplaced], None],
     ) -> None:
         """`beaten` hears every beat, `hinted` that there may be jobs, `suspected` that there may be suspects (in which
-        queues, if that is known); `own` answers the supervisor's workers, from any thread."""
+        queues, if that is known); `own` answers the supervisor's workers, from any thread; `replaced` hears that the
+        store must not be used any more."""
         self._loop = loop
         self._host = host
         self._identity = identity
@@ -56,6 +59,7 @@ class Liaison:
         self._hinted = hinted
         self._suspected = suspected
         self._own = own
+        self._replaced = replaced
         self._opened: Opened | None = None
         self._directory: str | None = None
         self._keeper: Keeper | None = None
@@ -101,11 +105,14 @@ class Liaison:
         self._beat.start()
         self._keeper.add(Judge(opened, self._directory, ready.hold, self._own, self._post_suspected))
         self._keeper.add(Maintainer(opened, self._identity.supervisor, ready.rules, self._post_suspected))
-        self._keeper.add(Poller(opened, lambda: self._loop.post(self._hinted)))
+        self._keeper.add(Poller(opened, lambda: self._loop.post(self._hinted), self._post_replaced))
         self._scheduler = Scheduler(opened, self._identity.supervisor, ready.schedules)
         self._keeper.add(self._scheduler)
         self._listener = opened.shell.listen()
         then()
+
+    def _post_replaced(self, problem: StoreReplaced) -> None:
+        self._loop.post(lambda: self._replaced(problem))
 
     def _post_suspected(self, queues: Sequence[str] | None = None) -> None:
         self._loop.post(lambda: self._suspected(queues))

@@ -2,8 +2,8 @@
 
 A process slot past its hard deadline is killed alone. A stuck thread or coroutine cannot be: its worker is condemned
 (it claims no more, a replacement starts, the neighbours drain), then killed. A worker whose loop no longer turns is
-asked for its stacks once; it is killed only if finished work stays unsettled in it although the store is well, or if
-the application set `stall_timeout`.
+asked for its stacks once; it is killed only if finished work stays unsettled in it although the store is well (which a
+worker whose loop does turn is killed for as well), or if the application set `stall_timeout`.
 """
 
 from __future__ import annotations
@@ -42,6 +42,8 @@ class Limits:
         self._overdue: dict[Member, set[int]] = {}
         self._looked = now_ns()
         self._patient_until = 0
+        self._well_since = self._looked
+        """Since when there is no excuse for what is not settled."""
 
     def look(self, members: list[Member]) -> None:
         """Look at every member once."""
@@ -52,6 +54,8 @@ class Limits:
         if now - self._looked > PAUSED * 1e9:
             # The supervisor itself was stopped, and so perhaps was everybody: let them turn once before judging.
             self._patient_until = now + round(PAUSED * 1e9)
+        if now < self._patient_until or not self._healthy():
+            self._well_since = now
         self._looked = now
         if now < self._patient_until:
             return
@@ -105,20 +109,29 @@ class Limits:
     def _stall(self, member: Member, entries: list[Entry]) -> None:
         assert member.ready is not None
         silent = _since_turn(member)
-        if silent < STALL_DUMP:
+        turns = silent < STALL_DUMP
+        if turns:
             member.stalled = False
-            return
-        if not member.stalled:
+        elif not member.stalled:
             member.stalled = True
             log.warning("a worker's event loop does not turn; its stacks follow on standard error",
                         worker=member.id, pid=member.pid, seconds=round(silent, 1))  # fmt: skip
             process.kill(member.pid, signal.SIGUSR2)
-        since = member.table.unsettled_since
-        unsettled = bool(since) and (now_ns() - since) / 1e9 > member.ready.hold * UNSETTLED_HOLDS
         limit = member.ready.stall_timeout
-        if (unsettled and self._healthy()) or (limit is not None and silent > limit):
+        if self._keeps_back(member, member.ready.hold * UNSETTLED_HOLDS):
+            log.error("killing a worker that does not settle what has ended",
+                      worker=member.id, pid=member.pid, jobs=len(entries))  # fmt: skip
+            if turns:  # so it is no job that is in its way
+                member.explained = "it did not settle what had ended"
+            process.kill(member.pid)
+        elif limit is not None and silent > limit:
             log.error("killing a worker that does not turn", worker=member.id, pid=member.pid, jobs=len(entries))
             process.kill(member.pid)
+
+    def _keeps_back(self, member: Member, patience: float) -> bool:
+        """Whether what has ended in it stays there, though the store has been well for as long."""
+        since = member.table.unsettled_since
+        return bool(since) and (now_ns() - max(since, self._well_since)) / 1e9 > patience
 
 
 def _since_turn(member: Member) -> float:

@@ -13,6 +13,8 @@ import sys
 import time
 from typing import Any
 
+from windlass.runtime.log_writer import LogWriter
+
 _PASSWORD = re.compile(r"(\w://[^\s:/@]*:)[^\s@]+@")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _PLAIN = re.compile(r"[\w./:+@%-]+")
@@ -76,18 +78,27 @@ class PlainFormatter(logging.Formatter):
         return scrub(text + "".join(f"\n    {_escaped(line)}" for line in trace))
 
 
-def setup(level: str = "info", *, as_json: bool | None = None) -> None:
+def setup(level: str = "info", *, as_json: bool | None = None, aside: bool = False) -> None:
     """Send the logs of Windlass to standard error; JSON unless that is a terminal, or as told. Leaves other loggers
-    alone, and does nothing where the application has given the logger "windlass" handlers of its own."""
+    alone, and does nothing where the application has given the logger "windlass" handlers of its own.
+
+    `aside`: another thread writes, for a process that must not stop where nobody reads its standard error.
+    """
     logger = logging.getLogger("windlass")
     if logger.handlers:
         return
-    handler = logging.StreamHandler(sys.stderr)
+    handler = LogWriter(sys.stderr) if aside else logging.StreamHandler(sys.stderr)
     machine = not sys.stderr.isatty() if as_json is None else as_json
     handler.setFormatter(JsonFormatter() if machine else PlainFormatter())
     logger.addHandler(handler)
     logger.setLevel(level.upper())
     logger.propagate = False
+
+
+def flush() -> None:
+    """Have what was said written, in two seconds at most."""
+    for handler in logging.getLogger("windlass").handlers:
+        handler.flush()
 
 
 def scrub(text: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from windlass.core.errors import StoreReplaced
 from windlass.ports.store import Opened
 
 EVERY = 0.05
@@ -11,12 +12,17 @@ EVERY = 0.05
 
 
 class Poller:
-    """A Service that calls `changed` whenever another connection may have committed something."""
+    """A Service that calls `changed` whenever another connection may have committed something, and `replaced`, once, if
+    the store that is open has become one that nobody else will ever open."""
 
     name = "poller"
 
-    def __init__(self, opened: Opened, changed: Callable[[], object]) -> None:
+    def __init__(
+        self, opened: Opened, changed: Callable[[], object], replaced: Callable[[StoreReplaced], object]
+    ) -> None:
         self._opened = opened
+        self._replaced = replaced
+        self._ended = False
         self._changed = changed
         self._last = -1
 
@@ -25,7 +31,14 @@ class Poller:
 
     def tick(self) -> float:
         """See Service."""
-        number = self._opened.shell.changed()
+        if self._ended:
+            return EVERY
+        try:
+            number = self._opened.shell.changed()
+        except StoreReplaced as problem:
+            self._ended = True
+            self._replaced(problem)
+            return EVERY
         if number != self._last:
             self._last = number
             self._changed()

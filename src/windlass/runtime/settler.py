@@ -92,6 +92,11 @@ class Settler:
         self._waiting.append((transition, size, slot))
         self._bytes += size
 
+    def excuse(self) -> None:
+        """The store has just answered that it will not have them yet: that they wait is not the worker's fault."""
+        if self._waiting:
+            self._table.unsettled_since = now_ns()
+
     @property
     def full(self) -> bool:
         """Whether so much waits that no further job may start."""

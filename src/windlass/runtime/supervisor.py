@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from windlass.core.errors import ConfigError
+from windlass.core.errors import ConfigError, StoreReplaced
 from windlass.ports.store import BeatAnswer, Death, Opened, Reaped
 from windlass.runtime import logs, process
 from windlass.runtime.beat import Round
@@ -111,6 +111,7 @@ class Supervisor:
             hinted=self._hinted,
             suspected=self._crew.suspected,
             own=self._crew.ids,
+            replaced=self._store_replaced,
         )
         self._limits = Limits(self._pool, lambda _: self._crew.balance(), lambda: self._store.error is None)
         self._stopping = 0
@@ -119,19 +120,22 @@ class Supervisor:
         self._exit_code = 0
         self.problem = ""
         """Why nothing of what was asked for can be done, if that is so; whoever called `run` is to say it."""
+        self.replaced = False
+        """Whether that is so because the store's file was deleted or replaced; started anew, all may be well."""
 
     # --- life --------------------------------------------------------------------------------------------------------
 
     def run(self) -> int:
         """Run until stopped by SIGTERM, SIGINT or SIGHUP (a second one ends patience). Main thread only. Returns 0
         after a clean stop, 1 if something had to be killed for it, 2 for a `problem`: the application could not be
-        loaded, or its store not be used."""
-        logs.setup(self._boot.log_level, as_json=self._boot.log_json)
+        loaded, or its store not be used; 4 if the store's file was deleted or replaced meanwhile."""
+        logs.setup(self._boot.log_level, as_json=self._boot.log_json, aside=True)
         try:
             self.begin()
             self._loop.run(lambda: self.done)
         finally:
             self.end()
+            logs.flush()
         return self._exit_code
 
     def begin(self) -> None:
@@ -256,6 +260,13 @@ class Supervisor:
 
     def _no_store(self, problem: Exception) -> None:
         self._fail("the store cannot be used", str(problem))
+
+    def _store_replaced(self, problem: StoreReplaced) -> None:
+        """What the workers hold is lost, and what is enqueued from now on they would never see."""
+        if not self.problem:
+            self.replaced = True
+            self._fail("the store is not the one that was opened", str(problem))
+            self._exit_code = 4
 
     def _have_store(self) -> None:
         for member in self._crew:

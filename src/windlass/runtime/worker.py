@@ -464,6 +464,7 @@ class Worker:
 
     async def _failed(self, error: StoreError, failures: int) -> None:
         if retriable(error):
+            self._settler.excuse()
             if failures == 1:
                 log.warning("the store did not answer, trying again: %s", error)
         elif len(self._settler) > 0 and (failures >= REFUSED or isinstance(error, ChildConflict)):

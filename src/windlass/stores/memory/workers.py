@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import msgspec
 
 from windlass.core.job import ErrorInfo, Failed, Held, Lost, Meta, Outcome, Policy, Token
-from windlass.core.lead import Lead, grant
+from windlass.core.lead import Lead, after_set_back, grant
 from windlass.core.machine import decide
 from windlass.ports.plan import NOW, Steps, plan
 from windlass.ports.store import (
@@ -31,13 +31,16 @@ class Liveness(Life):
     def beat(self, reports: Sequence[WorkerReport]) -> Steps[list[BeatAnswer]]:
         """See Store.beat."""
         now = (yield NOW)[0][0]
+        for id, other in self.data.workers.items():
+            if not other.taken and other.lease_until > now + other.report.hold:
+                self.data.workers[id] = replace(other, lease_until=now + other.report.hold)
         return [self._beat(report, now) for report in reports]
 
     def _beat(self, report: WorkerReport, now: int) -> BeatAnswer:
         known = self.data.workers.get(report.id)
         if known and known.taken:
             return BeatAnswer(report.id, taken=True)
-        unbroken = known is not None and now <= known.lease_until
+        unbroken = known is not None and known.since <= now <= known.lease_until
         self.data.workers[report.id] = Worker(
             report=report,
             started_at=known.started_at if known else now,
@@ -110,10 +113,12 @@ class Liveness(Life):
         """See Store.lead."""
         now = (yield NOW)[0][0]
         leads = self.data.leads.get(name, ())
+        for lead in after_set_back(leads, now):
+            leads = self.data.leads[name] = tuple(lead if each.slot == lead.slot else each for each in leads)
         owner, term, leading, slot = grant(leads, holder, now, slots, self.data.terms.get("", 0))
         if leading:
             others = tuple(lead for lead in leads if lead.slot != slot)
-            self.data.leads[name] = (*others, Lead(slot, holder, term, now + ttl))
+            self.data.leads[name] = (*others, Lead(slot, holder, term, now + ttl, ttl))
         return Leadership(owner, term, leading)
 
     @plan

@@ -8,10 +8,11 @@ import re
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any, Literal
 from weakref import WeakSet
 
-from windlass.core.errors import CapabilityMissing, ConfigError, StoreUnavailable
+from windlass.core.errors import CapabilityMissing, ConfigError, StoreReplaced, StoreUnavailable
 from windlass.core.health import Reading
 from windlass.stores.sqlite.async_shell import AsyncShell
 from windlass.stores.sqlite.caller_shell import CallerShell
@@ -34,12 +35,18 @@ _users_lock = threading.Lock()
 
 
 def open_sqlite(
-    url: str, *, clock: Clock | None = None, durability: Durability = "full", timeout: float = 5.0
+    url: str,
+    *,
+    clock: Clock | None = None,
+    durability: Durability = "full",
+    timeout: float = 5.0,
+    beside: OpenedSqlite | None = None,
 ) -> OpenedSqlite:
     """Open the store in the file that `url` names; the file is made if it is missing, its directory is not.
 
     `durability` "full" flushes every commit; "normal" may lose the last commits in a power cut, never in a crash of
-    the process. Raises ConfigError for a bad URL, a missing directory or a network file system.
+    the process. `beside` is the same file, opened in this process already: each is closed by itself, but the writers
+    of both queue in one line. Raises ConfigError for a bad URL, a missing directory or a network file system.
     """
     scheme, _, path = url.partition("://")
     if not path.startswith("/") or path == "/":
@@ -53,22 +60,34 @@ def open_sqlite(
     if durability not in {"full", "normal"}:
         raise ConfigError(f"durability: {durability!r} must be full or normal")
     # As SQLite resolves it: under two names for one file, two workers would look for each other's locks in two places.
-    return OpenedSqlite(url, os.path.realpath(path[1:]), scheme == "sqlite+stdlib", clock, durability, timeout)
+    real = os.path.realpath(path[1:])
+    return OpenedSqlite(url, real, scheme == "sqlite+stdlib", clock, durability, timeout, beside)
 
 
 class OpenedSqlite:
     """See ports.store.Opened."""
 
     def __init__(
-        self, url: str, path: str, stdlib: bool, clock: Clock | None, durability: Durability, timeout: float
+        self,
+        url: str,
+        path: str,
+        stdlib: bool,
+        clock: Clock | None,
+        durability: Durability,
+        timeout: float,
+        beside: OpenedSqlite | None = None,
     ) -> None:
         self.url = url
         self.path = path
         self.store = SqliteStore()
         self.library = "stdlib" if stdlib else "apsw"
         self._durability = durability
+        self._file: tuple[int, int] | None = None
+        """Device and inode of what was opened first."""
         _check_place(path)
-        self.shell = Shell(self._connect, Hints(path + DIRECTORY), clock or _system_clock, timeout)
+        line = None if beside is None else beside.shell.writing
+        self.shell: Shell = Shell(self._connect, Hints(path + DIRECTORY), clock or _system_clock, timeout, line)
+        self.shell.in_place = self._in_place
         self._async: dict[asyncio.AbstractEventLoop, AsyncShell] = {}
 
     def _connect(self, deadline: float) -> Driver:
@@ -77,6 +96,9 @@ class OpenedSqlite:
         driver = self._driver()
         try:
             self._claim_file()
+            if self._file is None:
+                with suppress(OSError):
+                    self._file = _identity(self.path)
             if self.library == "apsw":
                 _set_up(driver, self._durability, deadline)
         except BaseException:
@@ -92,6 +114,19 @@ class OpenedSqlite:
         from windlass.stores.sqlite.driver_apsw import ApswDriver
 
         return ApswDriver(self.path)
+
+    def _in_place(self) -> None:
+        """Raises StoreReplaced if the file that is open is no longer the one at its path."""
+        if self._file is None:
+            return
+        try:
+            found = _identity(self.path)
+        except FileNotFoundError:
+            raise StoreReplaced(f"the file {self.path} was deleted while it was open") from None
+        except OSError:  # a directory that may not be read just now says nothing about the file
+            return
+        if found != self._file:
+            raise StoreReplaced(f"another file was put in the place of {self.path} while it was open")
 
     def _claim_file(self) -> None:
         """Two SQLite builds on one file in one process drop each other's POSIX locks when either closes: refuse."""
@@ -170,6 +205,11 @@ class OpenedSqlite:
                 users.discard(self)
                 if not users:
                     del _users[file]
+
+
+def _identity(path: str) -> tuple[int, int]:
+    found = os.stat(path)
+    return found.st_dev, found.st_ino
 
 
 def _set_up(driver: Driver, durability: Durability, deadline: float) -> None:

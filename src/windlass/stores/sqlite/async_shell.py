@@ -8,6 +8,7 @@ import time
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
+from windlass.core.errors import StoreError
 from windlass.ports.plan import Plan
 from windlass.stores.sqlite.shell import Shell
 
@@ -51,6 +52,8 @@ class _Line:
         self._shell = shell
         self._loop = loop
         self._work: SimpleQueue[tuple[Plan[Any], float, asyncio.Future[Any]] | None] = SimpleQueue()
+        self._ended = False
+        self._turn = threading.Lock()
         self._thread = threading.Thread(target=self._serve, name="windlass-store", daemon=True)
         self._thread.start()
 
@@ -58,7 +61,11 @@ class _Line:
         """Have it run; its time counts from now, however long the line is."""
         self._shell.check()  # in a forked child there is no such thread
         future: asyncio.Future[T] = self._loop.create_future()
-        self._work.put((plan, time.monotonic() + (self._shell.timeout if timeout is None else timeout), future))
+        deadline = time.monotonic() + (self._shell.timeout if timeout is None else timeout)
+        with self._turn:  # nothing may come to stand behind the end, where nobody would ever answer it
+            if self._ended:
+                raise StoreError("this store was closed")
+            self._work.put((plan, deadline, future))
         return future
 
     def _serve(self) -> None:
@@ -76,7 +83,9 @@ class _Line:
 
     def stop(self) -> None:
         """End the thread after what was handed in before."""
-        self._work.put(None)
+        with self._turn:
+            self._ended = True
+            self._work.put(None)
         if self._thread is not threading.current_thread():
             self._thread.join()
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from windlass.core.errors import StoreError
 from windlass.core.health import Reading
-from windlass.ports.plan import Plan, Rows, Statement, Steps
+from windlass.core.words import span
+from windlass.ports.plan import NOW, Plan, Rows, Statement, Steps
 from windlass.stores.named_sql import load_migrations
 from windlass.stores.sqlite.store import RAW
 
@@ -46,7 +47,12 @@ def diagnose(opened: OpenedSqlite, library: str, file_system: str) -> Iterator[R
         yield Reading("readable", False, "bad", str(error))
         return
     yield from _durability(*answers)
-    yield _schema(version)
+    schema = _schema(version)
+    yield schema
+    if schema.verdict == "ok":
+        for name, holder, until, now in opened.shell.run(_leads()):
+            left = span(until - now)
+            yield Reading("lead", name, "warning", f"is held by {holder}, of which no worker lives; free in {left}")
 
 
 def _pragmas() -> Plan[tuple[str, int]]:
@@ -56,6 +62,14 @@ def _pragmas() -> Plan[tuple[str, int]]:
         return str(journal[0][0]).lower(), int(synchronous[0][0])
 
     return Plan(steps, "pragmas", write=False)
+
+
+def _leads() -> Plan[Rows]:
+    def steps() -> Steps[Rows]:
+        now = (yield NOW)[0][0]
+        return (yield Statement("leads_of_nobody", (now,)))
+
+    return Plan(steps, "leads", write=False)
 
 
 def _library(library: str) -> Reading:

@@ -355,8 +355,11 @@ INSERT INTO windlass_workers (id, supervisor, host, pid, state, slots, busy, que
 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?10, ?10, ?10 + ?11, ?11)
 ON CONFLICT (id) DO UPDATE SET
     supervisor = ?2, host = ?3, pid = ?4, state = ?5, slots = ?6, busy = ?7, queues = ?8, tasks = ?9,
-    since = iif(lease < ?10, ?10, since), beat = ?10, lease = ?10 + ?11, hold = ?11
+    since = iif(lease < ?10 OR since > ?10, ?10, since), beat = ?10, lease = ?10 + ?11, hold = ?11
 WHERE NOT taken
+
+-- name: workers_set_back
+UPDATE windlass_workers SET lease = ?1 + hold WHERE NOT taken AND lease > ?1 + hold
 
 -- name: cancelling_of
 SELECT id FROM windlass_held WHERE worker = ? AND cancelling
@@ -633,13 +636,17 @@ ON CONFLICT (name) DO UPDATE SET paused = ifnull(?2, paused), most = iif(?3 IS N
 SELECT name, paused, most, ifnull(bounds, '{}') FROM windlass_queues
 
 -- name: lead_get
-SELECT slot, holder, term, until FROM windlass_leads WHERE name = ? ORDER BY until, slot
+SELECT slot, holder, term, until, ttl FROM windlass_leads WHERE name = ? ORDER BY until, slot
 
 -- name: lead_put
-INSERT OR REPLACE INTO windlass_leads (name, slot, holder, term, until) VALUES (?, ?, ?, ?, ?)
+INSERT OR REPLACE INTO windlass_leads (name, slot, holder, term, until, ttl) VALUES (?, ?, ?, ?, ?, ?)
 
 -- name: lead_free
 UPDATE windlass_leads SET until = min(until, ?) WHERE name = ? AND holder = ?
+
+-- name: leads_of_nobody
+SELECT name, holder, until, ?1 FROM windlass_leads l WHERE name IN ('maintainer', 'scheduler') AND until > ?1
+    AND NOT EXISTS (SELECT 1 FROM windlass_workers w WHERE w.supervisor = l.holder AND NOT w.taken)
 
 -- name: leads_old
 SELECT ifnull(max(term), 0) FROM windlass_leads WHERE until < ?

@@ -34,8 +34,16 @@ Clock = Callable[[], int]
 class Shell:
     """Runs plans, each in one transaction, on a connection of its own per thread that is inside."""
 
-    def __init__(self, connect: Callable[[float], Driver], hints: Hints, clock: Clock, timeout: float) -> None:
-        """`connect` is given the instant of the monotonic clock until which it may wait for a lock."""
+    def __init__(
+        self,
+        connect: Callable[[float], Driver],
+        hints: Hints,
+        clock: Clock,
+        timeout: float,
+        writing: threading.Lock | None = None,
+    ) -> None:
+        """`connect` is given the instant of the monotonic clock until which it may wait for a lock. `writing` is
+        the lock at which the writers of another shell for the same file queue in this process."""
         self._connect = connect
         self._hints = hints
         self._clock = clock
@@ -43,7 +51,9 @@ class Shell:
         self._sql = load_queries("windlass.stores.sqlite")
         self._idle: list[Driver] = []
         # Writers of one process queue here: a plain lock wakes them at once, SQLite's would have them poll.
-        self._writing = threading.Lock()
+        self.writing = writing or threading.Lock()
+        self.in_place: Callable[[], object] = lambda: None
+        """Raises where the file is no longer the one that is open."""
         self._watch: Driver | None = None
         self._watching = threading.Lock()
         self._closed = False
@@ -57,13 +67,13 @@ class Shell:
         if not plan.write:
             with self._borrowed(deadline) as driver:
                 return self._transaction(driver, plan, "BEGIN", deadline)
-        if not self._writing.acquire(timeout=max(0.0, deadline - time.monotonic())):
+        if not self.writing.acquire(timeout=max(0.0, deadline - time.monotonic())):
             raise StoreTimeout(f"{plan.name}: other threads of this process kept the store busy")
         try:
             with self._borrowed(deadline) as driver:
                 return self._transaction(driver, plan, "BEGIN IMMEDIATE", deadline)
         finally:
-            self._writing.release()
+            self.writing.release()
 
     def _transaction(self, driver: Driver, plan: Plan[T], begin: str, deadline: float) -> T:
         while True:
@@ -165,6 +175,7 @@ class Shell:
     def changed(self) -> int:
         """See ports.store.Shell. `data_version` moves when another connection commits: this one never writes."""
         self.check()
+        self.in_place()
         with self._watching:
             if self._watch is None:
                 self._watch = self._connect(time.monotonic() + self.timeout)
@@ -190,7 +201,7 @@ class Shell:
         self._closed = True
         if os.getpid() != self._pid:  # the connections are the parent's to close, and its threads may hold the locks
             return
-        with self._writing, self._watching:
+        with self.writing, self._watching:
             for driver in [*self._idle, *([self._watch] if self._watch else [])]:
                 discard(driver)
             self._idle.clear()

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import msgspec
 
 from windlass.core.job import ErrorInfo, Failed, Lost, Meta, Outcome, Policy, Token, Transition
-from windlass.core.lead import Lead, grant
+from windlass.core.lead import Lead, after_set_back, grant
 from windlass.core.machine import decide
 from windlass.ports.plan import NOW, Plan, Statement, Steps, plan
 from windlass.ports.store import (
@@ -36,6 +36,7 @@ class Workers(Settling):
     def beat(self, reports: Sequence[WorkerReport]) -> Steps[list[BeatAnswer]]:
         """See Store.beat."""
         now = (yield NOW)[0][0]
+        yield Statement("workers_set_back", (now,))
         answers = []
         for r in reports:
             state = yield Statement("worker_state", (r.id,))
@@ -115,10 +116,13 @@ class Workers(Settling):
         """See Store.lead."""
         now = (yield NOW)[0][0]
         found = [Lead(*row) for row in (yield Statement("lead_get", (name,)))]
+        for lead in after_set_back(found, now):
+            yield Statement("lead_put", (name, *lead))
+            found = [lead if each.slot == lead.slot else each for each in found]
         mark = yield Statement("mark_get", ("terms",))
         owner, term, leading, slot = grant(found, holder, now, slots, mark[0][0] if mark else 0)
         if leading:
-            yield Statement("lead_put", (name, slot, holder, term, now + ttl))
+            yield Statement("lead_put", (name, slot, holder, term, now + ttl, ttl))
         return Leadership(owner, term, leading)
 
     @plan

@@ -43,6 +43,30 @@ class Cluster:
         assert self.lead(world, "b") == Leadership("b", 2, leading=True)
         world.run(world.store.resign("nobody's", "a"))
 
+    def test_after_the_clock_was_set_back_a_dead_leader_leads_for_one_ttl_more(self, world: World) -> None:
+        """I8: and not until the clock is where it was; a living one renews in time, and keeps its term."""
+        for name in ("dead", "alive"):
+            self.lead(world, "a", name)
+        world.clock.set(world.clock() - DAY)
+        for name in ("dead", "alive"):
+            assert self.lead(world, "b", name) == Leadership("a", 1, leading=False)
+        world.clock.set(world.clock() + TTL - 1)
+        assert self.lead(world, "a", "alive") == Leadership("a", 1, leading=True)
+        assert self.lead(world, "b", "dead").leading is False
+        world.clock.set(world.clock() + 1)
+        assert self.lead(world, "b", "alive").leading is False
+        assert self.lead(world, "b", "dead") == Leadership("b", 2, leading=True)
+
+    def test_a_lead_for_longer_is_no_clock_that_was_set_back(self, world: World) -> None:
+        """A lock has the ttl of its holder, not of whoever asks."""
+        world.run(world.store.lead("lock", "a", 100 * TTL))
+        for _ in range(99):
+            assert self.lead(world, "b", "lock").leading is False
+            world.clock.set(world.clock() + TTL)
+        assert self.lead(world, "b", "lock").leading is False
+        world.clock.set(world.clock() + TTL)
+        assert self.lead(world, "b", "lock").leading is True
+
     # --- several slots -------------------------------------------------------------------------------------
 
     def slot(self, world: World, holder: str, slots: int = 2, name: str = "lock") -> Leadership:

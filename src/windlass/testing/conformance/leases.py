@@ -6,7 +6,7 @@ import msgspec
 
 from windlass.core.job import ErrorInfo, Held, State, Succeeded, Token
 from windlass.ports.store import BeatAnswer, Death, Reaped, Selection, WorkerInfo, token_hash
-from windlass.testing.conformance.world import HOLD, SECOND, World, plain, report, token_order
+from windlass.testing.conformance.world import DAY, HOLD, SECOND, World, plain, report, token_order
 
 
 class Leases:
@@ -131,6 +131,23 @@ class Leases:
         world.clock.set(world.clock() + 1)
         assert world.run(world.store.lapsed("reaper")) == ["w1"]
         assert world.run(world.store.reap([death])) == [Reaped("w1", taken=True, jobs=1)]
+
+    def test_after_the_clock_was_set_back_the_dead_are_found_and_the_living_left_alone(self, world: World) -> None:
+        """I8: a lease that lies a day ahead is cut to one hold by the first beat of anybody."""
+        dead, alive = world.running("dead"), world.running("alive")
+        world.beat("reaper")
+        world.clock.set(world.clock() - DAY)
+        for _ in range(3):
+            world.beat("alive")
+            self._beat_through(world, "reaper", HOLD // 3)
+            assert world.run(world.store.lapsed("reaper")) == [], "each has one whole hold from the first beat"
+        world.beat("alive")
+        world.clock.set(world.clock() + 1)
+        assert world.run(world.store.lapsed("reaper")) == ["dead"]
+        deaths = [Death(worker=each, observed=False, reaper="reaper") for each in ("dead", "alive")]
+        assert [each.taken for each in world.run(world.store.reap(deaths))] == [True, False]
+        assert world.fetch(dead.id).state is State.QUEUED
+        assert world.fetch(alive.id).state is State.RUNNING
 
     def test_a_taken_reaper_takes_nobody(self, world: World) -> None:
         world.running("w1")
