@@ -442,6 +442,36 @@ class CountsOnlyItsOwnSlots(MemoryStore):
         leads = self.data.leads.get(name, ())
         self.data.leads[name] = tuple(lead for lead in leads if lead.slot < slots)
         return (yield from super().lead(name, holder, ttl, slots))
+
+
+class LeadsAsLongAsTheClockWasAhead(MemoryStore):
+    """A lead ends when it was said to end, whatever became of the clock."""
+
+    @plan
+    def lead(self, name: str, holder: str, ttl: int, slots: int = 1) -> Steps[Leadership]:
+        answer = yield from super().lead(name, holder, ttl, slots)
+        self.data.leads[name] = tuple(lead._replace(ttl=0) for lead in self.data.leads.get(name, ()))
+        return answer
+
+
+class TakesALongLeadForAnOldOne(MemoryStore):
+    """Whoever asks thinks that others have asked for as long as it does."""
+
+    @plan
+    def lead(self, name: str, holder: str, ttl: int, slots: int = 1) -> Steps[Leadership]:
+        self.data.leads[name] = tuple(lead._replace(ttl=ttl) for lead in self.data.leads.get(name, ()))
+        return (yield from super().lead(name, holder, ttl, slots))
+
+
+class LeasesAsLongAsTheClockWasAhead(MemoryStore):
+    """A beat concerns nobody but the worker whose it is."""
+
+    @plan
+    def beat(self, reports: Sequence[WorkerReport]) -> Steps[list[BeatAnswer]]:
+        now = (yield NOW)[0][0]
+        return [self._beat(report, now) for report in reports]
+
+
 class FiresWhateverTheCursor(MemoryStore):
     """Whoever comes with a tick is believed, however often it came before."""
 
@@ -688,6 +718,9 @@ STORES: dict[type[MemoryStore], tuple[str, ...]] = {
     RefusesChildren: ("children_are_never_refused",),
     LeadsWithEverybody: ("one_leads", "as_many_as_there_are_slots", "of_many_at_once_as_many_hold_it_as_may"),
     ForgetsTerms: ("terms_grow_across_a_prune",),
+    LeadsAsLongAsTheClockWasAhead: ("after_the_clock_was_set_back_a_dead_leader_leads_for_one_ttl_more",),
+    TakesALongLeadForAnOldOne: ("a_lead_for_longer_is_no_clock_that_was_set_back",),
+    LeasesAsLongAsTheClockWasAhead: ("after_the_clock_was_set_back_the_dead_are_found_and_the_living_left_alone",),
     CountsOnlyItsOwnSlots: ("those_who_hold_it_count_whatever_slots_they_said",),
     LimitsNoQueue: ("a_queue_with_a_limit", "by_id_a_queue_limit_holds_too"),
     GroupsByMessage: ("the_dead_are_grouped_by_their_cause",),
