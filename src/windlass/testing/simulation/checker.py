@@ -296,16 +296,18 @@ class Checker:
     # --- workers -----------------------------------------------------------------------------------------------------
 
     def _on_beat(self, line: Commit, reports: Sequence[WorkerReport], answers: Sequence[BeatAnswer]) -> None:
+        for lease in self.leases.values():  # none is longer than its hold, also once the clock was set back
+            lease.until = min(lease.until, line.at + lease.hold)
         for report, answer in zip(reports, answers, strict=True):
             if answer.taken != (report.id in self.taken):
                 self._broken("I4", line, f"{report.id} beats and is told taken={answer.taken}")
             if answer.taken:
                 continue
-            lease = self.leases.get(report.id)
-            if lease is None or line.at > lease.until:
+            known = self.leases.get(report.id)
+            if known is None or not known.since <= line.at <= known.until:
                 self.leases[report.id] = Lease(line.at, report.hold)
             else:
-                lease.until = line.at + report.hold
+                known.until = line.at + report.hold
             asked = {id for id, job in self.jobs.items() if job.asked and job.holder and job.holder[0] == report.id}
             if set(answer.cancel) != asked:
                 self._broken("I13", line, f"{report.id} is told to cancel {answer.cancel}, asked are {sorted(asked)}")
