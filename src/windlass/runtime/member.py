@@ -163,8 +163,7 @@ class Member:
         """What its supervisor saw of its end."""
         explained = bool(self.explained or self.guilty) or self.clean
         stopped = self.clean or (self.dismissed and bool(self.explained) and not self.guilty)
-        # What a stop cuts off is handed back, not lost: however many deploys a long job meets, it dies of none.
-        executing = () if stopped else tuple(entry.job_id for entry in self.executing)
+        executing = tuple(entry.job_id for entry in self.executing)
         detail = process.describe_exit(self.status) + (f": {self.explained}" if self.explained else "")
         return Death(
             worker=self.id,
@@ -173,6 +172,8 @@ class Member:
             # A job in a process slot of its own cannot have done this to the worker, so it is not certainly guilty.
             alone=not explained and len(executing) == 1 and self.executing[0].pid == 0,
             explained=explained,
+            # What a stop cuts off is handed back, not lost: however many deploys a long job meets, it dies of none.
+            stopped=stopped,
             guilty=self.guilty,
             detail="stopped" if self.clean else detail,
         )

@@ -349,11 +349,11 @@ class Checker:
             job.suspect = False
             job.wait(line, _curve(job.policy, attempt), "its backoff")
             ends = State.DEAD if attempt >= job.policy.max_attempts else None
-        elif not death.explained and (death.executing is None or id in death.executing):
-            guilty = job.suspect or (death.alone and death.executing is not None)
+        elif not death.stopped and (death.executing is None or id in death.executing):
+            guilty = not death.explained and (job.suspect or (death.alone and death.executing is not None))
             job.losses += 1
             job.crashes += guilty
-            job.suspect = True
+            job.suspect = job.suspect or not death.explained
             if (guilty and job.crashes >= job.policy.crash_budget) or job.losses >= job.policy.loss_budget:
                 ends = State.DEAD
         if job.asked:
