@@ -32,7 +32,7 @@ def test_what_a_stop_cuts_off_is_no_loss(member: Member) -> None:
     member.dismissed, member.explained = True, "it did not stop in time"
     member.exited(signal.SIGKILL)
     death = member.death()
-    assert (death.executing, death.explained, death.alone, death.guilty) == ((), True, False, ())
+    assert (death.executing, death.stopped, death.alone, death.guilty) == ((RAN,), True, False, ())
     assert "it did not stop in time" in death.detail
 
 
@@ -40,7 +40,7 @@ def test_a_crash_during_a_stop_is_a_crash(member: Member) -> None:
     member.dismissed = True
     member.exited(signal.SIGSEGV)
     death = member.death()
-    assert (death.executing, death.explained, death.alone) == ((RAN,), False, True)
+    assert (death.executing, death.explained, death.stopped, death.alone) == ((RAN,), False, False, True)
 
 
 def test_the_neighbours_of_a_killed_job_lose_their_worker(member: Member) -> None:
@@ -48,7 +48,8 @@ def test_the_neighbours_of_a_killed_job_lose_their_worker(member: Member) -> Non
     member.dismissed, member.explained, member.guilty = True, "a job was past its hard limit", (("other", "hard_timeout"),)
     member.exited(signal.SIGKILL)
     death = member.death()
-    assert (death.executing, death.explained, death.guilty) == ((RAN,), True, member.guilty)
+    assert (death.executing, death.explained, death.stopped) == ((RAN,), True, False)
+    assert death.guilty == member.guilty
 
 
 def test_what_had_ended_and_was_not_settled_is_lost_but_no_crash(member: Member) -> None:

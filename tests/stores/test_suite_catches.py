@@ -212,11 +212,11 @@ class ForgivesNeighbours(MemoryStore):
         super()._apply(row, msgspec.structs.replace(t, loss=0) if t.suspect is None else t, now)
 
 
-class TakesNoneForUnknown(MemoryStore):
-    """That no handler had begun is heard as that nobody knows."""
+class TakesAStopForALoss(MemoryStore):
+    """A job that is longer than ten deploys dies of them."""
 
     def _reap(self, death: Death, now: int, dice: random.Random) -> Reaped:
-        return super()._reap(msgspec.structs.replace(death, executing=death.executing or None), now, dice)
+        return super()._reap(msgspec.structs.replace(death, stopped=False), now, dice)
 
 
 class WalksPastTheUnknown(MemoryStore):
@@ -679,7 +679,7 @@ STORES: dict[type[MemoryStore], tuple[str, ...]] = {
     TrustsAnyReaper: ("a_reaper_that_was_cut_off_itself_takes_nobody", "a_taken_reaper_takes_nobody"),
     RevivesTheTaken: ("a_taken_id_never_comes_back", "beats_come_in_batches"),
     ForgivesNeighbours: ("an_explained_death_charges_nobody",),
-    TakesNoneForUnknown: ("a_stop_hands_back_what_it_cut_off",),
+    TakesAStopForALoss: ("a_stop_hands_back_what_it_cut_off",),
     StopsAtABadRow: ("an_unreadable_job_does_not_stop_a_takeover",),
     WalksPastTheUnknown: ("a_flood_that_nobody_can_run_does_not_hide_the_rest",),
     SaysNoMore: ("no_more_means_no_more",),

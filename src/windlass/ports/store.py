@@ -136,12 +136,13 @@ class Death(msgspec.Struct, frozen=True, kw_only=True):
     reaper: str = ""
     """The worker id (or supervisor's own worker row) on whose beats an unobserved takeover rests."""
     executing: tuple[str, ...] | None = None
-    """Ids of jobs whose handlers had begun, each of which counts a loss; None when nobody knows. Empty after a stop,
-    which hands everything back."""
+    """Ids of jobs whose handlers had begun; None when nobody knows."""
     alone: bool = False
     """Exactly one handler ran and the death is unexplained."""
     explained: bool = False
-    """Ended on purpose, for a reason that is not its jobs' (a stop, a stuck neighbour): nobody is suspected."""
+    """Ended on purpose, for a reason that is not its jobs' (a stuck neighbour): nobody is suspected."""
+    stopped: bool = False
+    """It had been told to stop (a deploy): whatever it still ran is handed back, and is no loss."""
     guilty: tuple[tuple[str, str], ...] = ()
     """(job id, reason) of jobs that were killed for their own fault, e.g. ("...", "hard_timeout"): a charged
     failure."""
@@ -609,10 +610,10 @@ class Store(Protocol):
     def reap(self, deaths: Sequence[Death]) -> Plan[list[Reaped]]:
         """Must take over each worker that is dead by the rules of `Death`: mark it taken, and settle every
         job it holds under a larger fence (which its history shows) by `core.machine.decide` with the outcome
-        Lost, or for the guilty Failed with their reason, its error of the kind that the reason spells
-        (`hard_timeout`: `HardTimeout`). A job whose policy cannot be read must be decided by the default one.
-        A worker whose lease has not lapsed must be left alone unless its death was observed. `taken` is also
-        True, with no jobs, for one that was taken before; False for one that never beat."""
+        Lost, after a stop Released, or for the guilty Failed with their reason, its error of the kind that the
+        reason spells (`hard_timeout`: `HardTimeout`). A job whose policy cannot be read must be decided by the
+        default one. A worker whose lease has not lapsed must be left alone unless its death was observed.
+        `taken` is also True, with no jobs, for one that was taken before; False for one that never beat."""
         ...
 
     def lapsed(self, reaper: str) -> Plan[list[str]]:

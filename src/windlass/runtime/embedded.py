@@ -290,7 +290,7 @@ class Embedded:
     def _leave(self, opened: Opened, worker_id: str) -> None:
         """Say that this worker is no more; it holds nothing, or nothing that is its own."""
         with contextlib.suppress(StoreError):
-            death = Death(worker=worker_id, observed=True, executing=(), explained=True, detail="stopped")
+            death = Death(worker=worker_id, observed=True, explained=True, stopped=True, detail="stopped")
             opened.shell.run(opened.store.reap([death]))
         if self._lock is not None:
             self._lock.remove()

@@ -164,8 +164,7 @@ class Member:
         """What its supervisor saw of its end."""
         explained = bool(self.explained or self.guilty) or self.clean
         stopped = self.clean or (self.dismissed and bool(self.explained) and not self.guilty)
-        # What a stop cuts off is handed back, not lost: however many deploys a long job meets, it dies of none.
-        executing = () if stopped else tuple(entry.job_id for entry in self.executing)
+        executing = tuple(entry.job_id for entry in self.executing)
         detail = process.describe_exit(self.status) + (f": {self.explained}" if self.explained else "")
         return Death(
             worker=self.id,
@@ -175,6 +174,8 @@ class Member:
             # neither is certainly guilty.
             alone=not explained and len(executing) == 1 and not (self.executing[0].pid or self.executing[0].ended),
             explained=explained,
+            # What a stop cuts off is handed back, not lost: however many deploys a long job meets, it dies of none.
+            stopped=stopped,
             guilty=self.guilty,
             detail="stopped" if self.clean else detail,
         )

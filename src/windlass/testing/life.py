@@ -137,6 +137,7 @@ class Life(EmbeddedLink):
             explained = not self.killed
             death = Death(
                 worker=self.worker_id, observed=True, executing=self._executing, explained=explained,
+                stopped=explained,
                 alone=self.killed and len(self._executing) == 1,
                 detail="stopped" if explained else "killed by signal 9 (SIGKILL)",
             )  # fmt: skip

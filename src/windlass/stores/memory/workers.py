@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from windlass.core.job import ErrorInfo, Failed, Held, Lost, Meta, Outcome, Policy, Token
+from windlass.core.job import ErrorInfo, Failed, Held, Lost, Meta, Outcome, Policy, Released, Token
 from windlass.core.lead import Lead, after_set_back, grant
 from windlass.core.machine import decide
 from windlass.ports.plan import NOW, Steps, plan
@@ -157,6 +157,8 @@ def _verdict(held: Held, death: Death) -> Outcome:
     if guilt is not None:
         kind = guilt.replace("_", " ").title().replace(" ", "")
         return Failed(ErrorInfo(kind, death.detail), reason=guilt)
+    if death.stopped:
+        return Released(death.detail or "stopped")
     started = death.executing is None or held.id in death.executing
     return Lost(started, death.alone and started, death.explained, death.detail)
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from windlass.core.job import ErrorInfo, Failed, Lost, Meta, Outcome, Policy, Token, Transition
+from windlass.core.job import ErrorInfo, Failed, Lost, Meta, Outcome, Policy, Released, Token, Transition
 from windlass.core.lead import Lead, after_set_back, grant
 from windlass.core.machine import decide
 from windlass.ports.plan import NOW, Plan, Statement, Steps, plan
@@ -138,6 +138,8 @@ def _verdict(row: HeldRow, death: Death, chance: float) -> Transition:
     if guilty is not None:
         kind = guilty.replace("_", " ").title().replace(" ", "")
         outcome = Failed(ErrorInfo(kind, death.detail), reason=guilty)
+    elif death.stopped:
+        outcome = Released(death.detail or "stopped")
     else:
         started = death.executing is None or row.id in death.executing
         outcome = Lost(started, death.alone and started, death.explained, death.detail)

@@ -237,7 +237,8 @@ class Leases:
     def test_a_stop_hands_back_what_it_cut_off(self, world: World) -> None:
         """I26: however many deploys a long job meets, none of them counts."""
         held = world.running()
-        world.run(world.store.reap([Death(worker="w1", observed=True, executing=(), explained=True, detail="stopped")]))
+        death = Death(worker="w1", observed=True, executing=(held.id,), explained=True, stopped=True)
+        world.run(world.store.reap([death]))
         job = world.fetch(held.id)
         assert (job.state, job.attempt, job.crashes, job.losses, job.suspect) == (State.QUEUED, 0, 0, 0, False)
         assert world.outcomes(held.id) == ["released"]

@@ -295,6 +295,7 @@ class Moves:
                     executing=executing,
                     alone=self._dice.random() < 0.3,
                     explained=self._dice.random() < 0.2,
+                    stopped=self._dice.random() < 0.1,
                     guilty=((ids[0], "hard_timeout"),),
                     detail="signal 9",
                 )

@@ -344,9 +344,7 @@ class Checker:
         job.holder = None
         id = job.new.id
         began = death.executing is None or id in death.executing
-        # What a stop cuts off is handed back as if it had not begun.
-        stopped = death.explained and not death.executing and not death.guilty
-        if not began and not stopped and (id, fence) in self._running.get(worker, ()):
+        if not began and (id, fence) in self._running.get(worker, ()):
             self._broken("I6", line, f"{id} had begun when {worker} died, and is said not to have")
         ends: State | None = None
         if id in dict(death.guilty):
@@ -354,7 +352,7 @@ class Checker:
             job.suspect = False
             job.wait(line, _curve(job.policy, attempt), "its backoff")
             ends = State.DEAD if attempt >= job.policy.max_attempts else None
-        elif began:
+        elif began and not death.stopped:
             guilty = not death.explained and (job.suspect or (death.alone and death.executing is not None))
             job.losses += 1
             job.crashes += guilty
