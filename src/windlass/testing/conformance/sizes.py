@@ -1,4 +1,4 @@
-"""The sizes of every proof: a sample for each day, a glance for a second Python on the same day, a closing run, hours."""
+"""The sizes of every proof: a sample for each day, a glance for a second Python, a closing run, hours."""
 
 from __future__ import annotations
 
