@@ -134,6 +134,10 @@ def day_fits(day: date, day_word: str, weekday_word: str) -> bool:
 def weekday_fits(day: date, item: str) -> bool:
     for index, name in enumerate(WEEKDAYS):
         item = item.replace(name, str(index))
+    first, slash, step = item.partition("/")
+    if slash and first != "*" and "-" not in first:  # without an end it is Saturday; 7 is only another word for 0
+        (start,) = numbers(first, 0, 7)
+        item = f"{start % 7}-6/{step}"
     return bool({day.isoweekday(), day.isoweekday() % 7} & numbers(item, 0, 7))
 
 

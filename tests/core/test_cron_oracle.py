@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from tests.core.cron_oracle import (
@@ -175,6 +175,8 @@ def history(name: str) -> list[Change]:
 
 @settings(max_examples=size(25, 1_000, 30_000), deadline=None)
 @given(EXPRESSION, st.sampled_from(PLACES), st.integers(0, 100))
+@example("* * * * 1/1", "America/Santiago", 0)
+@example("* * * * 7/2", "America/Santiago", 0)
 def test_any_expression(text: str, name: str, turn: int) -> None:
     """What forty expressions do not hold."""
     change = history(name)[turn % len(history(name))]

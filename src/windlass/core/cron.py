@@ -39,12 +39,12 @@ class Cron(msgspec.Struct, frozen=True, eq=False):
     """A cron expression. `Cron.parse(text)` makes one; `str()` gives the text back.
 
     Five fields: minute, hour, day of month, month, day of week; or six, with seconds first. A field is a list
-    (`1,15,40`) of values, ranges (`9-17`), and steps (`*/5`, `9-17/2`, and `10/20`: from 10 to the largest value).
-    Months and weekdays have names too (`jan`, `fri`), in either case; 0 and 7 are both Sunday. In the day of month `L`
-    is the last day and `L-3` three days before it; in the day of week `5L` or `friL` is the last Friday of the month.
-    `?` is `*` in either day field. A range of names may pass the end of the week or year (`fri-mon`, `nov-feb`); a
-    range of numbers may not, since `50-10` is more often a slip than a wish: `22-23,0-2` says it.
-    The nicknames are @yearly, @annually, @monthly, @weekly, @daily, @midnight and @hourly.
+    (`1,15,40`) of values, ranges (`9-17`), and steps (`*/5`, `9-17/2`, and `10/20`: from 10 to the largest value, which
+    for weekdays is Saturday). Months and weekdays have names too (`jan`, `fri`), in either case; 0 and 7 are both
+    Sunday. In the day of month `L` is the last day and `L-3` three days before it; in the day of week `5L` or `friL` is
+    the last Friday of the month. `?` is `*` in either day field. A range of names may pass the end of the week or year
+    (`fri-mon`, `nov-feb`); a range of numbers may not, since `50-10` is more often a slip than a wish: `22-23,0-2` says
+    it. The nicknames are @yearly, @annually, @monthly, @weekly, @daily, @midnight and @hourly.
 
     Days: if both day fields are restricted (neither begins with `*` or is `?`) a day matches when either field does;
     else it must match both. So `0 0 13 * fri` is every 13th and every Friday, and `0 0 */2 * fri` the Fridays among
