@@ -206,8 +206,9 @@ class Rig:
         return [job for job in self.run(self.opened.store.fetch(self.acked)) if job is not None]
 
     def all_ended(self) -> bool:
-        """Asked cheaply, so that it may be asked often."""
-        return not any(self.run(self.opened.store.stats()).states.get(state) for state in WAITING)
+        """Asked cheaply, so that it may be asked often; and then of every job itself."""
+        waiting = any(self.run(self.opened.store.stats()).states.get(state) for state in WAITING)
+        return not waiting and all(job.state.terminal for job in self.jobs())
 
     def workers(self) -> list[WorkerInfo]:
         """Those that may claim, as the store sees them."""
