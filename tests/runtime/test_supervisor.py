@@ -101,6 +101,17 @@ def test_hints_are_passed_on_once_and_none_is_lost() -> None:
     assert Session(processes=1, look=0.02, count_wakes=True).run(driver) == 0
 
 
+def test_a_hint_wakes_every_worker_that_waits() -> None:
+    def driver(s: Session) -> None:
+        members = s.running(2)
+        eventually(lambda: all(member.wants for member in members))
+        seen = [member.table.busy for member in members]
+        s.opened.shell.hint()
+        eventually(lambda: all(m.table.busy > before for m, before in zip(members, seen, strict=True)))
+
+    assert Session(processes=2, count_wakes=True).run(driver) == 0
+
+
 def test_a_worker_that_will_not_stop_is_killed_and_its_jobs_are_not_charged() -> None:
     """I26: handed back without costing an attempt; the exit code says that it was not clean."""
     job = None
