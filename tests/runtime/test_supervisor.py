@@ -339,6 +339,12 @@ def test_a_worker_that_does_not_turn_is_asked_for_its_stacks_and_left_alone() ->
     assert Session(processes=1).run(driver) == 0
 
 
+def _long_well(s: Session) -> bool:
+    """Said again and again: on a busy machine one late beat makes it "since now"."""
+    s.supervisor._limits._well_since = now_ns() - 8 * 10**9
+    return True
+
+
 @pytest.mark.parametrize("unsettled", [False, True])
 def test_it_is_killed_if_that_was_asked_for_or_if_finished_work_stays_in_it(unsettled: bool) -> None:
     def driver(s: Session) -> None:
@@ -347,9 +353,8 @@ def test_it_is_killed_if_that_was_asked_for_or_if_finished_work_stays_in_it(unse
         member.table.begin(0, job.id, job.fence)
         member.table.turned = now_ns() - 8 * 10**9
         if unsettled:
-            s.supervisor._limits._well_since -= 8 * 10**9
             member.table.unsettled_since = now_ns() - 8 * 10**9
-        eventually(lambda: not member.alive)
+        eventually(lambda: _long_well(s) and not member.alive)
         eventually(lambda: s.job(job).suspect)
 
     limits = {"hold": 3.0} if unsettled else {"stall_timeout": 7.0}
@@ -362,9 +367,8 @@ def test_one_that_turns_and_does_not_settle_is_killed_too_and_no_job_is_blamed()
         [job] = s.claimed(member)
         member.table.begin(0, job.id, job.fence)
         member.table.turned = now_ns()
-        s.supervisor._limits._well_since -= 8 * 10**9
         member.table.unsettled_since = now_ns() - 8 * 10**9
-        eventually(lambda: not member.alive)
+        eventually(lambda: _long_well(s) and not member.alive)
         eventually(lambda: s.job(job).state is State.QUEUED)
         assert not s.job(job).suspect
 
