@@ -14,6 +14,7 @@ from windlass.core.job import State
 from windlass.runtime import lockfile
 from windlass.runtime.judge import Judge
 from windlass.runtime.liaison import LAST_WORDS
+from windlass.runtime.member import Member
 from windlass.runtime.slots import now_ns
 from windlass.runtime.supervisor import SAME_SIGNAL
 
@@ -345,16 +346,21 @@ def _long_well(s: Session) -> bool:
     return True
 
 
+def _long_deaf(member: Member) -> bool:
+    """The stand-in for a worker turns now and then."""
+    member.table.turned = now_ns() - 8 * 10**9
+    return True
+
+
 @pytest.mark.parametrize("unsettled", [False, True])
 def test_it_is_killed_if_that_was_asked_for_or_if_finished_work_stays_in_it(unsettled: bool) -> None:
     def driver(s: Session) -> None:
         [member] = s.running(1)
         [job] = s.claimed(member)
         member.table.begin(0, job.id, job.fence)
-        member.table.turned = now_ns() - 8 * 10**9
         if unsettled:
             member.table.unsettled_since = now_ns() - 8 * 10**9
-        eventually(lambda: _long_well(s) and not member.alive)
+        eventually(lambda: _long_well(s) and _long_deaf(member) and not member.alive)
         eventually(lambda: s.job(job).suspect)
 
     limits = {"hold": 3.0} if unsettled else {"stall_timeout": 7.0}
