@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from windlass.core.duration import Duration, micros, seconds
 from windlass.core.errors import LockTimeout, StoreError, WindlassError
-from windlass.options import KEY_MOST, valid_name
+from windlass.names import KEY_MOST, valid_name
 from windlass.patience import Wait, await_, until, wait
 from windlass.ports.plan import Plan
 from windlass.ports.store import Leadership, Opened
