@@ -1,0 +1,62 @@
+"""What the store says in the end, as lines beside those of the actors: from then on nobody has to ask it again."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from windlass.core.job import Job, Meta
+from windlass.ports.store import Filter
+from windlass.testing.ledger.line import Line, append
+
+PAGE = 500
+ALONE = {"reject", "return-existing"}
+"""Policies of unique jobs under which nobody follows the one that lives."""
+
+_decode = msgspec.json.Decoder(Meta).decode
+
+
+def export(opened: Any, directory: Path) -> int:
+    """Write a line for each job of an opened store, and for each attempt of those that had several; how many jobs."""
+    path, count, after = os.path.join(directory, "store.jsonl"), 0, None
+    append(path, [_line("exported", "")])
+    while True:
+        page = opened.shell.run(opened.store.search(Filter(), PAGE, after))
+        append(path, [line for job in page.jobs for line in _of(opened, job)])
+        count += len(page.jobs)
+        after = page.next
+        if after is None:
+            return count
+
+
+def _of(opened: Any, job: Job) -> Iterator[Line]:
+    meta = _decode(job.meta)
+    yield _line(
+        "job",
+        job.id,
+        fence=job.fence,
+        attempt=job.attempt,
+        note=job.reason or "",
+        task=job.task,
+        state=str(job.state),
+        limits={each.key: each.most for each in meta.limits},
+        unique=meta.unique.key if meta.unique else "",
+        alone=meta.unique is not None and meta.unique.policy in ALONE,
+        schedule=meta.schedule,
+        tick=meta.tick or 0,
+        created=job.created_at,
+        ended=job.finished_at or 0 if job.state.terminal else 0,
+    )
+    if job.attempt > 1 or job.losses or job.crashes:
+        for each in opened.shell.run(opened.store.attempts(job.id)):
+            yield _line("attempt", job.id, fence=each.fence, attempt=each.number, state=each.outcome, note=each.reason)
+
+
+def _line(what: str, job: str, **more: Any) -> Line:
+    more["note"] = more.get("note") or ""
+    return Line(time.monotonic(), os.getpid(), what, job, **more)
