@@ -165,7 +165,7 @@ def test_a_report_counts_what_was_delivered() -> None:
     assert report.faults == {"SIGKILL": 1, "SIGSTOP": 1}
     assert report.explained == {"SIGKILL": 1}
     assert report.crowds == {"k": 2}
-    assert (report.counts["acknowledged"], report.counts["runs"], report.counts["ran again"]) == (1, 4, 1)
+    assert (report.counts["acknowledged"], report.counts["starts"], report.counts["ran again"]) == (1, 4, 1)
     assert report.ok
 
 

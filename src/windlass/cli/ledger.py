@@ -61,7 +61,9 @@ def _say(output: Output, report: Report) -> None:
         ("most at once", report.crowds),
     ):
         if figures:
-            output.say(f"{name}: {', '.join(f'{what} {number:,}' for what, number in figures.items())}")
+            said = [f"{what} {number:,}" for what, number in figures.items()]
+            rest = [f"and {len(said) - SHOWN} more"] if len(said) > SHOWN else []
+            output.say(f"{name}: {', '.join(said[:SHOWN] + rest)}")
     for problem in report.problems[:SHOWN]:
         output.say(str(problem))
     if len(report.problems) > SHOWN:

@@ -45,7 +45,7 @@ def check(history: History, *, without: Collection[str] = ()) -> Report:
             "lines": history.words.total(),
             "acknowledged": sum(story.acked for story in stories),
             "in the store": len(stored),
-            "runs": sum(len(story.runs) for story in stories),
+            "starts": sum(len(story.runs) for story in stories),
             "ran again": sum(len(story.runs) > 1 for story in stories),
             "effects": history.words["effect"] + history.words["written"],
             "refused": history.words["refused"],

@@ -1,0 +1,147 @@
+"""Trouble for real processes, by a seeded plan, each fault written down with whom it hit and from when until when."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+
+from tests.acceptance.rig import PATIENCE, REPOSITORY, Rig, Supervised, command, eventually, tree
+from tests.acceptance.test_leases import stop_between_writes
+from windlass.testing import ledger
+
+HOLD = 3.0
+PROCESSES = (3, 3, 2)
+"""Workers under each supervisor."""
+BAD_DISK = 400
+"""About so many requests of a worker's disk from one failure to the next; under the last supervisor."""
+KILLS = 5
+"""Of workers and process slots, from one stop to the next."""
+SLOTS = 0.2
+"""How many of those are of slots."""
+
+
+class Trouble:
+    """Three supervisors, a producer, and what becomes of them."""
+
+    def __init__(self, r: Rig, seed: int, rate: float) -> None:
+        self._r = r
+        self._dice = random.Random(seed)
+        self._rate = rate
+        self._rounds = 0
+        self.delivered: Counter[str] = Counter()
+        self.producers: list[int] = []
+        self.crew = [self._supervise(place) for place in range(len(PROCESSES))]
+        self.producer = self._produce()
+
+    def round(self) -> None:
+        """Stop a whole tree past its lease while workers of the others are killed; then trouble of another kind."""
+        self._rounds += 1
+        place = self._dice.randrange(len(self.crew))
+        self.stop_past_lease(place)
+        for _ in range(KILLS - 1):
+            self.kill_worker(self._dice.choice(self.crew))
+            self._pause()
+        other: list[Callable[[], None]] = [self.kill_supervisor, self.terminate, self.kill_producer]
+        other[self._rounds % len(other)]()
+
+    def count(self, word: str) -> int:
+        """Faults delivered whose names begin so."""
+        return sum(count for name, count in self.delivered.items() if name.startswith(word))
+
+    def end(self) -> None:
+        """No more of it: the producer is ended, and the supervisors go on."""
+        self.producer.kill()
+        self.producer.wait(PATIENCE)
+
+    # --- faults ------------------------------------------------------------------------------------------------------
+
+    def kill_worker(self, of: Supervised) -> None:
+        """SIGKILL to a worker, or to a process slot; to none, where none has started."""
+        below = [pid for pid in tree(of.pid)[1:] if b"windlass" in command(pid)]
+        known = {worker.pid for worker in self._r.workers()}
+        slot = self._dice.random() < SLOTS
+        victims = [pid for pid in below if (pid not in known) == slot] or below
+        if not victims:
+            return
+        pid = self._dice.choice(victims)
+        since = time.monotonic()
+        os.kill(pid, signal.SIGKILL)
+        gone([pid])
+        self._note("SIGKILL worker" if pid in known else "SIGKILL slot", "kill", since, [pid])
+
+    def kill_supervisor(self) -> None:
+        """SIGKILL: its workers die with it."""
+        place = self._dice.randrange(len(self.crew))
+        victim = self.crew[place]
+        since, pids = time.monotonic(), tree(victim.pid)
+        victim.kill()
+        gone(pids)
+        self._note("SIGKILL supervisor", "kill", since, pids)
+        self.crew[place] = self._supervise(place)
+
+    def terminate(self) -> None:
+        """SIGTERM: whatever runs may end; a deploy."""
+        place = self._dice.randrange(len(self.crew))
+        since, pids = time.monotonic(), tree(self.crew[place].pid)
+        assert self.crew[place].stop() == 0
+        self._note("SIGTERM supervisor", "term", since, pids)
+        self.crew[place] = self._supervise(place)
+
+    def stop_past_lease(self, place: int) -> None:
+        """SIGSTOP to a supervisor and all below it, until its workers have been taken over; then SIGCONT."""
+        victim = self.crew[place]
+        eventually(lambda: self._living(tree(victim.pid)))
+        since = time.monotonic()
+        stop_between_writes(self._r, victim)
+        pids = tree(victim.pid)
+        others = [each for each in self.crew if each is not victim]
+        self._pause()
+        self.kill_worker(self._dice.choice(others))  # the reaper is a supervisor: it lives, and beats
+        eventually(lambda: not self._living(pids))
+        self._pause()
+        victim.signal_tree(signal.SIGCONT)
+        self._note("SIGSTOP tree", "stop", since, pids)
+
+    def kill_producer(self) -> None:
+        """SIGKILL, in the middle of whatever it enqueues."""
+        since, pid = time.monotonic(), self.producer.pid
+        self.end()
+        self._note("SIGKILL producer", "kill", since, [pid])
+        self.producer = self._produce()
+
+    # --- help --------------------------------------------------------------------------------------------------------
+
+    def _living(self, pids: list[int]) -> list[int]:
+        """Those workers of a tree whose leases stand, as the store sees it."""
+        return [worker.pid for worker in self._r.workers() if worker.pid in pids]
+
+    def _note(self, name: str, kind: str, since: float, pids: list[int]) -> None:
+        self.delivered[name] += 1
+        ledger.write(str(self._r.ledger), "fault", note=name, kind=kind, since=since, pids=tuple(pids))
+
+    def _pause(self) -> None:
+        time.sleep(self._dice.uniform(0.1, 0.6))
+
+    def _supervise(self, place: int) -> Supervised:
+        disk = {"BAD_DISK": str(BAD_DISK)} if place == len(PROCESSES) - 1 else {}
+        processes = str(PROCESSES[place])
+        return self._r.supervise("--processes", processes, "--concurrency", "8", target="tests.acceptance.load:app", **disk)
+
+    def _produce(self) -> subprocess.Popen[bytes]:
+        said = {"CHAOS_SEED": str(self._dice.randrange(2**32)), "CHAOS_RATE": str(self._rate)}
+        environment = {**os.environ, **self._r.environment, **said}
+        command = [sys.executable, "-m", "tests.acceptance.producer"]
+        producer = subprocess.Popen(command, cwd=REPOSITORY, env=environment)
+        self.producers.append(producer.pid)
+        return producer
+
+
+def gone(pids: list[int]) -> None:
+    """Wait for deaths: a zombie has no command line any more."""
+    eventually(lambda: not [pid for pid in pids if os.path.exists(f"/proc/{pid}/exe")])
