@@ -37,7 +37,7 @@ MIX = {
 }
 
 
-SECONDS = {0.0: 40, 0.02: 30, 0.1: 20, 1.0: 7, 4.0: 3}
+SECONDS = {0.0: 50, 0.02: 25, 0.1: 15, 0.5: 8, 2.0: 2}
 """How long jobs run, and how many of a hundred do: so short that most end between two faults, so long that each fault
 meets some."""
 

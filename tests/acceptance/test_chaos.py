@@ -39,7 +39,7 @@ class Aim(NamedTuple):
 
 AIM = (
     Aim(jobs=3_000, kills=10, stops=2, seconds=0, rate=300),
-    Aim(jobs=50_000, kills=500, stops=100, seconds=20 * 60, rate=120),
+    Aim(jobs=50_000, kills=500, stops=100, seconds=20 * 60, rate=200),
     Aim(jobs=1_000_000, kills=2_000, stops=500, seconds=0, rate=350),
 )[size(0, 1, 2)]
 PATIENCE = size(60, 300, 900)
@@ -96,6 +96,7 @@ def cause(trouble: Trouble, acked: Acked) -> None:
         and acked.look(trouble.producers) >= AIM.jobs
     ):
         trouble.round()
+        print(f"{time.monotonic() - began:6.0f} s: {acked.count:,} acknowledged; {trouble}", flush=True)
 
 
 def settle(r: Rig) -> None:

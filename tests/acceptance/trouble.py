@@ -50,6 +50,10 @@ class Trouble:
         other: list[Callable[[], None]] = [self.kill_supervisor, self.terminate, self.kill_producer]
         other[self._rounds % len(other)]()
 
+    def __str__(self) -> str:
+        """What was delivered so far; disks count for themselves."""
+        return ", ".join(f"{name} {count}" for name, count in sorted(self.delivered.items()))
+
     def count(self, word: str) -> int:
         """Faults delivered whose names begin so."""
         return sum(count for name, count in self.delivered.items() if name.startswith(word))
