@@ -36,6 +36,7 @@ class Trouble:
         self._rounds = 0
         self.delivered: Counter[str] = Counter()
         self.producers: list[int] = []
+        self._known: set[str] = set()
         self.crew = [self._supervise(place) for place in range(len(PROCESSES))]
         self.producer = self._produce()
 
@@ -66,24 +67,21 @@ class Trouble:
     # --- faults ------------------------------------------------------------------------------------------------------
 
     def kill_worker(self, of: Supervised) -> None:
-        """SIGKILL to a worker, or to a process slot; to none, where none has started."""
-        below = [pid for pid in tree(of.pid)[1:] if b"windlass" in command(pid)]
-        known = {worker.pid for worker in self._r.workers()}
-        slot = self._dice.random() < SLOTS
-        victims = [pid for pid in below if (pid not in known) == slot] or below
-        if not victims:
-            return
-        pid = self._dice.choice(victims)
+        """SIGKILL to a worker that is at work, or to a process slot, if there is one."""
+        slots = [pid for pid in tree(of.pid) if b'"role":"slot"' in command(pid)]
+        slot = bool(slots) and self._dice.random() < SLOTS
+        pid = self._dice.choice(slots if slot else eventually(lambda: self._living(tree(of.pid))))
         since = time.monotonic()
         os.kill(pid, signal.SIGKILL)
         gone([pid])
-        self._note("SIGKILL worker" if pid in known else "SIGKILL slot", "kill", since, [pid])
+        self._note("SIGKILL slot" if slot else "SIGKILL worker", "kill", since, [pid])
 
     def kill_supervisor(self) -> None:
         """SIGKILL: its workers die with it."""
         place = self._dice.randrange(len(self.crew))
         victim = self.crew[place]
         since, pids = time.monotonic(), tree(victim.pid)
+        self._living(pids)
         victim.kill()
         gone(pids)
         self._note("SIGKILL supervisor", "kill", since, pids)
@@ -93,6 +91,7 @@ class Trouble:
         """SIGTERM: whatever runs may end; a deploy."""
         place = self._dice.randrange(len(self.crew))
         since, pids = time.monotonic(), tree(self.crew[place].pid)
+        self._living(pids)
         assert self.crew[place].stop() == 0
         self._note("SIGTERM supervisor", "term", since, pids)
         self.crew[place] = self._supervise(place)
@@ -123,7 +122,12 @@ class Trouble:
 
     def _living(self, pids: list[int]) -> list[int]:
         """Those workers of a tree whose leases stand, as the store sees it."""
-        return [worker.pid for worker in self._r.workers() if worker.pid in pids]
+        found = self._r.workers()
+        for worker in found:
+            if worker.id not in self._known:  # the store forgets the dead: their numbers explain what their slots ran
+                self._known.add(worker.id)
+                ledger.write(str(self._r.ledger), "worker", worker=worker.id, pids=(worker.pid,))
+        return [worker.pid for worker in found if worker.pid in pids]
 
     def _note(self, name: str, kind: str, since: float, pids: list[int]) -> None:
         self.delivered[name] += 1

@@ -36,8 +36,12 @@ def fault(kind: str, since: float, until: float, *pids: int) -> Line:
     return Line(until, 1, "fault", since=since, kind=kind, note=f"SIG{kind.upper()}", pids=pids)
 
 
-def attempt(fence: int, outcome: str) -> Line:
-    return Line(99.0, 1, "attempt", "j", fence, state=outcome)
+def attempt(fence: int, outcome: str, worker: str = "") -> Line:
+    return Line(99.0, 1, "attempt", "j", fence, state=outcome, worker=worker)
+
+
+def worker(name: str, pid: int) -> Line:
+    return Line(99.0, 1, "worker", worker=name, pids=(pid,))
 
 
 def effect(fence: int, since: float, at: float) -> Line:
@@ -88,6 +92,9 @@ WELL = {
     "killed": [*TWICE, fault("kill", 3.0, 3.1, 10)],
     "killed before its end was kept": [*TWICE, end(2.0), fault("kill", 3.0, 3.1, 10)],
     "its supervisor was killed": [*TWICE[2:], start(1.0, 6, parent=9), fault("kill", 3.0, 3.1, 9)],
+    "the worker was killed whose slot it was": [
+        *TWICE, end(2.0), fault("kill", 3.0, 3.1, 12), attempt(7, "released", "w"), worker("w", 12),
+    ],
     "stopped": [*TWICE, fault("stop", 0.5, 9.0, 10), end(9.1)],
     "stopped between its claim and its start": [*GHOST, fault("stop", 0.5, 9.0, 10)],
     "handed back": [*TWICE, end(2.0, how="cancelled"), fault("term", 1.5, 2.5, 10)],
@@ -119,6 +126,9 @@ PLANTED = {
     "a smaller fence later": ([*GHOST, attempt(7, "failed")], "fence"),
     "it ran again for nothing": ([*TWICE, end(2.0)], "unexplained"),
     "it was cut off by nothing": (TWICE, "unexplained"),
+    "another worker was killed": (
+        [*TWICE, end(2.0), fault("kill", 3.0, 3.1, 12), attempt(7, "released", "w"), worker("w", 13)], "unexplained",
+    ),
     "another was killed": ([*TWICE, fault("kill", 3.0, 3.1, 12)], "unexplained"),
     "killed before it began": ([*TWICE, fault("kill", 0.1, 0.2, 10)], "unexplained"),
     "killed after it ran again": ([*TWICE, fault("kill", 5.5, 5.6, 10)], "unexplained"),

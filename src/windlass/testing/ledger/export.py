@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import msgspec
 
 from windlass.core.job import Job, Meta
 from windlass.ports.store import Filter
-from windlass.testing.ledger.line import Line, append
+from windlass.testing.ledger.line import Line, append, lines
 
 PAGE = 500
 ALONE = {"reject", "return-existing"}
@@ -22,19 +23,23 @@ _decode = msgspec.json.Decoder(Meta).decode
 
 
 def export(opened: Any, directory: Path) -> int:
-    """Write a line for each job of an opened store, and for each attempt of those that had several; how many jobs."""
+    """Write a line for each job of an opened store, for each attempt of those that failed or started again, and for each
+    worker that it remembers; answers how many jobs there are."""
     path, count, after = os.path.join(directory, "store.jsonl"), 0, None
-    append(path, [_line("exported", "")])
+    starts = Counter(line.job for file in directory.glob("*.jsonl") for line in lines(file) if line.what == "start")
+    again = {job for job, times in starts.items() if times > 1}
+    workers = opened.shell.run(opened.store.workers())
+    append(path, [_line("exported", ""), *(_line("worker", "", worker=each.id, pids=(each.pid,)) for each in workers)])
     while True:
         page = opened.shell.run(opened.store.search(Filter(), PAGE, after))
-        append(path, [line for job in page.jobs for line in _of(opened, job)])
+        append(path, [line for job in page.jobs for line in _of(opened, job, again)])
         count += len(page.jobs)
         after = page.next
         if after is None:
             return count
 
 
-def _of(opened: Any, job: Job) -> Iterator[Line]:
+def _of(opened: Any, job: Job, again: Collection[str]) -> Iterator[Line]:
     meta = _decode(job.meta)
     yield _line(
         "job",
@@ -52,9 +57,10 @@ def _of(opened: Any, job: Job) -> Iterator[Line]:
         created=job.created_at,
         ended=job.finished_at or 0 if job.state.terminal else 0,
     )
-    if job.attempt > 1 or job.losses or job.crashes:
+    if job.attempt > 1 or job.losses or job.crashes or job.id in again:
         for each in opened.shell.run(opened.store.attempts(job.id)):
-            yield _line("attempt", job.id, fence=each.fence, attempt=each.number, state=each.outcome, note=each.reason)
+            said = {"state": each.outcome, "note": each.reason, "worker": each.worker or ""}
+            yield _line("attempt", job.id, fence=each.fence, attempt=each.number, **said)
 
 
 def _line(what: str, job: str, **more: Any) -> Line:

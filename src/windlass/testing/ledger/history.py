@@ -52,7 +52,7 @@ class Fault:
 class Story:
     """All that is known of one job."""
 
-    __slots__ = ("acked", "alone", "effects", "limits", "outcomes", "repeated", "runs", "stored", "unique", "written")
+    __slots__ = ("acked", "alone", "attempts", "effects", "limits", "repeated", "runs", "stored", "unique", "written")
 
     def __init__(self) -> None:
         self.acked = False
@@ -61,13 +61,19 @@ class Story:
         self.repeated: list[Line] = []
         """Starts under a fence under which it had started before."""
         self.stored: Line | None = None
-        self.outcomes: dict[int, str] = {}
-        """How its attempts ended, by fence, as the store has it."""
+        self.attempts: list[Line] = []
+        """What the store remembers of its runs."""
         self.effects: list[Line] = []
         self.written: list[Line] = []
         self.limits: dict[str, int] = {}
         self.unique = ""
         self.alone = False
+
+    def attempt(self, run: Run) -> Line | None:
+        """What the store remembers of a run: under its fence, or the one by which it was taken over."""
+        following = min((fence for fence in self.runs if fence > run.fence), default=FOREVER)
+        found = [line for line in self.attempts if run.fence <= line.fence < following]
+        return min(found, key=lambda line: line.fence, default=None)
 
     def in_order(self) -> list[Run]:
         """Its runs as they were granted; one may begin late, after its successor."""
@@ -85,6 +91,8 @@ class History:
         """Whether it is known what the store held in the end."""
         self.words: Counter[str] = Counter()
         self.files = 0
+        self._workers: dict[str, int] = {}
+        """The processes of workers, by their ids."""
         self._faults_of: dict[int, list[Fault]] = defaultdict(list)
         for line in found:
             self.take(line)
@@ -106,9 +114,11 @@ class History:
         if method is not None:
             method(line)
 
-    def faults_of(self, run: Run) -> Iterator[Fault]:
-        """What happened to a run's process, or to the supervisor that had started it."""
-        for pid in (run.actor, run.parent):
+    def faults_of(self, story: Story, run: Run) -> Iterator[Fault]:
+        """What happened to a run's process, to the worker for which it ran, or to the supervisor of both."""
+        attempt = story.attempt(run) if story.attempts else None
+        worker = self._workers.get(attempt.worker, 0) if attempt is not None else 0
+        for pid in {run.actor, run.parent, worker}:
             for fault in self._faults_of.get(pid, ()):
                 if fault.struck(run):
                     yield fault
@@ -118,7 +128,7 @@ class History:
         its lease ran out. Before its start, for one that began when its right was gone."""
         again = FOREVER
         for run in reversed(story.in_order()):
-            ends = [fault.since for fault in self.faults_of(run) if fault.kind in {"kill", "stop"}]
+            ends = [fault.since for fault in self.faults_of(story, run) if fault.kind in {"kill", "stop"}]
             yield run, min(run.end, again, *ends)
             again = min(again, run.start)
 
@@ -157,7 +167,10 @@ class History:
         self._keys(line)
 
     def _on_attempt(self, line: Line) -> None:
-        self.jobs[line.job].outcomes[line.fence] = line.state
+        self.jobs[line.job].attempts.append(line)
+
+    def _on_worker(self, line: Line) -> None:
+        self._workers[line.worker] = line.pids[0]
 
     def _on_schedule(self, line: Line) -> None:
         self.schedules.append(line)

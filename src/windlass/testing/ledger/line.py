@@ -42,7 +42,9 @@ class Line(msgspec.Struct, frozen=True, omit_defaults=True):
     since: float = 0.0
     """When what is over at `at` had begun."""
     pids: tuple[int, ...] = ()
-    """Whom a fault hit."""
+    """Whom a fault hit; the one process of a worker."""
+    worker: str = ""
+    """The id of a worker, as the store knows it."""
     kind: str = ""
     """kill, stop, term or disk."""
     created: int = 0

@@ -63,7 +63,7 @@ def fences(history: History) -> Iterator[Problem]:
         for n, run in enumerate(runs):
             before = [later for later in runs[n + 1 :] if later.start < run.start]
             # Stopped between its claim and its start, it begins when another has the job; what it does is refused.
-            if before and not any(fault.kind == "stop" for fault in history.faults_of(run)):
+            if before and not any(fault.kind == "stop" for fault in history.faults_of(story, run)):
                 text = f"job {job} started under {run.fence} after it had under {before[0].fence}, and was not stopped"
                 yield Problem("fence", job, text)
 
@@ -83,10 +83,11 @@ def explanation(history: History, story: Story, run: Run, again: Run) -> str:
     """Why a job ran again; nothing, if nobody knows."""
     if run.how in AGAIN:
         return run.how
-    if story.outcomes.get(run.fence) in OWN:
-        return story.outcomes[run.fence]
+    attempt = story.attempt(run)
+    if attempt is not None and attempt.state in OWN:
+        return attempt.state
     begun = max(again.start, run.start)
-    return next((fault.name for fault in history.faults_of(run) if fault.since <= begun), "")
+    return next((fault.name for fault in history.faults_of(story, run) if fault.since <= begun), "")
 
 
 def stale(history: History) -> Iterator[Problem]:
