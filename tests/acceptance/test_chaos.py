@@ -84,6 +84,7 @@ def test_chaos(record_property: Any) -> None:
         assert r.run(r.opened.store.audit()) == []
     report = checked(place / "ledger")
     assert report["counts"]["acknowledged"] >= AIM.jobs
+    assert "SIGTERM supervisor" not in report["explained"]  # I26: a stop hands back what has not begun
     record_property("proof", {**report["counts"], **report["faults"], "lost": 0, "stale": 0, "unexplained": 0})
     keep(place)
 

@@ -23,8 +23,8 @@ _decode = msgspec.json.Decoder(Meta).decode
 
 
 def export(opened: Any, directory: Path) -> int:
-    """Write a line for each job of an opened store, for each attempt of those that failed or started again, and for each
-    worker that it remembers; answers how many jobs there are."""
+    """Write a line for each job of an opened store, for each attempt of those that failed or started again, and for
+    each worker that it remembers; answers how many jobs there are."""
     path, count, after = os.path.join(directory, "store.jsonl"), 0, None
     starts = Counter(line.job for file in directory.glob("*.jsonl") for line in lines(file) if line.what == "start")
     again = {job for job, times in starts.items() if times > 1}

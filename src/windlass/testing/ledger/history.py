@@ -13,6 +13,7 @@ LAG = 10.0
 AGAIN = {"raised", "snoozed"}
 """Ends after which a job is meant to run again."""
 FOREVER = float("inf")
+KINDS = ("kill", "stop", "term", "disk")
 
 
 class Run:
@@ -38,7 +39,7 @@ class Fault:
     def __init__(self, line: Line) -> None:
         self.since = line.since or line.at
         self.until = line.at
-        self.kind = line.kind
+        self.kind = line.kind if line.kind in KINDS else KINDS[-1]
         self.name = line.note or line.kind
         self.pids = line.pids
 
@@ -115,13 +116,13 @@ class History:
             method(line)
 
     def faults_of(self, story: Story, run: Run) -> Iterator[Fault]:
-        """What happened to a run's process, to the worker for which it ran, or to the supervisor of both."""
+        """What happened to a run's process, to the worker for which it ran, and to the supervisor of both; in this
+        order, and what ends a process before what only troubles it."""
         attempt = story.attempt(run) if story.attempts else None
         worker = self._workers.get(attempt.worker, 0) if attempt is not None else 0
-        for pid in {run.actor, run.parent, worker}:
-            for fault in self._faults_of.get(pid, ()):
-                if fault.struck(run):
-                    yield fault
+        for pid in dict.fromkeys((run.actor, worker, run.parent)):
+            found = [fault for fault in self._faults_of.get(pid, ()) if fault.struck(run)]
+            yield from sorted(found, key=lambda fault: KINDS.index(fault.kind))
 
     def valid_until(self, story: Story) -> Iterator[tuple[Run, float]]:
         """Each run, and until when it had the right to run: its end, the next grant, its death, or the stop past which
