@@ -224,8 +224,11 @@ class Rig:
         return [w for w in self.run(self.opened.store.workers()) if not w.taken]
 
     def lines(self, job: str | None = None, what: str | None = None) -> list[ledger.Line]:
+        """What others than this process wrote down."""
         return [
-            line for line in ledger.read(self.ledger) if job in (None, line.job) and what in (None, line.what)
+            line
+            for line in ledger.read(self.ledger)
+            if line.actor != os.getpid() and job in (None, line.job) and what in (None, line.what)
         ]
 
     def started(self, job: str, times: int = 1) -> ledger.Line:
