@@ -8,7 +8,9 @@ from itertools import pairwise
 
 import msgspec
 
-from windlass.testing.ledger.history import History
+from windlass.core.job import State
+from windlass.testing.ledger.history import FOREVER, History, Story
+from windlass.testing.ledger.line import Line
 from windlass.testing.ledger.rules import RULES, Problem, crowds, explanation
 
 __all__ = ["Problem", "Report", "check"]
@@ -19,7 +21,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
     counts: dict[str, int]
     states: dict[str, int]
-    """Jobs in the store's own record, by state."""
+    """Jobs in the store's own record, by state; the dead by their reasons."""
     faults: dict[str, int]
     """Faults delivered, by name."""
     explained: dict[str, int]
@@ -47,6 +49,7 @@ def check(history: History, *, without: Collection[str] = ()) -> Report:
             "in the store": len(stored),
             "starts": sum(len(story.runs) for story in stories),
             "ran again": sum(len(story.runs) > 1 for story in stories),
+            "ghosts": sum(ghosts(history, story) for story in stories),
             "effects": history.words["effect"] + history.words["written"],
             "refused": history.words["refused"],
             "ticks": sum(bool(line.schedule) for line in stored),
@@ -54,12 +57,26 @@ def check(history: History, *, without: Collection[str] = ()) -> Report:
             "unique keys": len({story.unique for story in stories if story.unique}),
             "faults": len(history.faults),
         },
-        states=dict(sorted(Counter(line.state for line in stored).items())),
+        states=dict(sorted(Counter(_state(line) for line in stored).items())),
         faults=dict(sorted(Counter(fault.name for fault in history.faults).items())),
         explained=dict(sorted(explanations(history).items())),
         crowds=crowds(history)[1],
         problems=problems,
     )
+
+
+def ghosts(history: History, story: Story) -> int:
+    """Runs that went on, and came to their end, when the job had been taken from them: what they said was refused."""
+    found = 0
+    for run, again in pairwise(story.in_order() if len(story.runs) > 1 else ()):
+        stops = (fault for fault in history.faults_of(story, run) if fault.kind == "stop")
+        taken = min([again.start, *(fault.since for fault in stops if fault.since > run.start)])
+        found += taken < run.end < FOREVER
+    return found
+
+
+def _state(line: Line) -> str:
+    return f"dead ({line.note})" if line.state == State.DEAD and line.note else line.state
 
 
 def explanations(history: History) -> Counter[str]:
