@@ -15,6 +15,9 @@ from windlass.testing import ledger
 LEDGER = os.environ["LEDGER"]
 SOON = Backoff(base="100ms", factor=1.5, jitter=0.2)
 
+Fence = dict[str, int]
+"""What every handler returns: which run it was, so that a result can be held against the run that it is kept for."""
+
 app = Windlass()
 
 
@@ -43,36 +46,44 @@ def run(ctx: Context) -> Iterator[None]:
         ledger.write(LEDGER, "end", *token, how)
 
 
+def fence(ctx: Context) -> Fence:
+    return {"fence": ctx.token.fence}
+
+
 @app.task
-async def quick(ctx: Context) -> None:
+async def quick(ctx: Context) -> Fence:
     with run(ctx):
-        pass
+        return fence(ctx)
 
 
 @app.task
-async def sleeper(ctx: Context, seconds: float) -> None:
+async def sleeper(ctx: Context, seconds: float) -> Fence:
     with run(ctx):
         await asyncio.sleep(seconds)
+    return fence(ctx)
 
 
 @app.task
-def threaded(ctx: Context, seconds: float) -> None:
+def threaded(ctx: Context, seconds: float) -> Fence:
     with run(ctx):
         time.sleep(seconds)
+    return fence(ctx)
 
 
 @app.task(executor="process")
-def in_process(ctx: Context, seconds: float) -> None:
+def in_process(ctx: Context, seconds: float) -> Fence:
     with run(ctx):
         time.sleep(seconds)
+    return fence(ctx)
 
 
 @app.task(max_attempts=6, backoff=SOON)
-async def flaky(ctx: Context, failures: int) -> None:
+async def flaky(ctx: Context, failures: int) -> Fence:
     """Fails so often, and asks for a little time before it does not."""
     with run(ctx):
         if ctx.attempt <= failures:
             raise RuntimeError("not yet")
+    return fence(ctx)
 
 
 @app.task(max_attempts=2, backoff=SOON)
@@ -82,7 +93,7 @@ async def failing(ctx: Context) -> None:
 
 
 @app.task(max_attempts=6, backoff=SOON)
-def steps(ctx: Context, seconds: float) -> None:
+def steps(ctx: Context, seconds: float) -> Fence:
     """Two effects under the fence, some time apart: a ghost's are refused."""
     with run(ctx):
         for name in ("first", "second"):
@@ -90,51 +101,58 @@ def steps(ctx: Context, seconds: float) -> None:
             ctx.once(name, os.getpid)
             ledger.write(LEDGER, "effect", ctx.id, ctx.token.fence, ctx.attempt, name, since=since)
             time.sleep(seconds)
+    return fence(ctx)
 
 
 @app.task(max_attempts=6, backoff=SOON)
-def booked(ctx: Context) -> None:
+def booked(ctx: Context) -> Fence:
     """A row that commits with the job's completion, or not at all."""
     with run(ctx):
         ctx.transaction().execute("INSERT INTO books VALUES (?, ?)", (ctx.id, ctx.token.fence))
+    return fence(ctx)
 
 
 @app.task(limit=[Limit(2, key=lambda key, **_: f"key:{key}"), Limit(7, name="seven")])
-async def limited(ctx: Context, key: int, seconds: float) -> None:
+async def limited(ctx: Context, key: int, seconds: float) -> Fence:
     with run(ctx):
         await asyncio.sleep(seconds)
+    return fence(ctx)
 
 
 @app.task(limit=1, limit_key="key")
-def limited_thread(ctx: Context, key: int, seconds: float) -> None:
+def limited_thread(ctx: Context, key: int, seconds: float) -> Fence:
     with run(ctx):
         time.sleep(seconds)
+    return fence(ctx)
 
 
 @app.task(unique=Unique(key="key"))
-async def only(ctx: Context, key: int, seconds: float) -> None:
+async def only(ctx: Context, key: int, seconds: float) -> Fence:
     with run(ctx):
         await asyncio.sleep(seconds)
+    return fence(ctx)
 
 
 @app.task(unique=Unique(key="key", policy="keep-last"))
-def last(ctx: Context, key: int, seconds: float) -> None:
+def last(ctx: Context, key: int, seconds: float) -> Fence:
     with run(ctx):
         time.sleep(seconds)
+    return fence(ctx)
 
 
 @app.task(max_attempts=6, backoff=SOON)
-def parent(ctx: Context, children: int) -> None:
+def parent(ctx: Context, children: int) -> Fence:
     """Some children at once, in a batch each, and one with its own completion."""
     with run(ctx):
         ctx.fan_out(sleeper, ((0.01,) for _ in range(children)), batch=2)
         ctx.enqueue(quick)
+    return fence(ctx)
 
 
 @app.task
-async def tick(ctx: Context) -> None:
+async def tick(ctx: Context) -> Fence:
     with run(ctx):
-        pass
+        return fence(ctx)
 
 
 app.schedule(tick, cron="* * * * * *", name="each second", catch_up="all", overlap="queue")

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from windlass import Limit, Unique, Windlass
+from windlass import Context, Limit, Unique, Windlass
 from windlass.testing import engine, ledger
 from windlass.testing.ledger import DamagedLedger, History, Line, check
 from windlass.testing.ledger.rules import RULES
@@ -101,6 +101,7 @@ WELL = {
     "an effect before the takeover": [*TWICE, fault("stop", 1.3, 9.0, 10), effect(7, 1.1, 9.1), end(9.2)],
     "an effect after it, in the new run": [*TWICE, fault("stop", 1.3, 9.0, 10), effect(8, 5.1, 5.2), end(9.2)],
     "written with the completion": [*ONCE, stored(), written(7)],
+    "its own result": [*ONCE, stored(result=7)],
     "each tick once": [tick(1, "a"), tick(2, "b"), schedule(1, 2)],
     "two at once of two": [*limited("a", 1, 3), *limited("b", 2, 4)],
     "the third after one was killed": [
@@ -138,6 +139,7 @@ PLANTED = {
     "the store says it was lost, and nobody says why": ([*TWICE, attempt(7, "lost")], "unexplained"),
     "a ghost's effect": ([*TWICE, fault("stop", 1.5, 9.0, 10), effect(7, 9.1, 9.2), end(9.3)], "stale"),
     "a ghost's completion": ([*TWICE[:-1], fault("stop", 1.5, 9.0, 10), end(9.1), stored(7)], "stale"),
+    "a ghost's result": ([*ONCE, stored(result=6)], "stale"),
     "written twice": ([*ONCE, stored(), written(7), written(7)], "stale"),
     "written by a run that failed": ([*TWICE, end(2.0, how="raised"), written(7)], "stale"),
     "written by a job that is dead": ([*ONCE, stored(state="dead"), written(7)], "stale"),
@@ -201,12 +203,19 @@ def test_an_export_is_what_the_rules_ask_for(tmp_path: Path) -> None:
     def fail() -> None:
         raise RuntimeError
 
+    @app.task
+    def name(ctx: Context) -> dict[str, int]:
+        return {"fence": ctx.token.fence}
+
     with engine(app) as jobs:
         fail.enqueue()
+        name.enqueue()
         jobs.drain(with_scheduled=True)
-        assert ledger.export(app.opened, tmp_path) == 1
+        assert ledger.export(app.opened, tmp_path) == 2
     lines = ledger.read(tmp_path)
-    [job] = [line for line in lines if line.what == "job"]
+    [named] = [line for line in lines if line.what == "job" and line.state == "completed"]
+    assert named.result == named.fence
+    [job] = [line for line in lines if line.what == "job" and line is not named]
     assert (job.state, job.attempt, job.limits, job.alone) == ("dead", 2, {"both": 3}, True)
     assert job.unique and job.created and job.ended >= job.created
     assert [line.state for line in lines if line.what == "attempt"] == ["failed", "failed"]

@@ -19,6 +19,12 @@ PAGE = 500
 ALONE = {"reject", "return-existing"}
 """Policies of unique jobs under which nobody follows the one that lives."""
 
+class _Fenced(msgspec.Struct):
+    """A result that names the run which returned it."""
+
+    fence: int
+
+
 _decode = msgspec.json.Decoder(Meta).decode
 
 
@@ -56,11 +62,19 @@ def _of(opened: Any, job: Job, again: Collection[str]) -> Iterator[Line]:
         tick=meta.tick or 0,
         created=job.created_at,
         ended=job.finished_at or 0 if job.state.terminal else 0,
+        result=_fence(job.result),
     )
     if job.attempt > 1 or job.losses or job.crashes or job.id in again:
         for each in opened.shell.run(opened.store.attempts(job.id)):
             said = {"state": each.outcome, "note": each.reason, "worker": each.worker or ""}
             yield _line("attempt", job.id, fence=each.fence, attempt=each.number, **said)
+
+
+def _fence(result: str | None) -> int:
+    try:
+        return 0 if result is None else msgspec.json.decode(result, type=_Fenced).fence
+    except msgspec.DecodeError:
+        return 0
 
 
 def _line(what: str, job: str, **more: Any) -> Line:

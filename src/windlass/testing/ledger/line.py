@@ -51,6 +51,8 @@ class Line(msgspec.Struct, frozen=True, omit_defaults=True):
     ended: int = 0
     """Microseconds since 1970, by the store's clock."""
     step: int = 0
+    result: int = 0
+    """The fence that a job's result names: of a handler that returned `{"fence": ctx.token.fence}`."""
 
 
 _decode = msgspec.json.Decoder(Line).decode

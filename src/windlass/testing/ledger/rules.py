@@ -102,6 +102,9 @@ def stale(history: History) -> Iterator[Problem]:
         if story.stored is not None and story.stored.fence < newest:
             text = f"job {job} is {story.stored.state} under {story.stored.fence}, and ran under {newest}"
             yield Problem("stale", job, text)
+        if story.stored is not None and story.stored.result not in {0, story.stored.fence}:
+            text = f"job {job} is {story.stored.state} under {story.stored.fence}, with the result of"
+            yield Problem("stale", job, f"{text} {story.stored.result}")
         yield from _written(job, story)
 
 
