@@ -37,7 +37,7 @@ MIX = {
 }
 
 
-SECONDS = {0.0: 50, 0.02: 25, 0.1: 15, 0.5: 8, 2.0: 2}
+SECONDS = {0.0: 50, 0.02: 22, 0.1: 15, 0.5: 10, 2.0: 3}
 """How long jobs run, and how many of a hundred do: so short that most end between two faults, so long that each fault
 meets some."""
 
@@ -52,6 +52,8 @@ def arguments(kind: str, dice: random.Random) -> tuple[Any, ...]:
             return (dice.randint(0, 2),)
         case "parent":
             return (dice.randint(1, 4),)
+        case "steps":
+            return (min(seconds, 1.0),)
         case "limited" | "limited_thread" | "only" | "last":
             return (dice.randrange(KEYS), min(seconds, 0.5))
     return (seconds,)

@@ -13,17 +13,22 @@ from collections.abc import Callable
 
 from tests.acceptance.rig import PATIENCE, REPOSITORY, Rig, Supervised, command, eventually, tree
 from tests.acceptance.test_leases import stop_between_writes
+from windlass.core.job import Token
 from windlass.testing import ledger
 
 HOLD = 3.0
 PROCESSES = (3, 3, 2)
 """Workers under each supervisor."""
 BAD_DISK = 400
-"""About so many requests of a worker's disk from one failure to the next; under the last supervisor."""
+"""About so many requests of a worker's disk from one failure to the next; under all supervisors but the first."""
 KILLS = 5
 """Of workers and process slots, from one stop to the next."""
 SLOTS = 0.2
 """How many of those are of slots."""
+
+
+IDLE = 2.0
+"""Seconds to wait for something that makes a fault worth while."""
 
 
 class Trouble:
@@ -36,7 +41,8 @@ class Trouble:
         self._rounds = 0
         self.delivered: Counter[str] = Counter()
         self.producers: list[int] = []
-        self._known: set[str] = set()
+        self._known: dict[int, str] = {}
+        """Workers, by their processes."""
         self.crew = [self._supervise(place) for place in range(len(PROCESSES))]
         self.producer = self._produce()
 
@@ -70,7 +76,7 @@ class Trouble:
         """SIGKILL to a worker that is at work, or to a process slot, if there is one."""
         slots = [pid for pid in tree(of.pid) if b'"role":"slot"' in command(pid)]
         slot = bool(slots) and self._dice.random() < SLOTS
-        pid = self._dice.choice(slots if slot else eventually(lambda: self._living(tree(of.pid))))
+        pid = self._dice.choice(slots if slot else self._busy(of, 1))
         since = time.monotonic()
         os.kill(pid, signal.SIGKILL)
         gone([pid])
@@ -97,17 +103,19 @@ class Trouble:
         self.crew[place] = self._supervise(place)
 
     def stop_past_lease(self, place: int) -> None:
-        """SIGSTOP to a supervisor and all below it, until its workers have been taken over; then SIGCONT."""
+        """SIGSTOP to a supervisor and all below it, until its workers have been taken over and one of their jobs runs
+        elsewhere; then SIGCONT, so that the ghost of that job ends while another has it."""
         victim = self.crew[place]
-        eventually(lambda: self._living(tree(victim.pid)))
+        self._busy(victim, 5)
         since = time.monotonic()
         stop_between_writes(self._r, victim)
         pids = tree(victim.pid)
+        jobs = [token.id for pid in self._living(pids) for token in self._held(pid)]
         others = [each for each in self.crew if each is not victim]
         self._pause()
         self.kill_worker(self._dice.choice(others))  # the reaper is a supervisor: it lives, and beats
         eventually(lambda: not self._living(pids))
-        self._pause()
+        self._wait(lambda: any(job.state == "running" for job in self._r.run(self._r.opened.store.fetch(jobs)) if job))
         victim.signal_tree(signal.SIGCONT)
         self._note("SIGSTOP tree", "stop", since, pids)
 
@@ -120,12 +128,34 @@ class Trouble:
 
     # --- help --------------------------------------------------------------------------------------------------------
 
+    def _busy(self, of: Supervised, jobs: int) -> list[int]:
+        """Those workers that hold jobs, once they hold so many together; after a while, any that are at work."""
+        living = eventually(lambda: self._living(tree(of.pid)))
+        held: dict[int, int] = {}
+
+        def enough() -> bool:
+            held.update((pid, len(self._held(pid))) for pid in living)
+            return sum(held.values()) >= jobs
+
+        self._wait(enough)
+        return [pid for pid, count in held.items() if count] or living
+
+    def _held(self, pid: int) -> list[Token]:
+        """What a worker holds, in the store's eyes."""
+        return self._r.run(self._r.opened.store.held(self._known[pid]))
+
+    def _wait(self, what: Callable[[], bool]) -> None:
+        """For what would be good to have; not for long."""
+        deadline = time.monotonic() + IDLE
+        while not what() and time.monotonic() < deadline:
+            time.sleep(0.005)
+
     def _living(self, pids: list[int]) -> list[int]:
         """Those workers of a tree whose leases stand, as the store sees it."""
         found = self._r.workers()
         for worker in found:
-            if worker.id not in self._known:  # the store forgets the dead: their numbers explain what their slots ran
-                self._known.add(worker.id)
+            if self._known.get(worker.pid) != worker.id:  # the store forgets the dead, and what their slots ran for
+                self._known[worker.pid] = worker.id
                 ledger.write(str(self._r.ledger), "worker", worker=worker.id, pids=(worker.pid,))
         return [worker.pid for worker in found if worker.pid in pids]
 
@@ -134,10 +164,10 @@ class Trouble:
         ledger.write(str(self._r.ledger), "fault", note=name, kind=kind, since=since, pids=tuple(pids))
 
     def _pause(self) -> None:
-        time.sleep(self._dice.uniform(0.1, 0.6))
+        time.sleep(self._dice.uniform(0.1, 0.4))
 
     def _supervise(self, place: int) -> Supervised:
-        disk = {"BAD_DISK": str(BAD_DISK)} if place == len(PROCESSES) - 1 else {}
+        disk = {"BAD_DISK": str(BAD_DISK)} if place else {}
         processes = str(PROCESSES[place])
         return self._r.supervise("--processes", processes, "--concurrency", "8", target="tests.acceptance.load:app", **disk)
 
