@@ -67,7 +67,7 @@ class Acked:
         return self.count
 
 
-@pytest.mark.timeout(size(120, 3_600, 0))
+@pytest.mark.timeout(size(240, 3_600, 0))
 def test_chaos(record_property: Any) -> None:
     seed = seeds(1, 2, 2)[0]
     place = Path(tempfile.mkdtemp(prefix="windlass-chaos-"))  # pytest forgets its own after three more runs
@@ -96,7 +96,7 @@ def cause(trouble: Trouble, acked: Acked) -> None:
         time.monotonic() - began >= AIM.seconds
         and trouble.count("SIGKILL") >= AIM.kills
         and trouble.count("SIGSTOP") >= AIM.stops
-        and acked.look(trouble.producers) >= AIM.jobs
+        and acked.look(trouble.producers) >= AIM.jobs * 1.05  # some are acknowledged for several requests
     ):
         trouble.round()
         print(f"{time.monotonic() - began:6.0f} s: {acked.look(trouble.producers):,} acknowledged; {trouble}", flush=True)
@@ -139,5 +139,7 @@ def keep(place: Path) -> None:
     """After a failure all stays where it is; else the ledgers only, where somebody asked for them."""
     wanted = os.environ.get("WINDLASS_KEEP_LEDGERS")
     if wanted:
-        shutil.copytree(place / "ledger", wanted)
+        kept = Path(wanted) / place.name
+        shutil.copytree(place / "ledger", kept)
+        print(f"the ledgers are kept in {kept}")
     shutil.rmtree(place)

@@ -78,7 +78,10 @@ class Trouble:
         slot = bool(slots) and self._dice.random() < SLOTS
         pid = self._dice.choice(slots if slot else self._busy(of, 1))
         since = time.monotonic()
-        os.kill(pid, signal.SIGKILL)
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:  # it had left by itself: not delivered
+            return
         gone([pid])
         self._note("SIGKILL slot" if slot else "SIGKILL worker", "kill", since, [pid])
 
