@@ -655,8 +655,8 @@ class KeepsItToItself(MemoryShell):
 class LosesChildren(MemoryStore):
     """A child whose key another payload has is left out without a word."""
 
-    def _enqueue(self, job: NewJob, now: int, line: Line | None = None) -> Enqueued:
-        return replace(super()._enqueue(job, now, line), conflict=False)
+    def _enqueue(self, job: NewJob, now: int, line: Line | None = None, stopped: bool = False) -> Enqueued:
+        return replace(super()._enqueue(job, now, line, stopped), conflict=False)
 
 
 STORES: dict[type[MemoryStore], tuple[str, ...]] = {

@@ -28,7 +28,8 @@ class Operator(Reading):
     def _cancel(self, selection: Selection, now: int) -> Selected:
         def change(row: Row) -> None:
             if row.state is State.RUNNING:
-                self.data.jobs[row.new.id] = replace(row, cancelling=True)
+                stops = row.stops_children or selection.children
+                self.data.jobs[row.new.id] = replace(row, cancelling=True, stops_children=stops)
             else:
                 self._end(row, State.CANCELLED, "cancelled", now)
 

@@ -11,6 +11,7 @@ from windlass.core.job import TERMINAL, Job, State
 from windlass.core.unique import unique_of
 from windlass.ports.plan import NOW, Statement, Steps, plan
 from windlass.ports.store import KEY_KEEP, Filter, Pruned, PruneRules, QueueChange, QueueRules, Selected, Selection
+from windlass.stores.sqlite.enqueue import WITH_CHILDREN
 from windlass.stores.sqlite.reading import Reading
 from windlass.stores.sqlite.text import as_json
 from windlass.stores.sqlite.unique import Unique
@@ -55,7 +56,7 @@ class Operator(Reading, Unique):
             ended = [(p.seq, State.CANCELLED.value, "cancelled", now, p.fence) for p in waiting]
             yield Statement("ended_insert_unrun", many=ended)
             yield from self._give_up_of(waiting, now)
-            yield Statement("held_cancel", many=[(p.id,) for p in running])
+            yield Statement("held_cancel", many=[(p.id, WITH_CHILDREN if selection.children else 1) for p in running])
         return _selected(places, waiting, missing, asked=running)
 
     @plan

@@ -433,7 +433,7 @@ SELECT json_array(at, level, message) FROM windlass_logs WHERE seq = ? AND line 
 AND (?4 IS NULL OR j.created < ?4) AND j.tenant = ?5 AND j.seq < ?6
 AND (?7 IS NULL OR EXISTS (SELECT 1 FROM json_each(j.meta, '$.tags') t WHERE t.value = ?7))
 AND (?8 IS NULL OR {reason} = ?8)
-AND (?9 IS NULL OR j.meta ->> '$.parent_id' = ?9)
+AND (?9 IS NULL OR iif(json_valid(j.meta), j.meta ->> '$.parent_id', NULL) = ?9)
 AND (?10 IS NULL OR {state} IN (SELECT value FROM json_each(?10)))
 AND (?11 IS NULL OR j.seq IN (SELECT seq FROM windlass_ended WHERE state = 'dead' AND {fingerprint} = ?11))
 AND (?12 IS NULL OR e.finished < ?12)
@@ -461,6 +461,10 @@ WHERE j.seq IN (SELECT seq FROM windlass_held) AND {matches}
 -- name: search_unhappy
 SELECT j.seq, {job} FROM {located}
 WHERE j.seq IN (SELECT seq FROM windlass_ended WHERE state <> 'completed') AND {matches}
+
+-- name: search_children
+SELECT j.seq, {job} FROM {located}
+WHERE j.seq IN (SELECT seq FROM windlass_jobs WHERE {parent} = ?9 AND instr(meta, '"parent_id"')) AND {matches}
 
 -- name: search_group
 SELECT j.seq, {job} FROM {located}
@@ -519,7 +523,10 @@ DELETE FROM windlass_ready WHERE lane = ? AND queue = ? AND rank = ? AND seq = ?
 DELETE FROM windlass_waiting WHERE seq = ?
 
 -- name: held_cancel
-UPDATE windlass_held SET cancelling = 1 WHERE id = ?
+UPDATE windlass_held SET cancelling = max(cancelling, ?2) WHERE id = ?1
+
+-- name: held_stopped
+SELECT id FROM windlass_held WHERE cancelling = 2 AND id IN (SELECT value FROM json_each(?))
 
 -- name: attempt_from_ended
 INSERT OR IGNORE INTO windlass_attempts (seq, fence, number, worker, started, ended, outcome, reason, error)
@@ -720,6 +727,19 @@ CROSS JOIN windlass_jobs j ON j.seq = r.seq
 SELECT json_group_array(json_array(j.id, j.task, j.version, j.queue, 'running', j.payload, json_array(h.id)))
 FROM (SELECT id, seq FROM windlass_held WHERE id > ?1 ORDER BY id LIMIT ?2) h
 CROSS JOIN windlass_jobs j ON j.seq = h.seq
+
+-- fragment: parent
+-- As the index windlass_jobs_parent has it, to the letter; the index is partial, so its condition must stand beside it.
+iif(json_valid(meta), meta ->> '$.parent_id', NULL)
+
+-- name: children
+-- In the order of the parents, and of each in that of the enqueue: so the loops go, by CROSS JOIN and through the index,
+-- and the last one answered is where the next page begins. An ORDER BY would sort all of them for each page.
+SELECT json_group_array(json_array(id, place, seq))
+FROM (SELECT j.id, v.key AS place, j.seq
+      FROM json_each(?1) v CROSS JOIN windlass_jobs j INDEXED BY windlass_jobs_parent
+      WHERE {parent} = v.value AND instr(meta, '"parent_id"') AND v.key >= ?2 AND j.seq > iif(v.key = ?2, ?3, 0)
+      LIMIT ?4)
 
 -- fragment: fingerprint
 -- As the index windlass_ended_dead has it, to the letter.
