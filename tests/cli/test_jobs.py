@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import sys
 
+import msgspec
 import pytest
 
 from tests.cli.conftest import World
-from windlass.core.job import ErrorInfo, Failed, LogLine, Progress, Succeeded
+from windlass.core.job import ErrorInfo, Failed, LogLine, NewJob, Progress, Succeeded
 
+CHILD, GRANDCHILD = "019d8e3c-1111-7000-8000-000000000002", "019d8e3c-1111-7000-8000-000000000003"
 MISSING = "019d8e3c-1111-7000-8000-000000000001"
 HOSTILE = "\x1b[2J\x1b]0;owned\x07 \x9b31m \u202egnp.exe \r\nforged line"
 
@@ -203,6 +205,41 @@ def test_a_running_job_is_not_said_to_be_no_job(world: World) -> None:
     id = world.enqueue()
     world.claim()
     assert world.run("jobs", "cancel", id).out == "1 running job asked to stop\n"
+
+
+def test_cancel_with_children(world: World) -> None:
+    """The family of one that has ended, also: whoever asks for it does not mean him."""
+    root = world.enqueue()
+    world.claim()
+    young = [NewJob(id=id, task="tasks.add", payload="[[1,2],{}]", meta=f'{{"parent_id":"{parent}"}}')
+             for id, parent in ((CHILD, root), (GRANDCHILD, CHILD))]  # fmt: skip
+    world.do(world.store.enqueue(young))
+    other = world.enqueue()
+    assert world.run("jobs", "cancel", root, "--dry-run").out == "1 running job would be asked to stop\n"
+    ran = world.run("jobs", "cancel", root, "--children", "--dry-run")
+    assert ran.out == "2 jobs would be cancelled\n1 running job would be asked to stop\n"
+    assert world.json("jobs", "cancel", root, "--children") == {
+        "changed": [CHILD, GRANDCHILD], "asked": [root], "untouched": [], "missing": [], "dry_run": False,
+    }  # fmt: skip
+    late = msgspec.structs.replace(young[0], id=MISSING)
+    world.do(world.store.enqueue([late]))
+    why = world.json("jobs", "why", MISSING)
+    assert (why["cause"], why["facts"]["parent"]) == ("parent_cancelled", root)
+    assert f"its parent {root} was being cancelled with its children" in why["sentence"]
+    assert world.app.client.fetch(other).state == "queued"
+
+
+def test_the_children_of_an_ended_job(world: World) -> None:
+    root = world.enqueue()
+    world.end(Succeeded())
+    meta = f'{{"parent_id":"{root}"}}'
+    world.do(world.store.enqueue([NewJob(id=CHILD, task="tasks.add", payload="[[1,2],{}]", meta=meta)]))
+    ran = world.run("jobs", "cancel", root, "--children")
+    assert (ran.code, ran.out, ran.err) == (0, "1 job cancelled\n", "")
+    ran = world.run("jobs", "cancel", root, "--children")
+    assert (ran.code, ran.out) == (1, "0 jobs cancelled\n")
+    assert "has ended; left as it was" in ran.err
+    assert world.run("jobs", "cancel", "--queue", "default", "--children").code == 0
 
 
 @pytest.mark.parametrize("typed", [["jobs", "cancel"], ["dead", "redrive"], ["jobs", "retry"]], ids=" ".join)

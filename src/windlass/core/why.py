@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from windlass.core.family import STOPPED, parent_of
 from windlass.core.job import Attempt, ErrorInfo, Job, KeyLimit, Meta, Policy, State
 from windlass.core.words import brief, count, instant, span
 
@@ -106,6 +107,14 @@ def _cancelled(facts: Facts) -> Cause:
             "shed",
             f"shed at {instant(job.finished_at)}: queue {job.queue!r} was full when it came",
             {"finished_at": instant(job.finished_at), "queue": job.queue},
+        )
+    if job.reason == STOPPED:
+        parent = parent_of(job.meta)
+        return Cause(
+            "parent_cancelled",
+            f"cancelled at {instant(job.finished_at)}, as it came: its parent {parent} was being cancelled with its "
+            "children",
+            {"finished_at": instant(job.finished_at), "parent": parent},
         )
     said = f": {job.reason}" if job.reason not in (None, "cancelled") else ""
     return Cause(

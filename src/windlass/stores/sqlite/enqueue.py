@@ -38,12 +38,13 @@ class Enqueueing(Unique):
     def _insert(
         self, jobs: Sequence[NewJob], now: int, line: Line | None = None, stopped: frozenset[str] | None = None
     ) -> Steps[list[Enqueued]]:
-        """`line` knows which queues are bounded; without it, none is. `stopped` are those to be stored as cancelled, for
-        their parent's sake; without it, the parents are asked."""
-        if stopped is None and any('"parent_id"' in job.meta for job in jobs):
+        """`line` knows which queues are bounded; without it, none is. `stopped` are those to be stored as cancelled,
+        for their parent's sake; without it, the parents are asked."""
+        rich = any(job.meta != "{}" for job in jobs)  # plain jobs are not looked at twice
+        if rich and stopped is None and any('"parent_id"' in job.meta for job in jobs):
             stopped = yield from self._stopped(jobs)
         bounded = line is not None and line.bounds and any(job.queue in line.bounds for job in jobs)
-        if bounded or stopped or any('"unique"' in job.meta for job in jobs):
+        if bounded or stopped or (rich and any('"unique"' in job.meta for job in jobs)):
             return (yield from self._insert_with_care(jobs, now, line if bounded else None, stopped or NONE))
         answers: list[Enqueued | None] = [None] * len(jobs)
         keyed = [job for job in jobs if job.idempotency_key is not None]

@@ -733,8 +733,8 @@ CROSS JOIN windlass_jobs j ON j.seq = h.seq
 iif(json_valid(meta), meta ->> '$.parent_id', NULL)
 
 -- name: children
--- In the order of the parents, and of each in that of the enqueue: so the loops go, by CROSS JOIN and through the index,
--- and the last one answered is where the next page begins. An ORDER BY would sort all of them for each page.
+-- In the order of the parents, and of each in that of the enqueue: so the loops go, by CROSS JOIN and through the
+-- index, and the last one answered is where the next page begins. An ORDER BY would sort all of them for each page.
 SELECT json_group_array(json_array(id, place, seq))
 FROM (SELECT j.id, v.key AS place, j.seq
       FROM json_each(?1) v CROSS JOIN windlass_jobs j INDEXED BY windlass_jobs_parent

@@ -188,7 +188,7 @@ class Families:
         self.all_stopped(world, late.id)
 
     def test_a_child_that_comes_too_late_takes_no_key(self, world: World) -> None:
-        """Neither of the two kinds, nor a place in a full queue: the next of its kind is not the one that was stopped."""
+        """Neither of the two kinds, nor a place in a full queue: the next of its kind is not the one stopped."""
         root, more = world.running(), ',"unique":["k","keep-last"]'
         self.cancel_family(world, root.id)
         world.run(world.store.queues([QueueChange("full", bounds=Bounds(1))]))
