@@ -652,9 +652,10 @@ class Store(Protocol):
         """Must queue ended jobs again, due and ranked now, with fresh attempt, crash and loss counts and a
         larger fence, without expiry, result, error and suspicion, keeping their history, log lines and first
         results; must queue scheduled and retrying ones, due and ranked now, with their counts as they are;
-        must leave queued and running ones untouched. The key of a revived job is live again unless it was
-        freed. An ended job whose unique key another job has by now must be left untouched, and is not found by
-        a filter; otherwise it owns the key again. With `delay` or `every`, the n-th job that is changed (from 0)
+        must leave queued and running ones untouched. An ended job whose unique key, or whose idempotency key,
+        another job has by now (which it has while that key is live) must be left untouched, and is not found by a
+        filter; otherwise both are its own again, also where the latter was freed, or never given to it because it
+        was cancelled as it came. With `delay` or `every`, the n-th job that is changed (from 0)
         is due, and ranked, `delay` + n x `every` from now instead; one due later than now is `scheduled`, reason
         `redriven`."""
         ...

@@ -143,6 +143,9 @@ class Enqueueing(Unique):
         seq = (yield Statement("jobs_tail"))[0][0] + 1
         yield Statement("job_insert", _row(job, seq, now))
         yield Statement("ended_insert_unrun", (seq, "cancelled", reason, now, 0))
+        if job.idempotency_key is not None:
+            key = (job.tenant, job.task, job.idempotency_key, job.digest)
+            yield Statement("key_never_had", (seq, job.id, *key))
 
     def _follow(self, job: NewJob, unique: UniqueKey, owner: Owner, now: int) -> Steps[Enqueued | None]:
         """The answer for a job whose key is taken; None if it was stored, as the owner's successor."""
@@ -181,6 +184,8 @@ class Enqueueing(Unique):
             free = free_at if free_at is not None else None if finished is None else finished + KEY_KEEP
             if free is None or free > now:
                 owners[tenant, task, key] = (owner, digest)
+            else:
+                yield Statement("key_part", (tenant, task, key))
         stored = set(owners)
         for n, job in enumerate(jobs):
             if job.idempotency_key is None:

@@ -58,6 +58,19 @@ LEFT JOIN windlass_ended e ON e.seq = k.seq
 INSERT OR REPLACE INTO windlass_keys (tenant, task, key, id, seq, digest)
 SELECT ?, ?, ?, id, seq, ? FROM windlass_jobs WHERE id = ?
 
+-- A key with free_at has outlived its owner, whose seq may be another job's by now.
+-- name: key_part
+INSERT OR REPLACE INTO windlass_past_keys (seq, id, tenant, task, key, digest)
+SELECT seq, id, tenant, task, key, digest FROM windlass_keys
+WHERE tenant = ? AND task = ? AND key = ? AND free_at IS NULL
+
+-- name: key_part_of
+INSERT OR REPLACE INTO windlass_past_keys (seq, id, tenant, task, key, digest)
+SELECT seq, id, tenant, task, key, digest FROM windlass_keys WHERE seq = ? AND free_at IS NULL
+
+-- name: key_never_had
+INSERT OR REPLACE INTO windlass_past_keys (seq, id, tenant, task, key, digest) VALUES (?, ?, ?, ?, ?, ?)
+
 -- --- claim ----------------------------------------------------------------------------------------------------
 
 -- name: claim_gate
@@ -550,6 +563,25 @@ SELECT fence FROM windlass_ended WHERE seq = ?
 -- name: ended_remove
 DELETE FROM windlass_ended WHERE seq = ?
 
+-- Of jobs that have a key, or had one: which, and who has it now.
+-- name: keys_again
+SELECT json_array(j.id, p.tenant, p.task, p.key, k.id, k.free_at, e.finished)
+FROM json_each(?1) v CROSS JOIN windlass_jobs j ON j.id = v.value
+JOIN windlass_past_keys p ON p.seq = j.seq AND p.id = j.id
+LEFT JOIN windlass_keys k ON k.tenant = p.tenant AND k.task = p.task AND k.key = p.key
+LEFT JOIN windlass_ended e ON e.seq = k.seq AND k.free_at IS NULL
+UNION ALL
+SELECT json_array(j.id, k.tenant, k.task, k.key, j.id, NULL, NULL)
+FROM json_each(?1) v CROSS JOIN windlass_jobs j ON j.id = v.value
+JOIN windlass_keys k ON k.seq = j.seq AND k.id = j.id
+
+-- name: key_retake
+INSERT OR REPLACE INTO windlass_keys (tenant, task, key, id, seq, digest)
+SELECT tenant, task, key, id, seq, digest FROM windlass_past_keys WHERE id = ?1 AND seq = ?2
+
+-- name: drop_past_keys
+DELETE FROM windlass_past_keys WHERE seq = ?
+
 -- name: job_edit
 UPDATE windlass_jobs SET payload = ? WHERE seq = ?
 
@@ -684,6 +716,8 @@ UNION ALL SELECT 'permit of ' || key, id FROM windlass_permits p
 UNION ALL SELECT 'no permit of ' || k.value, h.id FROM windlass_held h, json_each(h.flow, '$.keys') k
           WHERE NOT EXISTS (SELECT 1 FROM windlass_permits p WHERE p.key = k.value AND p.id = h.id)
 UNION ALL SELECT 'merged', seq FROM windlass_merged WHERE seq NOT IN (SELECT seq FROM windlass_jobs)
+UNION ALL SELECT 'past key ' || key, seq FROM windlass_past_keys p
+          WHERE NOT EXISTS (SELECT 1 FROM windlass_jobs j WHERE j.seq = p.seq AND j.id = p.id)
 UNION ALL SELECT 'unique key ' || key, id FROM windlass_unique u
           WHERE live <> EXISTS (SELECT 1 FROM windlass_jobs j WHERE j.seq = u.seq AND j.id = u.id
                                 AND j.seq NOT IN (SELECT seq FROM windlass_ended))

@@ -199,6 +199,11 @@ class Families:
         assert world.enqueue(next_) == [Enqueued(next_.id, inserted=True)]
         assert world.enqueue(self.late_child(world, root, more=more)) != [Enqueued(next_.id, inserted=False)]
         assert self.family_states(world, next_.id) == ["queued"]
+        assert world.run(world.store.revive(Selection((late.id,)))).untouched == (late.id,)
+        world.run(world.store.delete(Selection((next_.id,))))
+        assert world.run(world.store.revive(Selection((late.id,)))).changed == (late.id,)
+        assert world.enqueue(world.job(idempotency_key="i")) == [Enqueued(late.id, inserted=False)]
+        world.healthy()
 
     def test_a_late_child_whose_idempotency_key_is_taken(self, world: World) -> None:
         """It is the job of then, which nobody has cancelled; and a conflict is one still."""
