@@ -10,6 +10,7 @@ import pytest
 
 from tests.cli.conftest import World
 from windlass.core.job import ErrorInfo, Failed, LogLine, NewJob, Progress, Succeeded
+from windlass.ports.store import PruneRules
 
 CHILD, GRANDCHILD = "019d8e3c-1111-7000-8000-000000000002", "019d8e3c-1111-7000-8000-000000000003"
 MISSING = "019d8e3c-1111-7000-8000-000000000001"
@@ -286,6 +287,16 @@ def test_retry(world: World) -> None:
     assert world.run("jobs", "retry", id, waits).out == "2 jobs queued again\n"
     assert world.app.client.stats().states["queued"] == 2
     assert world.run("jobs", "retry", id).code == 1
+
+
+def test_retry_says_that_another_has_its_key(world: World) -> None:
+    old = lose(world, idempotency_key="k")
+    world.app.opened.shell.run(world.store.prune(PruneRules(keys=0), 100))
+    world.enqueue(idempotency_key="k")
+    for command in (["jobs", "retry"], ["dead", "redrive"]):
+        ran = world.run(*command, old)
+        assert ran.code == 1
+        assert "or another job has its key; left as it was" in ran.err
 
 
 def test_delete_leaves_running_jobs(world: World) -> None:

@@ -388,6 +388,20 @@ class RevivesBesideTheOwner(MemoryStore):
         return True
 
 
+class RevivesBesideAKey(MemoryStore):
+    """Nobody asks whose idempotency key it is by now."""
+
+    def _may_have_idempotency_key(self, row: Row, now: int) -> bool:
+        return True
+
+
+class RevivesWithoutItsKey(MemoryStore):
+    """An idempotency key that was freed stays free."""
+
+    def _take_idempotency_key(self, row: Row) -> None:
+        pass
+
+
 class ForgetsWindows(MemoryStore):
     """A throttle ends with its job."""
 
@@ -763,6 +777,8 @@ STORES: dict[type[MemoryStore], tuple[str, ...]] = {
     ForgetsThatItMerged: ("sent_again_it_answers_as_the_first_time",),
     LosesSuccessors: ("a_successor_waits_for_the_end",),
     RevivesBesideTheOwner: ("a_job_whose_key_is_taken_is_not_revived",),
+    RevivesBesideAKey: ("a_job_whose_idempotency_key_is_anothers_is_not_revived",),
+    RevivesWithoutItsKey: ("a_revived_job_takes_its_key_again",),
     ForgetsWindows: ("a_throttle_outlives_its_owner", "a_window_outlives_the_pruned_owner"),
     IsNeverFull: ("a_full_queue_takes_no_more", "of_many_at_once_as_many_as_there_are_places"),
     CountsNoneOfTheBatch: ("a_full_queue_takes_no_more",),

@@ -36,10 +36,10 @@ class Act(msgspec.Struct, frozen=True):
     dangerous: bool = False
 
 
-RETRY = Act("revive", "retry", "queued again", "is queued or running already")
+RETRY = Act("revive", "retry", "queued again", "is queued or running already, or another job has its key")
 CANCEL = Act("cancel", "cancel", "cancelled", "has ended")
 DELETE = Act("delete", "delete", "deleted", "is running", dangerous=True)
-REDRIVE = Act("revive", "redrive", "queued again", "is no dead letter")
+REDRIVE = Act("revive", "redrive", "queued again", "is no dead letter, or another job has its key")
 PURGE = Act("delete", "purge", "deleted", "is no dead letter", dangerous=True)
 
 
