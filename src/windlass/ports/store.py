@@ -109,7 +109,8 @@ class WorkerReport(msgspec.Struct, frozen=True, kw_only=True):
     held_hash: int = 0
     """XOR of `token_hash` over the tokens it believes to hold; a difference is reconciled with `held`."""
     state: str = "running"
-    """running | draining | quarantine"""
+    """starting (its start hooks have not returned) | running | stalled (its loop does not turn) | draining |
+    quarantine"""
 
 
 class BeatAnswer(msgspec.Struct, frozen=True):

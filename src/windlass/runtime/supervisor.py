@@ -356,6 +356,8 @@ class Supervisor:
                 self._exit_code = 1 if self._stopping else self._exit_code
                 self._end(member, "it did not stop in time")
         self._limits.look(list(self._crew))
+        if any(member.told not in ("", member.state) for member in self._crew if member.alive):
+            self._store.tell()  # or whoever asks why a job waits would be told what was so five seconds ago
         for member in self._crew.cooled():
             self._ask_to_leave(member, self._stop_timeout, "no suspects left")
         self._loop.later(EVERY_IDLE if all(member.idle for member in self._crew) else EVERY, self._look)
