@@ -18,7 +18,8 @@ from windlass.declaration import Arguments, Declaration, Remote, call_of
 from windlass.engine import Engine, Transaction
 from windlass.handle import Job, ending
 from windlass.lock import Lock
-from windlass.options import JobOptions, Terms, valid_name, valid_version
+from windlass.names import valid_name, valid_version
+from windlass.options import JobOptions, Terms
 from windlass.ports.store import Opened
 from windlass.runtime.context import Context
 from windlass.runtime.registry import Mode, Registry
@@ -301,14 +302,13 @@ class Windlass:
         leaves tasks with executor="process" to others. It cannot end a handler that does not end by itself: `windlass
         worker` can. After a fork, call it again in the child. Raises ConfigError, and StoreError.
         """
-        from windlass.entry import served_queues
         from windlass.runtime.embedded import Embedded
         from windlass.runtime.embedded import Settings as EmbeddedSettings
 
         slots = self.settings.concurrency
         if concurrency is not None:
             slots = config.checked("concurrency", concurrency, "run_embedded()")
-        served, strict = served_queues(queues, self.settings, self.registry)
+        served, strict = config.served_queues(queues, self.settings, self.registry.queues)
         settings = EmbeddedSettings(
             hold=self.settings.hold,
             concurrency=slots,

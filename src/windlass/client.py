@@ -18,7 +18,8 @@ from windlass.core.job import Attempt, LogLine
 from windlass.core.latency import TaskLatency
 from windlass.declaration import Arguments, call_of
 from windlass.handle import Job
-from windlass.options import JobOptions, shown, valid_queue
+from windlass.names import shown, valid_queue
+from windlass.options import JobOptions
 from windlass.ports.plan import Plan, Steps
 from windlass.ports.store import (
     DeadGroup,

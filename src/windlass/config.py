@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, TypedDict, get_args
 
 import msgspec
 
 from windlass.core.duration import YEAR, Duration, seconds
 from windlass.core.errors import ConfigError
-from windlass.options import valid_queue
+from windlass.names import valid_queue
 from windlass.ports.store import PruneRules
 from windlass.runtime.bounds import CONCURRENCY_MOST, PROCESSES_MOST
 from windlass.stores import problem_of
@@ -149,6 +149,17 @@ def named_queues(text: str, name: str) -> list[tuple[str, int | None]]:
     if not found:
         raise ConfigError(f'{name}: {text!r} names no queue; write "a,b:3", or leave it out for all')
     return found
+
+
+def served_queues(
+    named_here: str | None, settings: Settings, of_tasks: Sequence[str]
+) -> tuple[list[tuple[str, float | None]], bool]:
+    """[(queue, weight or None)] from the command line, the settings, or what the tasks name; and whether their order is
+    strict: somebody wrote it down, and no weight. Raises ConfigError."""
+    written = named_queues(named_here, "queues") if named_here is not None else None
+    found = written or parse_queues(settings.queues or of_tasks, "queues")
+    given = bool(written or settings.queues)
+    return [*found], given and all(weight is None for _, weight in found)
 
 
 def current_directory() -> str:

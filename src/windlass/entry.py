@@ -31,7 +31,6 @@ from windlass.runtime.verdict import describe
 
 if TYPE_CHECKING:
     from windlass.app import Windlass
-    from windlass.config import Settings
 
 Queues = list[tuple[str, float | None]]
 
@@ -62,7 +61,7 @@ def _worker(boot: Boot, channel: Channel[ToWorker]) -> int:
         return 1
     app, registry = loaded
     try:
-        queues, strict = served_queues(boot.queues, app.settings, registry)
+        queues, strict = config.served_queues(boot.queues, app.settings, registry.queues)
     except ConfigError as error:
         channel.send(Broken(str(error)))
         return 1
@@ -178,15 +177,6 @@ def _ready(app: Windlass, registry: Registry, queues: Queues, concurrency: int) 
         unused=registry.unused(queue for queue, _ in queues),
         schedules=app.defined,
     )
-
-
-def served_queues(named_here: str | None, settings: Settings, registry: Registry) -> tuple[Queues, bool]:
-    """[(queue, weight or None)] from the command line, the settings, or what the tasks name; and whether their order is
-    strict: somebody wrote it down, and no weight. Raises ConfigError."""
-    written = config.named_queues(named_here, "queues") if named_here is not None else None
-    found = written or config.parse_queues(settings.queues or registry.queues, "queues")
-    given = bool(written or settings.queues)
-    return [*found], given and all(weight is None for _, weight in found)
 
 
 def source_files(error: BaseException | None = None) -> tuple[str, ...]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 import msgspec
@@ -12,18 +11,13 @@ from windlass.core import job as records
 from windlass.core.duration import Duration, seconds
 from windlass.core.errors import JobCancelled, JobExpired, JobFailed, JobNotFound, ResultExpired, ResultTimeout
 from windlass.core.job import ErrorInfo, Progress, State
-from windlass.ports.plan import Plan
-from windlass.ports.store import Selected
+from windlass.patience import Wait, await_, until, wait
+from windlass.ports.store import Selected, Store
 
 if TYPE_CHECKING:
     from windlass.app import Windlass
 
 R = TypeVar("R")
-
-POLL_FIRST = 0.001
-POLL_MOST = 0.05
-READ_AT_LEAST_EVERY = 1.0
-"""A store that fails to notice a change costs a waiting caller this much, never the result."""
 
 
 class Job(Generic[R]):
@@ -93,56 +87,24 @@ class Job(Generic[R]):
         Raises InvalidValue for what is no duration, ResultTimeout (the job goes on), JobFailed, JobCancelled,
         JobExpired, ResultExpired, JobNotFound.
         """
-        steps = self._waiting(timeout)
-        try:
-            wanted = next(steps)
-            while True:
-                if isinstance(wanted, Plan):
-                    wanted = steps.send(self._app.engine.opened().shell.run(wanted))
-                else:
-                    time.sleep(wanted)
-                    wanted = next(steps)
-        except StopIteration as end:
-            return cast(R, end.value)
+        return cast(R, wait(self._app.engine, self._waiting(timeout)))
 
     async def aresult(self, timeout: Duration | None = None) -> R:
         """`result` for an event loop."""
-        import asyncio
+        return cast(R, await await_(self._app.engine, self._waiting(timeout)))
 
-        steps = self._waiting(timeout)
-        shell = (await self._app.engine.aopened()).async_shell()
-        try:
-            wanted = next(steps)
-            while True:
-                if isinstance(wanted, Plan):
-                    wanted = steps.send(await shell.run(wanted))
-                else:
-                    await asyncio.sleep(wanted)
-                    wanted = next(steps)
-        except StopIteration as end:
-            return cast(R, end.value)
-
-    def _waiting(self, timeout: Duration | None) -> Generator[Plan[Any] | float, Any, Any]:
-        """Says what it needs: a plan to run, or seconds to sleep; returns the result."""
+    def _waiting(self, timeout: Duration | None) -> Wait[Any]:
         deadline = None if timeout is None else time.monotonic() + seconds(timeout, "timeout")
         opened = self._app.engine.opened()
-        plan = opened.store.fetch((self.id,))
-        seen, read_at, pause = None, 0.0, POLL_FIRST
-        while True:
-            # The number is taken before the row, so that a change in between is not missed.
-            change, now = opened.shell.changed(), time.monotonic()
-            if change != seen or now - read_at >= READ_AT_LEAST_EVERY:
-                record = (yield plan)[0]
-                if record is None:
-                    raise JobNotFound(self.id, f"job {self.id} is not in the store")
-                if record.state.terminal:
-                    return self._app.outcome(record)
-                seen, read_at = change, now
-            left = pause if deadline is None else deadline - time.monotonic()
-            if left <= 0:
-                raise ResultTimeout(self.id, f"job {self.id} had not ended after {timeout}; it goes on")
-            yield min(pause, left)
-            pause = min(pause * 1.5, POLL_MOST)
+        late = lambda: ResultTimeout(self.id, f"job {self.id} had not ended after {timeout}; it goes on")
+        record = yield from until(opened, lambda: self._look(opened.store), deadline, late)
+        return self._app.outcome(record)
+
+    def _look(self, store: Store) -> Wait[records.Job | None]:
+        record = (yield store.fetch((self.id,)))[0]
+        if record is None:
+            raise JobNotFound(self.id, f"job {self.id} is not in the store")
+        return record if record.state.terminal else None
 
 
 def progress_of(record: records.Job) -> Progress | None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from windlass.core.errors import InvalidJob
-from windlass.options import KEY_MOST
+from windlass.names import KEY_MOST
 
 Key = str | Callable[..., str]
 """The name of a parameter, or a function of the job's arguments that answers text."""

@@ -9,7 +9,7 @@ import msgspec
 
 from windlass.core.job import KeyLimit
 from windlass.keys import Key, check_key, key_of
-from windlass.options import valid_name
+from windlass.names import valid_name
 
 MOST = 10_000
 LIMITS_MOST = 8

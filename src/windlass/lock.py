@@ -10,13 +10,13 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Generator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from windlass.core.duration import Duration, micros, seconds
 from windlass.core.errors import LockTimeout, StoreError, WindlassError
-from windlass.options import KEY_MOST, valid_name
+from windlass.names import KEY_MOST, valid_name
+from windlass.patience import Wait, await_, until, wait
 from windlass.ports.plan import Plan
 from windlass.ports.store import Leadership, Opened
 
@@ -25,9 +25,6 @@ if TYPE_CHECKING:
 
 TTL_LEAST, TTL_MOST = 1.0, 86_400.0
 SLOTS_MOST = 1_000
-POLL_FIRST, POLL_MOST = 0.002, 0.05
-ASK_AT_LEAST_EVERY = 0.5
-"""A waiter looks by itself this often; a change of the store is what it normally lives by."""
 
 # Counts while the machine sleeps, as the holder's lease in the store does.
 _CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
@@ -79,66 +76,30 @@ class Lock:
 
     def acquire(self, timeout: Duration | None = None) -> None:
         """Wait until it is held here, at most `timeout` long (None: that of the lock). Raises LockTimeout."""
-        steps = self._waiting(timeout)
-        opened = self._app.engine.opened()
-        try:
-            wanted = next(steps)
-            while True:
-                if isinstance(wanted, Plan):
-                    wanted = steps.send(opened.shell.run(wanted))
-                else:
-                    time.sleep(wanted)
-                    wanted = next(steps)
-        except StopIteration:
-            return
+        wait(self._app.engine, self._waiting(timeout))
 
     async def aacquire(self, timeout: Duration | None = None) -> None:
         """`acquire` for an event loop."""
         import asyncio
 
-        steps = self._waiting(timeout)
-        shell = (await self._app.engine.aopened()).async_shell()
         try:
-            wanted = next(steps)
-            while True:
-                if isinstance(wanted, Plan):
-                    wanted = steps.send(await shell.run(wanted))
-                else:
-                    await asyncio.sleep(wanted)
-                    wanted = next(steps)
-        except StopIteration:
-            return
+            await await_(self._app.engine, self._waiting(timeout))
         except asyncio.CancelledError:
             # What was asked for is asked to the end, and may have been had: then nobody is there to hold it.
             if self._asking is not None:
+                shell = (await self._app.engine.aopened()).async_shell()
                 await asyncio.shield(shell.run(self._asking.resign()))
             raise
 
-    def _waiting(self, timeout: Duration | None) -> Generator[Plan[Leadership] | float, Leadership, None]:
-        """Says what it needs: a plan to run, or seconds to sleep."""
+    def _waiting(self, timeout: Duration | None) -> Wait[Hold]:
         if self._hold is not None:
             raise WindlassError(f"lock {self.name!r} is held by this object already")
         limit = self._timeout if timeout is None else micros(timeout, "timeout") / 1e6
         deadline = None if limit is None else time.monotonic() + limit
         opened = self._app.engine.opened()
         hold = self._asking = Hold(opened, f"lock:{self.name}", self._ttl, self._slots)
-        seen, asked_at, pause = None, 0.0, POLL_FIRST
-        while True:
-            # The number is taken before the lock is asked for, so that a release in between is not missed.
-            change, now = opened.shell.changed(), time.monotonic()
-            if change != seen or now - asked_at >= ASK_AT_LEAST_EVERY:
-                began = _boottime()
-                answer = yield hold.ask()
-                if answer.leading:
-                    hold.begin(answer.term, began)
-                    self._hold = hold
-                    return
-                seen, asked_at = change, now
-            left = pause if deadline is None else deadline - time.monotonic()
-            if left <= 0:
-                raise LockTimeout(self.name, limit or 0.0)
-            yield min(pause, left)
-            pause = min(pause * 1.5, POLL_MOST)
+        self._hold = yield from until(opened, hold.look, deadline, lambda: LockTimeout(self.name, limit or 0.0))
+        return self._hold
 
     def release(self) -> None:
         """Give it up; nothing happens if it is not held, or was lost."""
@@ -207,11 +168,16 @@ class Hold:
         """The plan by which it is given up."""
         return self._opened.store.resign(self._name, self._holder)
 
-    def begin(self, fence: int, asked_at: float) -> None:
-        """It is held: renew it from now on."""
-        self.fence, self._until = fence, asked_at + self._ttl
+    def look(self) -> Wait[Hold | None]:
+        """Ask for it once; itself if it is held, and renewed from now on."""
+        asked_at = _boottime()
+        answer = yield self.ask()
+        if not answer.leading:
+            return None
+        self.fence, self._until = answer.term, asked_at + self._ttl
         self._thread = threading.Thread(target=self._renew, name="windlass-lock", daemon=True)
         self._thread.start()
+        return self
 
     def end(self) -> None:
         """Give it up, if the store answers; else it lapses."""

@@ -12,14 +12,13 @@ from windlass.core.backoff import Backoff
 from windlass.core.duration import Duration, micros, seconds
 from windlass.core.errors import InvalidJob
 from windlass.core.job import PRIORITY, Policy
+from windlass.names import KEY_MOST, shown, valid_name, valid_queue
 
 if TYPE_CHECKING:
     from windlass.keys import Key
     from windlass.limits import Limit
     from windlass.unique import Unique
 
-NAME_MOST = 200
-KEY_MOST = 255
 TAGS_MOST = 20
 HEADERS_BYTES_MOST = 8_192
 
@@ -98,30 +97,6 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
         if policy:
             changes["policy"] = msgspec.structs.replace(self.policy, **policy)
         return msgspec.structs.replace(self, **changes)
-
-
-def valid_name(value: Any, field: str, *, most: int = NAME_MOST) -> str:
-    """Return a queue's or task's name; raises ValueError for what could not be typed, shown or listed with commas."""
-    if not isinstance(value, str) or not 0 < len(value) <= most:
-        raise ValueError(f"{field}: {shown(value)} must be text of 1 to {most} characters")
-    if not value.isprintable() or "," in value or value != value.strip():
-        raise ValueError(f"{field}: {value!a} must be printable, without commas and without spaces at its ends")
-    return value
-
-
-def valid_queue(value: Any, field: str) -> str:
-    """`valid_name` for a queue; in lists of queues a colon stands before a weight."""
-    name = valid_name(value, field)
-    if ":" in name:
-        raise ValueError(f"{field}: {name!r} must have no colon")
-    return name
-
-
-def valid_version(value: Any, field: str) -> int:
-    """Return the version of a payload; raises ValueError for what is no whole number, 1..2147483647."""
-    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value < 2**31:
-        raise ValueError(f"{field}: {shown(value)} must be a whole number, 1..{2**31 - 1}")
-    return value
 
 
 def _whole(least: int, most: int) -> Callable[[Any, str], dict[str, Any]]:
@@ -239,15 +214,6 @@ def _with_limit_key(options: Mapping[str, Any]) -> dict[str, Any]:
         return {**rest, "limit": _Read(read_limits(rest.get("limit"), options["limit_key"]))}
     except ValueError as error:
         raise InvalidJob("limit_key", str(error)) from None
-
-
-def shown(value: Any) -> str:
-    """`value` as it may stand in a message, shortened."""
-    try:
-        text = ascii(value)
-    except ValueError:  # Python writes no integers of so many digits
-        return "a number of thousands of digits"
-    return text if len(text) <= 60 else text[:57] + "..."
 
 
 _READERS: dict[str, Callable[[Any, str], dict[str, Any]]] = {

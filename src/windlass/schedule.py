@@ -18,7 +18,8 @@ from windlass.core.placement import head_start
 from windlass.core.schedule import Definition, Rule, digest, next_tick, rule
 from windlass.declaration import Call
 from windlass.handle import Job
-from windlass.options import JobOptions, Terms, valid_name
+from windlass.names import valid_name
+from windlass.options import JobOptions, Terms
 from windlass.ports.store import Schedule as Record
 from windlass.ports.store import ScheduleChange
 from windlass.runtime import zones

@@ -28,6 +28,8 @@ CONTENDER = """
 import os, random, sys, time
 from windlass import Windlass
 app, ledger, dice = Windlass(sys.argv[1]), sys.argv[2], random.Random(os.getpid())
+print("ready", 0, flush=True)
+sys.stdin.readline()
 for _ in range(int(sys.argv[3])):
     with app.semaphore("some", 2, ttl="2s") as lock:
         fd = os.open(ledger, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
@@ -117,6 +119,10 @@ def test_never_more_than_the_slots_while_holders_are_killed(tmp_path: Path) -> N
     with Windlass(url) as app, contextlib.ExitStack() as stack:
         assert app.opened
         contenders = [stack.enter_context(process(CONTENDER, url, str(ledger), "25")) for _ in range(5)]
+        for each in contenders:  # all at once, or on a busy machine each would be done before the next has begun
+            said(each)
+        for each in contenders:
+            go_on(each)
         deaths = {}
         while not ledger.exists() or ledger.read_text().count("begin") < 20:
             time.sleep(0.01)

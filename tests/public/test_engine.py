@@ -171,7 +171,7 @@ def test_enqueue_is_bounded_whatever_the_store_does(make: Make, tmp_path: Path, 
         began = time.monotonic()
         with pytest.raises((StoreTimeout, OutcomeUnknown)):  # the latter if this very process is late
             colours(task)[way]()
-        assert 0.2 < time.monotonic() - began < 0.3 * 1.1 + 0.25  # a quarter of a second for a busy machine
+        assert 0.2 < time.monotonic() - began < 0.3 * 1.1 + 1.0  # a second for a busy machine
     finally:
         frozen.execute("ROLLBACK")
         frozen.close()

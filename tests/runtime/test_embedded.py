@@ -280,11 +280,11 @@ def test_what_it_cannot_do_is_refused_before_it_starts(asked: dict[str, Any], sa
 def test_queues_are_read_by_one_rule_wherever_they_are_said() -> None:
     """An empty part once served a queue without a name, on the command line only."""
     from windlass import Windlass
-    from windlass.entry import served_queues
+    from windlass.config import served_queues
 
     said, read = "default,,x:3,", ([("default", None), ("x", 3)], False)
     with Windlass("memory://") as plain, Windlass("memory://", queues=said) as told:
-        assert served_queues(said, plain.settings, plain.registry) == read
-        assert served_queues(None, told.settings, told.registry) == read
-        assert served_queues(None, plain.settings, plain.registry) == ([("default", None)], False)
-        assert served_queues("b,a", plain.settings, plain.registry) == ([("b", None), ("a", None)], True)
+        assert served_queues(said, plain.settings, plain.registry.queues) == read
+        assert served_queues(None, told.settings, told.registry.queues) == read
+        assert served_queues(None, plain.settings, plain.registry.queues) == ([("default", None)], False)
+        assert served_queues("b,a", plain.settings, plain.registry.queues) == ([("b", None), ("a", None)], True)

@@ -14,6 +14,7 @@ from windlass.core.job import State
 from windlass.runtime import lockfile
 from windlass.runtime.judge import Judge
 from windlass.runtime.liaison import LAST_WORDS
+from windlass.runtime.member import Member
 from windlass.runtime.slots import now_ns
 from windlass.runtime.supervisor import SAME_SIGNAL
 
@@ -119,6 +120,17 @@ def test_hints_are_passed_on_once_and_none_is_lost() -> None:
         assert member.table.busy - seen < 50  # it looked for 20 ms at a time, and was not told meanwhile
 
     assert Session(processes=1, look=0.02, count_wakes=True).run(driver) == 0
+
+
+def test_a_hint_wakes_every_worker_that_waits() -> None:
+    def driver(s: Session) -> None:
+        members = s.running(2)
+        eventually(lambda: all(member.wants for member in members))
+        seen = [member.table.busy for member in members]
+        s.opened.shell.hint()
+        eventually(lambda: all(m.table.busy > before for m, before in zip(members, seen, strict=True)))
+
+    assert Session(processes=2, count_wakes=True).run(driver) == 0
 
 
 def test_a_worker_that_will_not_stop_is_killed_and_its_jobs_are_not_charged() -> None:
@@ -348,17 +360,27 @@ def test_a_worker_that_does_not_turn_is_asked_for_its_stacks_and_left_alone() ->
     assert Session(processes=1).run(driver) == 0
 
 
+def _long_well(s: Session) -> bool:
+    """Said again and again: on a busy machine one late beat makes it "since now"."""
+    s.supervisor._limits._well_since = now_ns() - 8 * 10**9
+    return True
+
+
+def _long_deaf(member: Member) -> bool:
+    """The stand-in for a worker turns now and then."""
+    member.table.turned = now_ns() - 8 * 10**9
+    return True
+
+
 @pytest.mark.parametrize("unsettled", [False, True])
 def test_it_is_killed_if_that_was_asked_for_or_if_finished_work_stays_in_it(unsettled: bool) -> None:
     def driver(s: Session) -> None:
         [member] = s.running(1)
         [job] = s.claimed(member)
         member.table.begin(0, job.id, job.fence)
-        member.table.turned = now_ns() - 8 * 10**9
         if unsettled:
-            s.supervisor._limits._well_since -= 8 * 10**9
             member.table.unsettled_since = now_ns() - 8 * 10**9
-        eventually(lambda: not member.alive)
+        eventually(lambda: _long_well(s) and _long_deaf(member) and not member.alive)
         eventually(lambda: s.job(job).suspect)
 
     limits = {"hold": 3.0} if unsettled else {"stall_timeout": 7.0}
@@ -371,9 +393,8 @@ def test_one_that_turns_and_does_not_settle_is_killed_too_and_no_job_is_blamed()
         [job] = s.claimed(member)
         member.table.begin(0, job.id, job.fence)
         member.table.turned = now_ns()
-        s.supervisor._limits._well_since -= 8 * 10**9
         member.table.unsettled_since = now_ns() - 8 * 10**9
-        eventually(lambda: not member.alive)
+        eventually(lambda: _long_well(s) and not member.alive)
         eventually(lambda: s.job(job).state is State.QUEUED)
         assert not s.job(job).suspect
 

@@ -192,7 +192,7 @@ class RetriesAtOnce(Worker):
 
     def _done(self, run: Run, outcome: Outcome) -> None:
         t = decide(run.held, run.meta.policy, outcome, 0.0)
-        self._settler.add(msgspec.structs.replace(t, after=t.after // 2))
+        self._settler.add(msgspec.structs.replace(t, after=t.after // 2), run.slot)
         self._ended()
 
 

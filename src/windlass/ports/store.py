@@ -852,7 +852,7 @@ class Shell(Protocol):
 
     def changed(self) -> int:
         """A number that differs when another connection may have committed something; costs microseconds.
-        Raises StoreReplaced once what is open is no longer what others will open."""
+        Raises StoreReplaced, after some calls, once what is open is no longer what others will open."""
         ...
 
     def hint(self) -> None:

@@ -32,9 +32,9 @@ _U64 = struct.Struct("<Q")
 _ENTRY = struct.Struct("<16sQQIIQ")  # job id, started, hard deadline, pid, flags, fence (0: empty)
 _AT_HELD, _AT_BUSY, _AT_TURN, _AT_UNSETTLED, _AT_DRAINING = 16, 32, 40, 48, 56
 _AT_ENTRIES = 64
-_FENCE = _ENTRY.size - _U64.size
-_FLAGS = struct.Struct("<I")
-_AT_FLAGS = _FENCE - _FLAGS.size
+# The same entries, addressed as words of 8 and 4 bytes: what is written twice a job is one assignment each.
+_ENTRY_WORDS, _FIRST_FENCE = _ENTRY.size // 8, (_AT_ENTRIES + _ENTRY.size) // 8 - 1
+_ENTRY_HALVES, _FIRST_FLAGS = _ENTRY.size // 4, (_AT_ENTRIES + _ENTRY.size) // 4 - 3
 
 
 class Entry(NamedTuple):
@@ -62,7 +62,7 @@ now_ns = time.monotonic_ns
 class SlotTable:
     """A shared-memory table with room for `CAPACITY` jobs, and the worker's vital signs."""
 
-    __slots__ = ("_free", "_high", "_map")
+    __slots__ = ("_free", "_halves", "_high", "_map", "_words")
 
     def __init__(self, fd: int = -1) -> None:
         """Map the table behind `fd` (see `create`), or a private one for a worker that nobody watches."""
@@ -70,12 +70,15 @@ class SlotTable:
         if fd >= 0 and os.fstat(fd).st_size < size:
             os.ftruncate(fd, size)
         self._map = mmap.mmap(fd, size)
+        self._words, self._halves = memoryview(self._map).cast("Q"), memoryview(self._map).cast("I")
         self._high: int = _HEAD.unpack_from(self._map, 0)[1]
         self._free: list[int] = []
         _HEAD.pack_into(self._map, 0, _MAGIC, self._high)
 
     def close(self) -> None:
         """Unmap."""
+        self._words.release()
+        self._halves.release()
         self._map.close()
 
     # --- the worker writes ---------------------------------------------------------------------------------------
@@ -111,11 +114,11 @@ class SlotTable:
     def ended(self, slot: int) -> None:
         """Note that the handler in `slot` has ended; its outcome is still to be settled. What it left behind (a timer,
         closed descriptors) may yet kill the worker, and must be charged to somebody."""
-        _FLAGS.pack_into(self._map, _AT_ENTRIES + slot * _ENTRY.size + _AT_FLAGS, ENDED)
+        self._halves[slot * _ENTRY_HALVES + _FIRST_FLAGS] = ENDED
 
     def end(self, slot: int) -> None:
         """Note that the job in `slot` is settled; the slot may be taken again."""
-        _U64.pack_into(self._map, _AT_ENTRIES + slot * _ENTRY.size + _FENCE, 0)
+        self._words[slot * _ENTRY_WORDS + _FIRST_FENCE] = 0
         self._free.append(slot)
 
     def set_held(self, count: int, hash: int) -> None:  # noqa: A002  # the word of WorkerReport

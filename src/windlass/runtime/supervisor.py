@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
 
@@ -49,6 +49,8 @@ from windlass.runtime.slot_pool import SlotPool
 
 COMMAND = (sys.executable, "-m", "windlass.entry")
 STOP_TIMEOUT = 30.0
+STAGGER = 0.002
+"""Seconds by which the other idle workers are woken later than the first."""
 SAME_SIGNAL = 0.5
 KILL_AFTER = 1.0
 """Seconds past the deadline that a worker gets to hand back what it could not finish."""
@@ -317,8 +319,12 @@ class Supervisor:
             member.channel.send(Reconcile())
 
     def _hinted(self) -> None:
-        for member in self._crew:
-            member.hint()
+        """Wake one worker that waits at once, and the others a moment later: woken together, they would be in its way,
+        and in that of whoever enqueued, at the lock and at the processors."""
+        later = [member for member in self._crew if member.wants][1:]
+        _hint([member for member in self._crew if member not in later])
+        if later:
+            self._loop.later(STAGGER, lambda: _hint(later))
         self._listen()
 
     def _listen(self) -> None:
@@ -450,3 +456,8 @@ class Supervisor:
             self._ask_all_to_leave(min(RELOAD_DEADLINE, self._stop_timeout), "reloading")
             self._crew.balance()
         self._loop.later(RELOAD_EVERY, self._look_at_sources)
+
+
+def _hint(members: Iterable[Member]) -> None:
+    for member in members:
+        member.hint()

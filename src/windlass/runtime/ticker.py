@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import queue
 import threading
 from collections.abc import Callable
 from typing import Protocol
@@ -33,7 +35,8 @@ class ThreadTicker:
         """`end` is called after the last step, on the same thread."""
         self._step = step
         self._end = end
-        self._poked = threading.Event()
+        # Not an Event, whose wait makes a lock each time, in Python: a poll of 20 a second pays for it.
+        self._pokes: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._ending = False
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
@@ -43,24 +46,26 @@ class ThreadTicker:
 
     def poke(self) -> None:
         """See Ticker."""
-        self._poked.set()
+        self._pokes.put(None)
 
     def stop(self, timeout: float | None = None) -> bool:
         """See Ticker. One that was never started has nothing to end."""
         self._ending = True
-        self._poked.set()
+        self._pokes.put(None)
         if self._thread.is_alive():
             self._thread.join(timeout)
         return not self._thread.is_alive()
 
     def _run(self) -> None:
         while True:
-            # Cleared before the step, so that whatever is asked for during it is not slept through.
-            self._poked.clear()
+            # Emptied before the step, so that whatever is asked for during it is not slept through.
+            while not self._pokes.empty():
+                self._pokes.get_nowait()
             ending = self._ending
             delay = self._step()
             if ending:
                 break
-            self._poked.wait(delay)
+            with contextlib.suppress(queue.Empty):
+                self._pokes.get(timeout=delay)
         if self._end is not None:
             self._end()
