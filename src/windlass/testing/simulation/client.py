@@ -33,8 +33,8 @@ ACTS: tuple[tuple[str, float, float, int], ...] = (
     ("discard", 0.0, 0.0, 2),
     ("crash", 0.0, 0.3, 4),
     ("deaf", 0.0, 0.0, 1),
-    ("parent", 1.0, 3.0, 8),
-    ("spawn", 1.0, 4.0, 6),
+    ("parent", 1.0, 3.0, 14),
+    ("spawn", 2.0, 8.0, 12),
     ("once", 0.0, 0.4, 3),
     ("report", 0.0, 0.6, 3),
 )
@@ -98,7 +98,7 @@ class ClientProcess(Process):
 
     async def _cancel(self) -> None:
         job = self._dice.choice(self._ids if self._dice.random() < 0.5 else self._ids[-3:])
-        if self._dice.random() < 0.4:
+        if self._dice.random() < 0.6:
             await self._cancel_family(job)
             return
         answer = await self._insist(lambda: self._opened.store.cancel(Selection((job,))))
