@@ -12,7 +12,7 @@ from windlass.core.flow import Line
 from windlass.core.job import Held, NewJob, Outcome, Settled, State, Transition
 from windlass.core.machine import decide
 from windlass.ports.plan import NOW, Steps, plan
-from windlass.ports.store import BeatAnswer, Claimed, Death, Enqueued, Reaped, WorkerReport
+from windlass.ports.store import BeatAnswer, Children, Claimed, Death, Enqueued, Reaped, WorkerReport
 from windlass.runtime.judge import Judge
 from windlass.runtime.member import Member
 from windlass.runtime.run import Run
@@ -42,10 +42,10 @@ class FenceIsTheTime(MemoryStore):
 class LosesAnEnqueue(MemoryStore):
     """One in fifty is acknowledged and forgotten."""
 
-    def _enqueue(self, job: NewJob, now: int, line: Line | None = None) -> Enqueued:
+    def _enqueue(self, job: NewJob, now: int, line: Line | None = None, stopped: bool = False) -> Enqueued:
         if int(job.id[-2:], 16) < 5:
             return Enqueued(job.id, inserted=True)
-        return super()._enqueue(job, now, line)
+        return super()._enqueue(job, now, line, stopped)
 
 
 class TakesTheLiving(MemoryStore):
@@ -125,6 +125,29 @@ class ChildrenOfGhosts(MemoryStore):
         for child in t.children if answer is Settled.STALE else ():
             self._enqueue(child, now)
         return answer
+
+
+class LateChildrenLive(MemoryStore):
+    """Who is cancelled with its children may enqueue others until it has stopped."""
+
+    def _is_stopped(self, job: NewJob) -> bool:
+        return False
+
+
+class CompletionsKeepTheirChildren(MemoryStore):
+    """Who is cancelled with its children and completes all the same brings new ones."""
+
+    def _apply(self, row: Row, t: Transition, now: int) -> None:
+        super()._apply(replace(row, stops_children=False), t, now)
+
+
+class OverlooksChildren(MemoryStore):
+    """Nobody has any."""
+
+    @plan(write=False)
+    def children(self, parents: Sequence[str], limit: int, after: str | None = None) -> Steps[Children]:
+        yield NOW
+        return Children([])
 
 
 class RunsTheExpired(MemoryStore):
@@ -240,6 +263,9 @@ STORES: Sequence[type[MemoryStore]] = (
     FreesKeysAtTheEnd,
     ForgetsReceipts,
     ChildrenOfGhosts,
+    LateChildrenLive,
+    CompletionsKeepTheirChildren,
+    OverlooksChildren,
     RunsTheExpired,
     GrantsWhileItSleeps,
 )

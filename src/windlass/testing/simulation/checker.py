@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from windlass.core.job import Held, Meta, NewJob, Policy, State, Token, Transition
-from windlass.ports.store import BeatAnswer, Claimed, Death, Enqueued, Reaped, Selected, WorkerReport
+from windlass.ports.store import BeatAnswer, Claimed, Death, Enqueued, Reaped, Selected, Selection, WorkerReport
 from windlass.testing.simulation.ledger import Commit, Deed, Ledger
 from windlass.testing.simulation.world import Dump
 
@@ -26,7 +26,9 @@ class Known:
 
     def __init__(self, new: NewJob, at: int, when: float) -> None:
         self.new = new
-        self.policy: Policy = msgspec.json.decode(new.meta, type=Meta).policy
+        meta = msgspec.json.decode(new.meta, type=Meta)
+        self.policy: Policy = meta.policy
+        self.parent = meta.parent_id
         self.not_before = at + new.after
         self.why = "its delay"
         self.since = when
@@ -39,6 +41,9 @@ class Known:
         """The fence under which it was settled last, until somebody else is given it."""
         self.applied: dict[int, Transition] = {}
         self.asked = False
+        self.barren = False
+        """It was cancelled with its children while it ran, so that those of this run are cancelled as they come."""
+        self.revived = False
         self.ended: State | None = None
         self.result: str | None = None
         self.failures = self.crashes = self.losses = 0
@@ -57,7 +62,8 @@ class Known:
         self.expires_at = None
         self.settled = 0
         self.failures = self.crashes = self.losses = 0
-        self.suspect = self.asked = False
+        self.suspect = self.asked = self.barren = False
+        self.revived = True
 
     def wait(self, line: Commit, microseconds: int, why: str) -> None:
         """Must not start until the store's clock has once shown this much more."""
@@ -156,8 +162,19 @@ class Checker:
                 self._running.setdefault(worker, set()).add((job, fence))
             case "handler returned" | "handler raised":
                 self._running.get(deed.facts[2], set()).discard(deed.facts[:2])
+            case "client cancelled a family":
+                self._family_over(deed, deed.facts[0])
             case "handler runs without end":
                 self._broken("I6", deed, f"{deed.facts[0]} runs again and again: {deed.facts[1]} times")
+
+    def _family_over(self, deed: Deed, eldest: str) -> None:
+        """Nobody in it may go on, unless somebody revived him meanwhile."""
+        family = {eldest}
+        for job in self.jobs.values():  # parents were enqueued before their children
+            if job.parent in family:
+                family.add(job.new.id)
+                if job.ended is None and not job.asked and not job.revived:
+                    self._broken("I13", deed, f"{job.new.id} lives, of the family of {eldest}")
 
     # --- jobs --------------------------------------------------------------------------------------------------------
 
@@ -173,14 +190,20 @@ class Checker:
                 self._broken("I1", line, f"{job.id} is said to be inserted as {answer.id}")
             if owner is not None and owner != job.id:
                 self._broken("I10b", line, f"{job.id} was inserted although its key belongs to {owner}")
-            if job.id not in self.jobs:
-                self.jobs[job.id] = Known(job, line.at, line.when)
-                if key:
-                    self._keys[key] = job.id
+            if job.id not in self.jobs and not self._born(line, job) and key:
+                self._keys[key] = job.id
         elif answer.id != owner:
             self._broken("I10b", line, f"{job.id} is said to duplicate {answer.id}, its key belongs to {owner}")
         elif answer.conflict != (self.jobs[owner].new.digest != job.digest):
             self._broken("I10b", line, f"{job.id} and {owner}: conflict={answer.conflict}")
+
+    def _born(self, line: Commit, new: NewJob, *, barren: bool = False) -> bool:
+        """It is stored; answers whether its parent was cancelled with its children, and so it is as well."""
+        job = self.jobs[new.id] = Known(new, line.at, line.when)
+        parent = self.jobs.get(job.parent)
+        if barren or (parent is not None and parent.barren and parent.holder is not None):
+            self._end(line, job, State.CANCELLED)
+        return job.ended is not None
 
     def _on_claim(self, line: Commit, worker: str, _seq: int, _request: Any, claimed: Claimed) -> None:
         if claimed.jobs and (worker in self.taken or worker not in self.leases):
@@ -260,7 +283,8 @@ class Checker:
             self._end(line, job, state)
             job.result = t.result if state is State.COMPLETED else None
             for child in t.children if state is State.COMPLETED else ():
-                self.jobs.setdefault(child.id, Known(child, line.at, line.when))
+                if child.id not in self.jobs:
+                    self._born(line, child, barren=job.barren)
         elif state is State.RETRYING:
             least = _curve(job.policy, attempt) if "Retry" not in (t.error or "") else t.after
             job.wait(line, least, "its backoff")
@@ -367,7 +391,7 @@ class Checker:
 
     # --- operators ---------------------------------------------------------------------------------------------------
 
-    def _on_cancel(self, line: Commit, _selection: Any, answer: Selected) -> None:
+    def _on_cancel(self, line: Commit, selection: Selection, answer: Selected) -> None:
         for id in answer.changed:
             job = self.jobs[id]
             if job.holder is not None:
@@ -378,6 +402,7 @@ class Checker:
             if job.holder is None:
                 self._broken("I13", line, f"{id} is said to be asked and does not run")
             job.asked = True
+            job.barren = job.barren or selection.children
 
     def _on_revive(self, line: Commit, _selection: Any, answer: Selected) -> None:
         for id in answer.changed:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from windlass.acting import cancelling
 from windlass.core.backoff import Backoff
 from windlass.core.errors import StoreError
 from windlass.core.job import Meta, NewJob, Policy
@@ -32,7 +33,8 @@ ACTS: tuple[tuple[str, float, float, int], ...] = (
     ("discard", 0.0, 0.0, 2),
     ("crash", 0.0, 0.3, 4),
     ("deaf", 0.0, 0.0, 1),
-    ("parent", 1.0, 3.0, 8),
+    ("parent", 1.0, 3.0, 14),
+    ("spawn", 2.0, 8.0, 12),
     ("once", 0.0, 0.4, 3),
     ("report", 0.0, 0.6, 3),
 )
@@ -96,8 +98,23 @@ class ClientProcess(Process):
 
     async def _cancel(self) -> None:
         job = self._dice.choice(self._ids if self._dice.random() < 0.5 else self._ids[-3:])
+        if self._dice.random() < 0.6:
+            await self._cancel_family(job)
+            return
         answer = await self._insist(lambda: self._opened.store.cancel(Selection((job,))))
         self._did("client cancelled", job, answer)
+
+    async def _cancel_family(self, job: str) -> None:
+        steps = cancelling(self._opened.store, Selection((job,), children=True))
+        answer = None
+        try:
+            while True:
+                plan = steps.send(answer)
+                answer = await self._insist(lambda plan=plan: plan)
+                if answer is None:
+                    return
+        except StopIteration as end:
+            self._did("client cancelled a family", job, end.value)
 
     async def _revive(self) -> None:
         job = self._dice.choice(self._ids)
@@ -145,7 +162,7 @@ class ClientProcess(Process):
         numbers = [least + (most - least) * self._dice.random() for _, least, most in chosen]
         length = self.world.settings.length
         return [
-            [word, round(number * (1.0 if word == "parent" else length), 3)]
+            [word, round(number * (1.0 if word in ("parent", "spawn") else length), 3)]
             for (word, *_), number in zip(chosen, numbers, strict=True)
         ]
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from windlass.core.errors import Discard, Retry, Snooze
-from windlass.core.job import NewJob, Progress
+from windlass.core.errors import Discard, Retry, Snooze, StoreError
+from windlass.core.job import Meta, NewJob, Progress
 from windlass.runtime.context import current_run
 from windlass.runtime.registry import Mode, Registry, TaskDef
 
@@ -108,6 +109,17 @@ class Handler:
         await asyncio.sleep(count * self._world.settings.length / 4)
         return "parent"
 
+    async def spawn(self, run: Run, count: float) -> str:
+        """Enqueue children at once, one after the other, whatever becomes of it meanwhile."""
+        opened = self._world.open(self._process)
+        for number in range(int(count)):
+            child = child_of(run.held.id, run.held.fence, number)
+            self._world.ledger.sent[child.id] = child
+            with contextlib.suppress(StoreError):
+                await opened.async_shell().run(opened.store.enqueue([child]))
+            await asyncio.sleep(self._world.settings.length / 4)
+        return "spawned"
+
     async def once(self, run: Run, seconds: float) -> Any:
         """Keep the first result of something."""
         kept = await run.aonce("first", f'"{run.held.fence}"')
@@ -126,7 +138,10 @@ def child_of(parent: str, fence: int, number: int) -> NewJob:
     """A child whose id tells which run of which job enqueued it."""
     noise = (hash_of(parent) ^ fence * 64) + number
     identity = f"{parent[:13]}-7{noise & 0xFFF:03x}-8{noise >> 12 & 0xFFF:03x}-{noise >> 24 & 0xFFFFFFFFFFFF:012x}"
-    return NewJob(id=identity, task=TASK, payload='[[[["work",0.01]]],{}]')
+    # Some have children of their own, and some wait for a while.
+    act = {1: ["spawn", 1], 2: ["snooze", 3.0]}.get(number, ["work", 0.01])
+    meta = msgspec.json.encode(Meta(parent_id=parent)).decode()
+    return NewJob(id=identity, task=TASK, payload=msgspec.json.encode([[[act]], {}]).decode(), meta=meta)
 
 
 def hash_of(text: str) -> int:
