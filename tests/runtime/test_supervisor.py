@@ -287,9 +287,6 @@ def test_a_dead_worker_is_beaten_for_until_its_burial() -> None:
         assert s.job(job).state is State.RUNNING
         os.kill(orphan, signal.SIGKILL)
         eventually(lambda: s.job(job).crashes == 1)
-        [successor] = s.running(1)  # whose end would wait for its own as well
-        [orphan] = eventually(lambda: descendants(successor.pid))
-        os.kill(orphan, signal.SIGKILL)
 
     assert Session(processes=1, orphan=60, hold=0.6).run(driver) == 0
 
