@@ -11,15 +11,27 @@ import msgspec
 from windlass.core.flow import Line
 from windlass.core.job import Held, NewJob, Outcome, Settled, State, Transition
 from windlass.core.machine import decide
+from windlass.core.schedule import CatchUp, read
 from windlass.ports.plan import NOW, Steps, plan
-from windlass.ports.store import BeatAnswer, Claimed, Death, Enqueued, Reaped, WorkerReport
+from windlass.ports.store import (
+    BeatAnswer,
+    Claimed,
+    Death,
+    Enqueued,
+    Fired,
+    Reaped,
+    Schedule,
+    Tick,
+    WorkerReport,
+)
 from windlass.runtime.judge import Judge
 from windlass.runtime.member import Member
 from windlass.runtime.run import Run
+from windlass.runtime.scheduler import Scheduler
 from windlass.runtime.supervisor import Supervisor
 from windlass.runtime.worker import Worker
 from windlass.stores.memory import MemoryStore
-from windlass.stores.memory.tables import Key, Row, replace
+from windlass.stores.memory.tables import Key, Row, Scheduled, replace
 from windlass.stores.sqlite.store import SqliteStore
 
 # --- stores ---------------------------------------------------------------------------------------------------------
@@ -141,6 +153,37 @@ class GrantsWhileItSleeps(MemoryStore):
         return None
 
 
+class FiresTwice(MemoryStore):
+    """Who comes second with a tick is not told, as its cursor is not looked at."""
+
+    def _refused(self, said: Schedule, tick: Tick, now: int) -> Fired | None:
+        return Fired.STALE if said.paused or said.revision != tick.revision else None
+
+
+class ForgetsTheCursor(MemoryStore):
+    """The job of a tick is there, its cursor has not moved: somebody else is sure to move it."""
+
+    def _become(self, known: Scheduled, tick: Tick, job: NewJob, now: int) -> Fired:
+        outcome = super()._become(known, tick, job, now)
+        if not tick.manual:
+            self._say(self.data.schedules[tick.schedule], cursor=tick.cursor, next_at=now + 1_000_000)
+        return outcome
+
+
+class FiresBeside(MemoryStore):
+    """A tick does not look at the one before it."""
+
+    def _become(self, known: Scheduled, tick: Tick, job: NewJob, now: int) -> Fired:
+        return super()._become(known, replace(tick, overlap="queue"), job, now)
+
+
+class RunsByHandTwice(MemoryStore):
+    """A run by hand that is sent again is another one."""
+
+    def _sent_before(self, job: NewJob | None) -> Fired | None:
+        return None
+
+
 # --- workers and supervisors ----------------------------------------------------------------------------------------
 
 
@@ -210,6 +253,16 @@ class HastyJudge(Judge):
                 self._reap(Death(worker=worker.id, observed=True, detail="has not been seen of late"))
 
 
+class ForgetsTheMissed(Scheduler):
+    """Every tick that nobody could fire in time is let go."""
+
+    def _look(self, schedule: Schedule, now: int) -> list[Tick]:
+        definition = read(schedule.definition)
+        none = msgspec.structs.replace(definition.rule, catch_up=CatchUp.NONE)
+        text = msgspec.structs.replace(definition, rule=none).text
+        return super()._look(msgspec.structs.replace(schedule, definition=text), now)
+
+
 # --- SQLite ---------------------------------------------------------------------------------------------------------
 
 
@@ -242,6 +295,10 @@ STORES: Sequence[type[MemoryStore]] = (
     ChildrenOfGhosts,
     RunsTheExpired,
     GrantsWhileItSleeps,
+    FiresTwice,
+    ForgetsTheCursor,
+    FiresBeside,
+    RunsByHandTwice,
 )
 WORKERS: Sequence[type[Worker]] = (RunsAgain, NeverRecovers, RetriesAtOnce, ForgetsOutcomes)
 SUPERVISORS: Sequence[type[Supervisor]] = (BuriesTheLiving, AccusesNobody)

@@ -30,6 +30,10 @@ FOUND = {
     planted.ChildrenOfGhosts: "I",
     planted.RunsTheExpired: "I",
     planted.GrantsWhileItSleeps: "I",
+    planted.FiresTwice: "I11",
+    planted.ForgetsTheCursor: "I11",
+    planted.FiresBeside: "I11",
+    planted.RunsByHandTwice: "I11",
     planted.RunsAgain: "I6",
     planted.NeverRecovers: "I2",
     planted.RetriesAtOnce: "I12/I14",
@@ -70,6 +74,11 @@ def test_a_broken_supervisor_is_found(broken: Any) -> None:
 def test_a_hasty_judge_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(liaison, "Judge", planted.HastyJudge)
     assert first_found(Cast()).violations[0].startswith("I8")
+
+
+def test_a_scheduler_that_forgets_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(liaison, "Scheduler", planted.ForgetsTheMissed)
+    assert first_found(Cast()).violations[0].startswith("I11")
 
 
 def test_a_broken_sqlite_store_is_found() -> None:

@@ -14,10 +14,13 @@ from windlass.core.placement import head_start, job_id
 from windlass.ports.store import Selection
 from windlass.testing.simulation.handlers import TASK, Act
 from windlass.testing.simulation.loop import SimulatedLoop
+from windlass.testing.simulation.operator import Operator
 from windlass.testing.simulation.scheduler import SECOND, Process
 
 if TYPE_CHECKING:
     import random
+
+    from collections.abc import Callable
 
     from windlass.testing.simulation.world import World
 
@@ -43,9 +46,10 @@ _WEIGHTS = [weight for *_, weight in ACTS]
 class ClientProcess(Process):
     """One client with a script of its own making."""
 
-    __slots__ = ("_dice", "_ids", "_loop", "_opened", "_task", "finished", "world")
+    __slots__ = ("_dice", "_ids", "_loop", "_opened", "_operator", "_task", "finished", "world")
 
     def __init__(self, world: World, name: str, jobs: int) -> None:
+        """With no jobs it is there to end what holds others up."""
         super().__init__(world.scheduler, name, machine=-1)
         self.world = world
         self.finished = False
@@ -53,8 +57,9 @@ class ClientProcess(Process):
         self._loop = SimulatedLoop.of(self)
         self._opened = world.open(self)
         self._ids: list[str] = []
+        self._operator = Operator(self, self._opened.store, world)
         world.loops.append(self._loop)
-        self._task = self._loop.create_task(self._live(jobs))
+        self._task = self._loop.create_task(self._live(jobs) if jobs else self._operator.let_go())
         self._task.add_done_callback(self._ended)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
@@ -67,7 +72,9 @@ class ClientProcess(Process):
         while jobs > 0:
             await asyncio.sleep(dice.random() ** 2 * self.world.settings.pace)
             chance = dice.random()
-            if self._ids and chance < self.world.settings.cancels:
+            if dice.random() < self.world.settings.operates:
+                await self._operator.act()
+            elif self._ids and chance < self.world.settings.cancels:
                 await self._cancel()
             elif self._ids and chance < self.world.settings.cancels + self.world.settings.revives:
                 await self._revive()
@@ -82,40 +89,41 @@ class ClientProcess(Process):
         ledger = self.world.ledger
         for job in jobs:
             ledger.sent[job.id] = job
-        self._did("client enqueues", *(job.id for job in jobs))
-        answers = await self._insist(lambda: self._opened.store.enqueue(jobs))
+        self.did("client enqueues", *(job.id for job in jobs))
+        answers = await self.insist(lambda: self._opened.store.enqueue(jobs))
         if answers is None:
             return
         for answer in answers:
             if not answer.conflict:
                 ledger.acked.setdefault(answer.id, self.scheduler.now)
                 self._ids.append(answer.id)
-        self._did("client was answered", answers)
+        self.did("client was answered", answers)
         if self._dice.random() < 0.9:
             self._opened.shell.hint()
 
     async def _cancel(self) -> None:
         job = self._dice.choice(self._ids if self._dice.random() < 0.5 else self._ids[-3:])
-        answer = await self._insist(lambda: self._opened.store.cancel(Selection((job,))))
-        self._did("client cancelled", job, answer)
+        answer = await self.insist(lambda: self._opened.store.cancel(Selection((job,))))
+        self.did("client cancelled", job, answer)
 
     async def _revive(self) -> None:
         job = self._dice.choice(self._ids)
-        answer = await self._insist(lambda: self._opened.store.revive(Selection((job,))))
-        self._did("client revived", job, answer)
+        answer = await self.insist(lambda: self._opened.store.revive(Selection((job,))))
+        self.did("client revived", job, answer)
 
-    async def _insist(self, make: Any) -> Any:
+    async def insist(self, make: Callable[[], Any]) -> Any:
         """Send again, as a caller does whose answer was lost; None if that was given up."""
         while True:
             try:
                 return await self._opened.async_shell().run(make())
             except StoreError as error:
-                self._did("client got an error", type(error).__name__)
+                self.did("client got an error", type(error).__name__)
                 if self._dice.random() < 0.2:
                     return None
                 await asyncio.sleep(self._dice.random() * 2)
 
-    def _did(self, what: str, *facts: Any) -> None:
+    def did(self, what: str, *facts: Any) -> None:
+        """Write down what it did, or was told."""
         self.world.ledger.did(self.scheduler.now, self.name, what, *facts)
 
     # --- jobs --------------------------------------------------------------------------------------------------------

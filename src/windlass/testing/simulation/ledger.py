@@ -19,8 +19,10 @@ class Commit(NamedTuple):
 
     at: int
     """The store's clock, in microseconds, when the operation read it."""
+    read: float
+    """When that was, in virtual seconds."""
     when: float
-    """Virtual seconds."""
+    """When it was committed, in virtual seconds."""
     who: str
     """The process that asked."""
     operation: str

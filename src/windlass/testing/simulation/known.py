@@ -1,0 +1,68 @@
+"""What the checker knows of a job, and of a worker: only what the ledger told it."""
+
+from __future__ import annotations
+
+import msgspec
+
+from windlass.core.job import Meta, NewJob, Policy, State, Transition
+from windlass.testing.simulation.ledger import Commit
+
+
+class Known:
+    """A job as the ledger tells it."""
+
+    def __init__(self, new: NewJob, line: Commit) -> None:
+        self.new = new
+        self.meta: Meta = msgspec.json.decode(new.meta, type=Meta)
+        self.policy: Policy = self.meta.policy
+        self.payload = new.payload
+        self.not_before = line.at + new.after if new.at is None else new.at
+        self.why = "its delay"
+        self.since = line.read
+        """Since when it waits, in virtual seconds."""
+        self.expires_at = None if new.expires_after is None else line.at + new.expires_after
+        self.holder: tuple[str, int, int] | None = None
+        """Worker, fence and attempt of the run under way."""
+        self.fence = 0
+        self.settled = 0
+        """The fence under which it was settled last, until somebody else is given it."""
+        self.applied: dict[int, Transition] = {}
+        self.asked = False
+        self.ended: State | None = None
+        self.result: str | None = None
+        self.failures = self.crashes = self.losses = 0
+        self.suspect = False
+
+    def copy(self) -> Known:
+        """One that can change by itself."""
+        made = Known.__new__(Known)
+        made.__dict__.update(self.__dict__)
+        made.applied = dict(self.applied)
+        return made
+
+    def begin_again(self) -> None:
+        """Revived after its end."""
+        self.ended = None
+        self.expires_at = None
+        self.settled = 0
+        self.failures = self.crashes = self.losses = 0
+        self.suspect = self.asked = False
+
+    def wait(self, line: Commit, microseconds: int, why: str) -> None:
+        """Must not start until the store's clock has once shown this much more."""
+        self.not_before, self.why, self.since = line.at + microseconds, why, line.read
+
+
+class Lease:
+    """A worker as its beats tell it."""
+
+    def __init__(self, at: int, hold: int) -> None:
+        self.since = at
+        self.until = at + hold
+        self.hold = hold
+
+    def copy(self) -> Lease:
+        """One that can change by itself."""
+        made = Lease.__new__(Lease)
+        made.__dict__.update(self.__dict__)
+        return made
