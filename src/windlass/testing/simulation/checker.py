@@ -12,18 +12,21 @@ from collections.abc import Sequence
 from typing import Any
 
 from windlass.core.job import Held, NewJob, Policy, State, Token, Transition
-from windlass.ports.store import BeatAnswer, Claimed, Death, Enqueued, Reaped, Selected, WorkerReport
+from windlass.ports.store import BeatAnswer, Claimed, Death, Enqueued, Filter, Reaped, Selected, Selection, WorkerReport
 from windlass.testing.simulation.judge import Judge
 from windlass.testing.simulation.known import Known, Lease
+from windlass.testing.simulation.leads import Leads
 from windlass.testing.simulation.ledger import Commit, Deed, Ledger
+from windlass.testing.simulation.permits import Permits
 from windlass.testing.simulation.ticks import Ticks
+from windlass.testing.simulation.uniques import Uniques
 from windlass.testing.simulation.world import Dump
 
 ENOUGH = 20
 """Violations after which a life is not looked into further."""
 
 
-JUDGES: tuple[type[Judge], ...] = (Ticks,)
+JUDGES: tuple[type[Judge], ...] = (Ticks, Permits, Uniques, Leads)
 
 
 class Checker:
@@ -41,6 +44,7 @@ class Checker:
         self.taken: set[str] = set()
         self.dead: set[str] = set()
         self.granted: dict[tuple[str, int], str] = {}
+        self.deleted: set[str] = set()
         self._started: set[tuple[str, int]] = set()
         self._running: dict[str, set[tuple[str, int]]] = {}
         """Worker -> what its handlers say that they are at."""
@@ -75,7 +79,7 @@ class Checker:
         made.jobs = {id: job.copy() for id, job in self.jobs.items()}
         made.leases = {id: lease.copy() for id, lease in self.leases.items()}
         made.taken, made.dead, made.begun = set(self.taken), set(self.dead), set(self.begun)
-        made.granted = dict(self.granted)
+        made.granted, made.deleted, made._keys = dict(self.granted), set(self.deleted), dict(self._keys)
         made.judges = [judge.copy(made) for judge in self.judges]
         return made
 
@@ -87,6 +91,8 @@ class Checker:
     # --- deeds -------------------------------------------------------------------------------------------------------
 
     def _deed(self, deed: Deed) -> None:
+        for judge in self.judges:
+            judge.deed(deed)
         match deed.what:
             case "worker begins":
                 self.begun.add(deed.facts[0])
@@ -119,24 +125,34 @@ class Checker:
     def _enqueued(self, line: Commit, job: NewJob, answer: Enqueued) -> None:
         key = None if job.idempotency_key is None else (job.task, job.idempotency_key)
         owner = self._keys.get(key) if key else None
+        if job.id in self.jobs:
+            if answer.id != job.id or not answer.inserted:
+                self.broken("I1", line, f"{job.id} is sent again, and is answered {answer}")
+        elif owner is not None:
+            conflict = self.jobs[owner].new.digest != job.digest
+            if answer.inserted or (answer.id, answer.conflict) != (owner, conflict):
+                self.broken("I10b", line, f"{job.id} is answered {answer}, its key belongs to {owner}: {conflict=}")
+        elif not any(judge.arrived(line, job, answer) for judge in self.judges):
+            self._arrive(line, job, answer)
+        if key and owner is None and job.id in self.jobs and self.jobs[job.id].ended is None:
+            self._keys[key] = job.id
+
+    def _arrive(self, line: Commit, job: NewJob, answer: Enqueued) -> None:
+        """Nothing that was there before stands in its way, but perhaps how full its queue is."""
+        for judge in self.judges:
+            judge.arriving(line, job, answer)
+        if answer.full is None and (answer.id != job.id or not answer.inserted):
+            self.broken("I1", line, f"{job.id} is answered {answer}, and nothing was in its way")
         if answer.inserted:
-            if answer.id != job.id:
-                self.broken("I1", line, f"{job.id} is said to be inserted as {answer.id}")
-            if owner is not None and owner != job.id:
-                self.broken("I10b", line, f"{job.id} was inserted although its key belongs to {owner}")
-            if job.id not in self.jobs:
-                self.store(line, job)
-                if key:
-                    self._keys[key] = job.id
-        elif answer.id != owner:
-            self.broken("I10b", line, f"{job.id} is said to duplicate {answer.id}, its key belongs to {owner}")
-        elif answer.conflict != (self.jobs[owner].new.digest != job.digest):
-            self.broken("I10b", line, f"{job.id} and {owner}: conflict={answer.conflict}")
+            known = self.store(line, job)
+            if answer.full is not None:
+                self.end(line, known, State.CANCELLED)
 
     def store(self, line: Commit, job: NewJob) -> Known:
         """A job is there, unless it was before."""
         if job.id not in self.jobs:
             self.jobs[job.id] = Known(job, line)
+            self.deleted.discard(job.id)
         return self.jobs[job.id]
 
     def _on_claim(self, line: Commit, worker: str, _seq: int, _request: Any, claimed: Claimed) -> None:
@@ -171,6 +187,15 @@ class Checker:
         job.fence = max(job.fence, held.fence)
         job.settled = 0
         job.holder = (worker, held.fence, held.attempt)
+        if held.payload != job.payload:
+            self.broken("I3", line, f"{held.id} runs with the payload {held.payload}, and has {job.payload}")
+        for judge in self.judges:
+            judge.granted(line, job)
+
+    @property
+    def stepped(self) -> bool:
+        """Whether the store's clock has jumped."""
+        return bool(self._peaks)
 
     def shown(self, line: Commit, since: float) -> int:
         """The latest that the store's clock has shown since then."""
@@ -244,6 +269,8 @@ class Checker:
             self.broken("I2", line, f"{job.new.id} ends as {state} and had ended as {job.ended}")
         job.ended = state
         job.asked = False
+        for judge in self.judges:
+            judge.ended(job)
 
     def _on_report(self, line: Commit, progress: Any, logs: Any, dead: Sequence[Token]) -> None:
         for token in dict.fromkeys(token for token, _ in (*progress, *logs)):
@@ -337,7 +364,15 @@ class Checker:
 
     # --- operators ---------------------------------------------------------------------------------------------------
 
-    def _on_cancel(self, line: Commit, _selection: Any, answer: Selected) -> None:
+    def _on_cancel(self, line: Commit, selection: Selection, answer: Selected) -> None:
+        for id in answer.untouched:
+            if self.lives(line, id):
+                self.broken("I13", line, f"{id} lives, and a cancellation leaves it untouched")
+        if _all(selection, answer):
+            left = [id for id, job in self.jobs.items() if self.lives(line, id) and _matches(job, selection.filter)]
+            missed = {id for id in left if not self.jobs[id].asked} - {*answer.changed, *answer.asked}
+            if missed:
+                self.broken("I13", line, f"all of {selection.filter} were to be cancelled, and {missed} are not")
         for id in answer.changed:
             job = self.jobs[id]
             if job.holder is not None:
@@ -349,15 +384,49 @@ class Checker:
                 self.broken("I13", line, f"{id} is said to be asked and does not run")
             job.asked = True
 
-    def _on_revive(self, line: Commit, _selection: Any, answer: Selected) -> None:
-        for id in answer.changed:
+    def _on_revive(self, line: Commit, selection: Selection, answer: Selected) -> None:
+        if _all(selection, answer):
+            dead = {id for id, job in self.jobs.items() if _matches(job, selection.filter) and self._may_live(job)}
+            if dead - {*answer.changed}:
+                self.broken("I2", line, f"all of {selection.filter} were to be revived, and {dead} are not")
+        for place, id in enumerate(answer.changed):
             job = self.jobs[id]
             if job.holder is not None:
                 self.broken("I2", line, f"{id} is revived while {job.holder[0]} runs it")
+            if not _matches(job, selection.filter):
+                self.broken("I2", line, f"{id} is revived, and does not match {selection.filter}")
             expired = job.expires_at is not None and line.at >= job.expires_at
             if job.ended is not None or expired:
+                for judge in self.judges:
+                    judge.revived(line, job)
                 job.begin_again()
-            job.wait(line, 0, "nothing")
+            job.wait(line, selection.delay + place * selection.every, "its place in line")
+
+    def _may_live(self, job: Known) -> bool:
+        return all(judge.may_live(job) for judge in self.judges)
+
+    def _on_edit(self, line: Commit, id: str, payload: str, answer: Selected) -> None:
+        job = self.jobs.get(id)
+        wanted = "missing" if job is None else "changed" if job.holder is None else "untouched"
+        if getattr(answer, wanted) != (id,):
+            self.broken("I3", line, f"{id} should be {wanted} by an edit, and the answer is {answer}")
+        if job is not None and answer.changed:
+            job.payload = payload
+
+    def _on_delete(self, line: Commit, selection: Selection, answer: Selected) -> None:
+        for id in answer.changed:
+            job = self.jobs.pop(id)
+            self.deleted.add(id)
+            if job.holder is not None or not _matches(job, selection.filter):
+                self.broken("I2", line, f"{id} is deleted: it has {job.ended} and {job.holder} runs it")
+            for judge in self.judges:
+                judge.ended(job)
+                judge.deleted(job)
+            for key in [key for key, owner in self._keys.items() if owner == id]:
+                del self._keys[key]
+        for id in answer.untouched:
+            if self.jobs[id].holder is None:
+                self.broken("I2", line, f"{id} does not run, and could not be deleted")
 
     # --- the end -----------------------------------------------------------------------------------------------------
 
@@ -365,7 +434,7 @@ class Checker:
         for problem in self._dump.audit:
             self.broken("I3", None, problem)
         for id in self._ledger.acked:
-            if id not in self._dump.jobs:
+            if id not in self._dump.jobs and id not in self.deleted:
                 self.broken("I1", None, f"{id} was acknowledged and is gone")
         for id, job in self.jobs.items():
             if id not in self._dump.jobs:
@@ -401,6 +470,19 @@ class Checker:
         for fence, t in job.applied.items():
             if told.get(fence) != t.outcome:
                 self.broken("I3", None, f"{id}: its history has {told.get(fence)} for fence {fence}, not {t.outcome}")
+
+
+def _all(selection: Selection, answer: Selected) -> bool:
+    """Whether everything that matched was to be changed."""
+    return selection.filter is not None and len(answer.changed) + len(answer.asked) < selection.limit
+
+
+def _matches(job: Known, wanted: Filter | None) -> bool:
+    """Of the filters that are simulated: one queue, or one state in which jobs have ended."""
+    if wanted is None:
+        return True
+    states = not wanted.states or job.ended in wanted.states
+    return states and wanted.queue in (None, job.new.queue)
 
 
 def _curve(policy: Policy, attempt: int) -> int:

@@ -9,8 +9,9 @@ import msgspec
 
 from windlass.core.backoff import Backoff
 from windlass.core.errors import StoreError
-from windlass.core.job import Meta, NewJob, Policy
+from windlass.core.job import KeyLimit, Meta, NewJob, Policy, UniqueKey
 from windlass.core.placement import head_start, job_id
+from windlass.core.unique import POLICIES
 from windlass.ports.store import Selection
 from windlass.testing.simulation.handlers import TASK, Act
 from windlass.testing.simulation.loop import SimulatedLoop
@@ -38,6 +39,7 @@ ACTS: tuple[tuple[str, float, float, int], ...] = (
     ("parent", 1.0, 3.0, 8),
     ("once", 0.0, 0.4, 3),
     ("report", 0.0, 0.6, 3),
+    ("lock", 0.1, 3.0, 3),
 )
 _WORDS = [(word, least, most) for word, least, most, _ in ACTS]
 _WEIGHTS = [weight for *_, weight in ACTS]
@@ -46,17 +48,19 @@ _WEIGHTS = [weight for *_, weight in ACTS]
 class ClientProcess(Process):
     """One client with a script of its own making."""
 
-    __slots__ = ("_dice", "_ids", "_loop", "_opened", "_operator", "_task", "finished", "world")
+    __slots__ = ("_dice", "_loop", "_opened", "_operator", "_task", "closing", "finished", "ids", "world")
 
     def __init__(self, world: World, name: str, jobs: int) -> None:
         """With no jobs it is there to end what holds others up."""
         super().__init__(world.scheduler, name, machine=-1)
         self.world = world
         self.finished = False
+        self.closing = not jobs
         self._dice: random.Random = world.dice
         self._loop = SimulatedLoop.of(self)
         self._opened = world.open(self)
-        self._ids: list[str] = []
+        self.ids: list[str] = []
+        """Of jobs that it knows of."""
         self._operator = Operator(self, self._opened.store, world)
         world.loops.append(self._loop)
         self._task = self._loop.create_task(self._live(jobs) if jobs else self._operator.let_go())
@@ -74,9 +78,9 @@ class ClientProcess(Process):
             chance = dice.random()
             if dice.random() < self.world.settings.operates:
                 await self._operator.act()
-            elif self._ids and chance < self.world.settings.cancels:
+            elif self.ids and chance < self.world.settings.cancels:
                 await self._cancel()
-            elif self._ids and chance < self.world.settings.cancels + self.world.settings.revives:
+            elif self.ids and chance < self.world.settings.cancels + self.world.settings.revives:
                 await self._revive()
             else:
                 batch = min(jobs, 1 if dice.random() < 0.7 else dice.randint(2, 5))
@@ -94,20 +98,20 @@ class ClientProcess(Process):
         if answers is None:
             return
         for answer in answers:
-            if not answer.conflict:
+            if answer.inserted or not (answer.conflict or answer.full):
                 ledger.acked.setdefault(answer.id, self.scheduler.now)
-                self._ids.append(answer.id)
+                self.ids.append(answer.id)
         self.did("client was answered", answers)
         if self._dice.random() < 0.9:
             self._opened.shell.hint()
 
     async def _cancel(self) -> None:
-        job = self._dice.choice(self._ids if self._dice.random() < 0.5 else self._ids[-3:])
+        job = self._dice.choice(self.ids if self._dice.random() < 0.5 else self.ids[-3:])
         answer = await self.insist(lambda: self._opened.store.cancel(Selection((job,))))
         self.did("client cancelled", job, answer)
 
     async def _revive(self) -> None:
-        job = self._dice.choice(self._ids)
+        job = self._dice.choice(self.ids)
         answer = await self.insist(lambda: self._opened.store.revive(Selection((job,))))
         self.did("client revived", job, answer)
 
@@ -131,14 +135,14 @@ class ClientProcess(Process):
     def _new_job(self) -> NewJob:
         dice, world = self._dice, self.world
         identity = job_id(int(world.clock() // 1_000) & 0xFFFFFFFFFFFF, dice.randbytes(10))
-        script = self._script()
+        script = self.script()
         priority = dice.choice((50, 50, 50, 0, 90))
         key = f"key-{dice.randint(1, 4)}" if dice.random() < 0.15 else None
         return NewJob(
             id=identity,
             task=TASK,
             payload=_text([[script], {}]),
-            meta=_text(Meta(policy=self._policy())),
+            meta=_text(Meta(policy=self._policy(), limits=self._limits(), unique=self._unique())),
             queue=dice.choice(world.settings.queues)[0],
             priority=priority,
             head_start=head_start(priority, 0.05),
@@ -148,7 +152,26 @@ class ClientProcess(Process):
             digest=f"digest of {key} {dice.randint(1, 2)}" if key else "",
         )
 
-    def _script(self) -> list[Act]:
+    def _limits(self) -> tuple[KeyLimit, ...]:
+        dice = self._dice
+        if dice.random() >= self.world.settings.limited:
+            return ()
+        return tuple(KeyLimit(f"limit-{n}", dice.choice((n, n, n, 3))) for n in (1, 2) if dice.random() < 0.6)
+
+    def _unique(self) -> UniqueKey | None:
+        dice = self._dice
+        if dice.random() >= self.world.settings.unique:
+            return None
+        policy = dice.choice(POLICIES)
+        return UniqueKey(
+            key=f"unique-{dice.randint(1, 2)}",
+            policy=policy,
+            max_wait=round(dice.random() * 4 * SECOND) if policy == "debounce" else None,
+            window=round(dice.random() * 6 * SECOND) if policy == "throttle" else 0,
+        )
+
+    def script(self) -> list[Act]:
+        """What one job does, drawn anew."""
         chosen = self._dice.choices(_WORDS, _WEIGHTS, k=self._dice.choice((1, 1, 1, 2, 3, 4)))
         numbers = [least + (most - least) * self._dice.random() for _, least, most in chosen]
         length = self.world.settings.length

@@ -11,6 +11,7 @@ from windlass.core.errors import Discard, Retry, Snooze
 from windlass.core.job import NewJob, Progress
 from windlass.runtime.context import current_run
 from windlass.runtime.registry import Mode, Registry, TaskDef
+from windlass.testing.simulation.holder import Holder
 
 if TYPE_CHECKING:
     from windlass.runtime.run import Run
@@ -113,6 +114,12 @@ class Handler:
         kept = await run.aonce("first", f'"{run.held.fence}"')
         await asyncio.sleep(seconds)
         return kept
+
+    async def lock(self, run: Run, seconds: float) -> str:
+        """Hold one slot of a lock for a while, renewing it as `windlass.lock` does."""
+        slots = 1 + hash_of(run.held.id) % 2
+        holder = Holder(self._world, self._process, f"lock-{slots}", f"{run.held.id}/{run.held.fence}", slots)
+        return await holder.hold(seconds)
 
     async def report(self, run: Run, seconds: float) -> str:
         """Say how far it is."""

@@ -5,7 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
+    from windlass.core.job import NewJob
+    from windlass.ports.store import Enqueued
     from windlass.testing.simulation.checker import Checker
+    from windlass.testing.simulation.known import Known
+    from windlass.testing.simulation.ledger import Commit, Deed
     from windlass.testing.simulation.world import Dump
 
 
@@ -21,6 +25,32 @@ class Judge:
         made.__dict__.update(self.__dict__)
         made.checker = checker
         return made
+
+    def deed(self, deed: Deed) -> None:
+        """Somebody did or saw something."""
+
+    def arriving(self, line: Commit, job: NewJob, answer: Enqueued) -> None:
+        """A job that nobody has seen before was enqueued; it is not among the jobs yet."""
+
+    def arrived(self, line: Commit, job: NewJob, answer: Enqueued) -> bool:
+        """Whether this has seen to what becomes of it."""
+        return False
+
+    def granted(self, line: Commit, job: Known) -> None:
+        """A worker was given a job."""
+
+    def ended(self, job: Known) -> None:
+        """A job has ended."""
+
+    def revived(self, line: Commit, job: Known) -> None:
+        """A job lives again."""
+
+    def may_live(self, job: Known) -> bool:
+        """Whether a job that has ended may be revived."""
+        return True
+
+    def deleted(self, job: Known) -> None:
+        """A job is gone; if it had not ended, it has now."""
 
     def final(self, dump: Dump) -> None:
         """Hold what it knows against what the store holds in the end."""

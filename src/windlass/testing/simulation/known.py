@@ -32,6 +32,9 @@ class Known:
         self.result: str | None = None
         self.failures = self.crashes = self.losses = 0
         self.suspect = False
+        self.created_at = line.at
+        self.touched = False
+        """Somebody has moved it while it waited."""
 
     def copy(self) -> Known:
         """One that can change by itself."""
@@ -51,6 +54,17 @@ class Known:
     def wait(self, line: Commit, microseconds: int, why: str) -> None:
         """Must not start until the store's clock has once shown this much more."""
         self.not_before, self.why, self.since = line.at + microseconds, why, line.read
+        self.touched = True
+
+    def replace(self, new: NewJob, line: Commit, max_wait: int | None) -> None:
+        """Another that was asked for takes its place, under its id."""
+        old, kept = self.new, (self.created_at, self.fence, self.settled, self.applied)
+        self.__init__(new, line)  # type: ignore[misc]
+        self.created_at, self.fence, self.settled, self.applied = kept
+        self.new = msgspec.structs.replace(new, id=old.id, idempotency_key=old.idempotency_key, digest=old.digest)
+        self.touched = True
+        if max_wait is not None:
+            self.not_before = min(self.not_before, max(line.at, self.created_at + max_wait))
 
 
 class Lease:

@@ -45,8 +45,8 @@ class TickScope(msgspec.Struct, frozen=True, kw_only=True):
     catch_up: CatchUp = CatchUp.LATEST
     schedulers: int = 2
     lost_answers: bool = True
-    operator: bool = True
-    """Whether somebody pauses, changes, deletes and runs it by hand."""
+    operator: tuple[str, ...] = ()
+    """What somebody does to it meanwhile: pause, put, delete, run."""
     set_back: bool = True
 
 
@@ -94,8 +94,7 @@ class TickModel(Search):
         *schedulers, operator = range(len(node.seats))
         for at in schedulers:
             yield from self._of_a_scheduler(node, at, len(living))
-        if self._scope.operator:
-            yield from self._of_the_operator(node, operator, len(living))
+        yield from self._of_the_operator(node, operator, len(living))
 
     def _of_a_scheduler(self, node: Node, at: int, living: int) -> Iterator[Step]:
         schedule = _schedule(node)
@@ -110,16 +109,17 @@ class TickModel(Search):
                 yield Step("send", at, "the first", lost)
 
     def _of_the_operator(self, node: Node, at: int, living: int) -> Iterator[Step]:
-        schedule = _schedule(node)
-        yield Step("put", at, 0)
-        yield Step("put", at, 1)
-        if schedule is not None:
+        schedule, words = _schedule(node), self._scope.operator
+        if "put" in words:
+            yield Step("put", at, 0)
+            yield Step("put", at, 1)
+        if "delete" in words and schedule is not None:
             yield Step("delete", at)
+        if "pause" in words and schedule is not None:
             yield Step("resume" if schedule.paused else "pause", at)
-        if node.seats[at].ticks or (schedule is not None and living < LIVING):
-            yield Step("run", at)
-            if self._scope.lost_answers:
-                yield Step("run", at, None, lost=True)
+        if "run" in words and (node.seats[at].ticks or (schedule is not None and living < LIVING)):
+            for lost in (False, True) if self._scope.lost_answers else (False,):
+                yield Step("run", at, None, lost)
 
     # --- what it does ------------------------------------------------------------------------------------------------
 
@@ -167,19 +167,22 @@ class TickModel(Search):
         sent = living.index(by_hand) if by_hand in living else by_hand in node.store.data.jobs
         if schedule is None:
             return None, len(living), bool(by_hand), sent
-        ticks = [_current(schedule, each) for each in hands]
+        ticks = [[tick for tick in each.ticks if tick.cursor >= schedule.cursor] for each in hands]
+        known, now = _judge(node).known.get(NAME), schedule.revision
+        # What stands behind the cursor is nobody's any more: it never goes back.
         instants = [node.now, schedule.cursor, *([] if schedule.next_at is None else [schedule.next_at])]
         instants += [at for each in ticks for tick in each for at in (tick.cursor, tick.to, tick.next_at) if at is not None]
         places = _places(instants)
         held = sorted(
-            tuple((places[tick.cursor], places[tick.to], tick.job is None) for tick in each) for each in ticks
+            tuple((places[tick.cursor], places[tick.to], tick.job is None, tick.revision == now) for tick in each)
+            for each in ticks
         )  # which scheduler has what in its hands is of no account
         at = (places[node.now], places[schedule.cursor], schedule.next_at and places[schedule.next_at])
-        return at, schedule.paused, schedule.definition, tuple(held), len(living), bool(by_hand), sent
+        astray = None if known is None else (schedule.fired - known.fired, schedule.skipped - known.skipped)
+        return at, schedule.paused, schedule.definition, tuple(held), len(living), bool(by_hand), sent, astray
 
     def _problems(self, node: Node) -> list[str]:
-        [judge] = (each for each in node.checker.judges if isinstance(each, Ticks))
-        schedule, known = _schedule(node), judge.known.get(NAME)
+        schedule, known = _schedule(node), _judge(node).known.get(NAME)
         if (schedule is None) != (known is None):
             return ["I11: the schedule is in one of store and answers only"]
         if schedule is not None and known is not None:
@@ -201,13 +204,13 @@ def _schedule(node: Node) -> Schedule | None:
     return None if found is None else found.said
 
 
+def _judge(node: Node) -> Ticks:
+    [judge] = (each for each in node.checker.judges if isinstance(each, Ticks))
+    return judge
+
+
 def _living(node: Node) -> list[str]:
     return [id for id, row in node.store.data.jobs.items() if not row.state.terminal]
-
-
-def _current(schedule: Schedule, hands: Hands) -> list[Tick]:
-    """What somebody has in his hands and may still be taken: a cursor never goes back."""
-    return [tick for tick in hands.ticks if tick.revision == schedule.revision and tick.cursor >= schedule.cursor]
 
 
 def _places(instants: list[int]) -> dict[int, int]:

@@ -73,6 +73,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """When the second version replaces the first."""
     operates: float
     """How often a client does what operators do."""
+    limited: float
+    """How many of the jobs have limits."""
+    unique: float
+    """How many of the jobs have a unique key."""
     runs_most: int = 60
 
 
@@ -97,6 +101,8 @@ def draw_settings(dice: random.Random) -> Settings:
         versions=draw_versions(dice, trouble),
         deploy=dice.random() * trouble,
         operates=dice.choice((0.0, 0.0, 0.2, 0.5)),
+        limited=dice.choice((0.0, 0.0, 0.3, 0.9)),
+        unique=dice.choice((0.0, 0.0, 0.3, 0.9)),
     )
 
 
@@ -264,6 +270,8 @@ class World:
         self.start_missing()
         for _ in range(clients):
             self._start_client(self.dice.randint(1, 3))
+        if self.faults.over:
+            self._start_client(0)  # the one that there was may have died
 
     def _start_client(self, jobs: int) -> None:
         self.clients.append(ClientProcess(self, f"client-{len(self.clients) + 1}", jobs))
@@ -297,8 +305,12 @@ class World:
                 process.kill()
         return dump
 
+    def all_asked(self) -> bool:
+        """Whether every client that lives has asked for all that it wants."""
+        return all(client.finished or client.closing for client in self.clients if client.alive)
+
     def _at_rest(self) -> bool:
-        if not self._up or self.wire.busy or any(not client.finished for client in self.clients if client.alive):
+        if not self._up or self.wire.busy or not all(client.finished for client in self.clients if client.alive):
             return False
         states = self._read(self.wire.database.store.stats(exact=True)).states
         if any(states.get(s) for s in ("queued", "running", "scheduled", "retrying", "blocked")):
