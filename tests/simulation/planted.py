@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
 from windlass.core.flow import Line
-from windlass.core.job import Held, NewJob, Outcome, Settled, State, Transition
+from windlass.core.job import Held, NewJob, Outcome, Settled, State, Transition, UniqueKey
 from windlass.core.machine import decide
 from windlass.core.schedule import CatchUp, read
 from windlass.ports.plan import NOW, Steps, plan
@@ -19,8 +19,12 @@ from windlass.ports.store import (
     Death,
     Enqueued,
     Fired,
+    Leadership,
+    QueueRules,
     Reaped,
     Schedule,
+    Selected,
+    Selection,
     Tick,
     WorkerReport,
 )
@@ -31,7 +35,7 @@ from windlass.runtime.scheduler import Scheduler
 from windlass.runtime.supervisor import Supervisor
 from windlass.runtime.worker import Worker
 from windlass.stores.memory import MemoryStore
-from windlass.stores.memory.tables import Key, Row, Scheduled, replace
+from windlass.stores.memory.tables import Key, Owner, Row, Scheduled, replace
 from windlass.stores.sqlite.store import SqliteStore
 
 # --- stores ---------------------------------------------------------------------------------------------------------
@@ -184,6 +188,127 @@ class RunsByHandTwice(MemoryStore):
         return None
 
 
+class ForgetsThePermits(MemoryStore):
+    """A limit is for the jobs of one claim, whatever runs elsewhere."""
+
+    def _runs_under(self, key: str) -> int:
+        return 0
+
+
+class LeaksPermits(MemoryStore):
+    """Whose turn it is when a run ends is nobody's business."""
+
+    def _unblock(self, freed: Mapping[str, int | None]) -> bool:
+        return False
+
+
+class ForgetsQueueLimits(MemoryStore):
+    """What an operator allows a queue holds for each worker by itself."""
+
+    def _queue_room(self, queue: str) -> int | None:
+        return self._rules(queue).limit
+
+
+class ServesThePaused(MemoryStore):
+    """A paused queue takes nothing in, and gives out what it has."""
+
+    def _rules(self, queue: str) -> QueueRules:
+        return replace(super()._rules(queue), paused=False)
+
+
+class NeverFull(MemoryStore):
+    """Bounds are for others."""
+
+    def _line(self, jobs: Sequence[NewJob], now: int) -> Line:
+        return Line({})
+
+
+class FullTooEarly(MemoryStore):
+    """What is not due yet stands in line as well."""
+
+    def _line(self, jobs: Sequence[NewJob], now: int) -> Line:
+        found = super()._line(jobs, now)
+        for queue in found.bounds:
+            found.looks(queue, 99, 0)
+        return found
+
+
+class KeysOfTheRunning(MemoryStore):
+    """A unique key is free as soon as its owner runs."""
+
+    def _keeps_out(self, entry: Owner, unique: UniqueKey, now: int) -> bool:
+        owner = self.data.jobs.get(entry.id)
+        return super()._keeps_out(entry, unique, now) and not (owner and owner.state is State.RUNNING)
+
+
+class KeepsKeysForGood(MemoryStore):
+    """What ended with a crash keeps its unique key."""
+
+    def _give_up(self, rows: Iterable[Row], now: int) -> None:
+        super()._give_up([row for row in rows if self.data.jobs[row.new.id].state is not State.DEAD], now)
+
+
+class ForgetsThePlace(MemoryStore):
+    """What took another's place is stored again when it is sent again."""
+
+    def _take_place(self, id: str, job: NewJob, unique: UniqueKey, now: int) -> Enqueued:
+        answer = super()._take_place(id, job, unique, now)
+        del self.data.merged[job.id]
+        return answer
+
+
+class TermsStandStill(MemoryStore):
+    """A lock that lapsed is had again in the term in which it was lost."""
+
+    @plan
+    def lead(self, name: str, holder: str, ttl: int, slots: int = 1) -> Steps[Leadership]:
+        answer = yield from super().lead(name, holder, ttl, slots)
+        return replace(answer, term=1)
+
+
+class OneSlotMore(MemoryStore):
+    """Locks are had by one more than there are slots."""
+
+    @plan
+    def lead(self, name: str, holder: str, ttl: int, slots: int = 1) -> Steps[Leadership]:
+        return (yield from super().lead(name, holder, ttl, slots + name.startswith("lock")))
+
+
+class RedrivesAtOnce(MemoryStore):
+    """The rate of a redrive is not kept."""
+
+    @plan
+    def revive(self, selection: Selection) -> Steps[Selected]:
+        return (yield from super().revive(replace(selection, delay=0, every=0)))
+
+
+class RunsTheOldPayload(MemoryStore):
+    """An edit is acknowledged, and what runs is what it was."""
+
+    @plan
+    def edit(self, job: str, payload: str) -> Steps[Selected]:
+        return (yield from super().edit(job, self.data.jobs[job].payload if job in self.data.jobs else payload))
+
+
+class DeletesTheRunning(MemoryStore):
+    """Whoever holds the job may see what becomes of it."""
+
+    @plan
+    def delete(self, selection: Selection) -> Steps[Selected]:
+        for id in selection.ids:
+            if id in self.data.jobs:
+                self.data.jobs[id] = replace(self.data.jobs[id], state=State.DEAD, finished_at=0)
+        return (yield from super().delete(selection))
+
+
+class CancelsByHalves(MemoryStore):
+    """A cancellation of everything leaves the last one."""
+
+    def _chosen(self, selection: Selection, verdict: Callable[[Row], str]) -> list[str]:
+        found = super()._chosen(selection, verdict)
+        return found[:-1] if selection.filter is not None and len(found) > 1 else found
+
+
 # --- workers and supervisors ----------------------------------------------------------------------------------------
 
 
@@ -299,6 +424,21 @@ STORES: Sequence[type[MemoryStore]] = (
     ForgetsTheCursor,
     FiresBeside,
     RunsByHandTwice,
+    ForgetsThePermits,
+    LeaksPermits,
+    ForgetsQueueLimits,
+    ServesThePaused,
+    NeverFull,
+    FullTooEarly,
+    KeysOfTheRunning,
+    KeepsKeysForGood,
+    ForgetsThePlace,
+    TermsStandStill,
+    OneSlotMore,
+    RedrivesAtOnce,
+    RunsTheOldPayload,
+    DeletesTheRunning,
+    CancelsByHalves,
 )
 WORKERS: Sequence[type[Worker]] = (RunsAgain, NeverRecovers, RetriesAtOnce, ForgetsOutcomes)
 SUPERVISORS: Sequence[type[Supervisor]] = (BuriesTheLiving, AccusesNobody)

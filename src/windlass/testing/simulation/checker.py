@@ -128,6 +128,8 @@ class Checker:
         if job.id in self.jobs:
             if answer.id != job.id or not answer.inserted:
                 self.broken("I1", line, f"{job.id} is sent again, and is answered {answer}")
+        elif any(judge.knows(line, job, answer) for judge in self.judges):
+            pass
         elif owner is not None:
             conflict = self.jobs[owner].new.digest != job.digest
             if answer.inserted or (answer.id, answer.conflict) != (owner, conflict):
@@ -175,6 +177,8 @@ class Checker:
             self.broken("I13" if job.ended is State.CANCELLED else "I2", line, f"{held.id} runs after {job.ended}")
         if job.asked:
             self.broken("I13", line, f"{held.id} was asked to cancel and runs again")
+        if job.unsure:
+            job.make_sure(held, line.at)
         shown = self.shown(line, job.since)
         if shown < job.not_before:
             early = job.not_before - shown
@@ -399,7 +403,10 @@ class Checker:
             if job.ended is not None or expired:
                 for judge in self.judges:
                     judge.revived(line, job)
-                job.begin_again()
+                if job.ended is None:
+                    job.unsure = True
+                else:
+                    job.begin_again()
             job.wait(line, selection.delay + place * selection.every, "its place in line")
 
     def _may_live(self, job: Known) -> bool:

@@ -32,6 +32,10 @@ class Judge:
     def arriving(self, line: Commit, job: NewJob, answer: Enqueued) -> None:
         """A job that nobody has seen before was enqueued; it is not among the jobs yet."""
 
+    def knows(self, line: Commit, job: NewJob, answer: Enqueued) -> bool:
+        """Whether a job was sent before, and is remembered here only."""
+        return False
+
     def arrived(self, line: Commit, job: NewJob, answer: Enqueued) -> bool:
         """Whether this has seen to what becomes of it."""
         return False

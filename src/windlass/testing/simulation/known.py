@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from windlass.core.job import Meta, NewJob, Policy, State, Transition
+from windlass.core.job import Held, Meta, NewJob, Policy, State, Transition
 from windlass.testing.simulation.ledger import Commit
 
 
@@ -35,6 +35,8 @@ class Known:
         self.created_at = line.at
         self.touched = False
         """Somebody has moved it while it waited."""
+        self.unsure = False
+        """It was revived, and nobody can tell whether it had expired: then it begins anew."""
 
     def copy(self) -> Known:
         """One that can change by itself."""
@@ -50,6 +52,13 @@ class Known:
         self.settled = 0
         self.failures = self.crashes = self.losses = 0
         self.suspect = self.asked = False
+
+    def make_sure(self, held: Held, at: int) -> None:
+        """Its next run tells whether it had expired before it was revived."""
+        self.unsure = False
+        late = self.expires_at is not None and at >= self.expires_at
+        if late or (held.attempt - 1, held.crashes, held.losses) != (self.failures, self.crashes, self.losses):
+            self.begin_again()
 
     def wait(self, line: Commit, microseconds: int, why: str) -> None:
         """Must not start until the store's clock has once shown this much more."""

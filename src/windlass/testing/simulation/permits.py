@@ -72,11 +72,18 @@ class Permits(Judge):
                     text = f"{job.id} goes in where {sure} wait and {bounds.depth} may"
                     self.checker.broken("bounds", line, text)
             return
-        wait = sum(_waits(each, job.queue) for each in self.checker.jobs.values())
+        # How full a queue is is looked at before the batch: who went in counts, though another took its place since.
+        fresh = sum(each.queue == job.queue for each in self._came(line))
+        wait = fresh + sum(_waits(each, job.queue) for each in self.checker.jobs.values())
         if bounds.depth is None or wait < bounds.depth or job.after > 0:
             self.checker.broken("bounds", line, f"{job.id} is turned away where {wait} wait and {bounds.depth} may")
         if answer.inserted is not bounds.shed:
             self.checker.broken("bounds", line, f"{job.id} is turned away as it should not be: {answer}")
+
+    def _came(self, line: Commit) -> list[NewJob]:
+        """Of the batch, those whose place another one of it may have taken."""
+        return [job for job, answer in zip(*line.given, line.answer, strict=True) if answer.inserted and not answer.full]
+
 
 def _in_line(line: Commit, job: Known, queue: str) -> bool:
     """Whether it surely stands in the line of that queue: it was due at its enqueue, and nothing has touched it since."""

@@ -39,11 +39,14 @@ class Uniques(Judge):
 
     # --- arrivals ----------------------------------------------------------------------------------------------------
 
-    def arrived(self, line: Commit, job: NewJob, answer: Enqueued) -> bool:
-        """See Judge: it stands beside the owner of its key, or in the place of another, or nowhere."""
+    def knows(self, line: Commit, job: NewJob, answer: Enqueued) -> bool:
+        """See Judge."""
         if job.id in self.merged:
             self._expect(line, job, answer, Enqueued(self.merged[job.id], inserted=False))
-            return True
+        return job.id in self.merged
+
+    def arrived(self, line: Commit, job: NewJob, answer: Enqueued) -> bool:
+        """See Judge: it stands beside the owner of its key, or in the place of another, or nowhere."""
         unique = Known(job, line).meta.unique if '"unique"' in job.meta else None
         if unique is None or answer.full is not None:
             return False
@@ -70,6 +73,8 @@ class Uniques(Judge):
             self._expect(line, job, answer, Enqueued(id, inserted=False))
             return True
         self._expect(line, job, answer, Enqueued(job.id, inserted=True))
+        if not answer.inserted:
+            return True
         self._owners[place] = job.id
         self._windows.pop(place, None)
         if unique.policy == "throttle":
