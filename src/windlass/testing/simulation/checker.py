@@ -39,7 +39,7 @@ class Checker:
         self.violations: list[str] = []
         self.jobs: dict[str, Known] = {}
         """What is known of each job so far, and below of each worker."""
-        self._keys: dict[tuple[str, str], str] = {}
+        self.keys: dict[tuple[str, str], str] = {}
         self.leases: dict[str, Lease] = {}
         self.taken: set[str] = set()
         self.dead: set[str] = set()
@@ -79,7 +79,7 @@ class Checker:
         made.jobs = {id: job.copy() for id, job in self.jobs.items()}
         made.leases = {id: lease.copy() for id, lease in self.leases.items()}
         made.taken, made.dead, made.begun = set(self.taken), set(self.dead), set(self.begun)
-        made.granted, made.deleted, made._keys = dict(self.granted), set(self.deleted), dict(self._keys)
+        made.granted, made.deleted, made.keys = dict(self.granted), set(self.deleted), dict(self.keys)
         made.judges = [judge.copy(made) for judge in self.judges]
         return made
 
@@ -124,7 +124,7 @@ class Checker:
 
     def _enqueued(self, line: Commit, job: NewJob, answer: Enqueued) -> None:
         key = None if job.idempotency_key is None else (job.task, job.idempotency_key)
-        owner = self._keys.get(key) if key else None
+        owner = self.keys.get(key) if key else None
         if job.id in self.jobs:
             if answer.id != job.id or not answer.inserted:
                 self.broken("I1", line, f"{job.id} is sent again, and is answered {answer}")
@@ -137,7 +137,7 @@ class Checker:
         elif not any(judge.arrived(line, job, answer) for judge in self.judges):
             self._arrive(line, job, answer)
         if key and owner is None and job.id in self.jobs and self.jobs[job.id].ended is None:
-            self._keys[key] = job.id
+            self.keys[key] = job.id
 
     def _arrive(self, line: Commit, job: NewJob, answer: Enqueued) -> None:
         """Nothing that was there before stands in its way, but perhaps how full its queue is."""
@@ -389,10 +389,6 @@ class Checker:
             job.asked = True
 
     def _on_revive(self, line: Commit, selection: Selection, answer: Selected) -> None:
-        if _all(selection, answer):
-            dead = {id for id, job in self.jobs.items() if _matches(job, selection.filter) and self._may_live(job)}
-            if dead - {*answer.changed}:
-                self.broken("I2", line, f"all of {selection.filter} were to be revived, and {dead} are not")
         for place, id in enumerate(answer.changed):
             job = self.jobs[id]
             if job.holder is not None:
@@ -408,6 +404,10 @@ class Checker:
                 else:
                     job.begin_again()
             job.wait(line, selection.delay + place * selection.every, "its place in line")
+        if _all(selection, answer):  # of two with one unique key the first
+            left = {id for id, job in self.jobs.items() if _matches(job, selection.filter) and self._may_live(job)}
+            if left:
+                self.broken("I2", line, f"all of {selection.filter} were to be revived, and {left} are not")
 
     def _may_live(self, job: Known) -> bool:
         return all(judge.may_live(job) for judge in self.judges)
@@ -429,8 +429,8 @@ class Checker:
             for judge in self.judges:
                 judge.ended(job)
                 judge.deleted(job)
-            for key in [key for key, owner in self._keys.items() if owner == id]:
-                del self._keys[key]
+            for key in [key for key, owner in self.keys.items() if owner == id]:
+                del self.keys[key]
         for id in answer.untouched:
             if self.jobs[id].holder is None:
                 self.broken("I2", line, f"{id} does not run, and could not be deleted")

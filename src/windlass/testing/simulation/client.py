@@ -20,7 +20,6 @@ from windlass.testing.simulation.scheduler import SECOND, Process
 
 if TYPE_CHECKING:
     import random
-
     from collections.abc import Callable
 
     from windlass.testing.simulation.world import World

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
     from windlass.core.job import NewJob
@@ -21,9 +21,9 @@ class Judge:
 
     def copy(self, checker: Checker) -> Self:
         """One that knows the same, for a copy of the checker."""
-        made = type(self).__new__(type(self))
-        made.__dict__.update(self.__dict__)
-        made.checker = checker
+        made = type(self)(checker)
+        known = {name: _copied(value) for name, value in self.__dict__.items() if name != "checker"}
+        made.__dict__.update(known)
         return made
 
     def deed(self, deed: Deed) -> None:
@@ -58,3 +58,10 @@ class Judge:
 
     def final(self, dump: Dump) -> None:
         """Hold what it knows against what the store holds in the end."""
+
+
+def _copied(value: Any) -> Any:
+    """As deep as what a judge remembers can change."""
+    if isinstance(value, dict):
+        return {key: _copied(each) for key, each in value.items()}
+    return value.copy() if hasattr(value, "copy") else value

@@ -1,8 +1,8 @@
-"""The judge of leads, locks and semaphores: never more holders than slots, and each with a larger term than all before."""
+"""The judge of leads, locks and semaphores: never more holders than slots, each in a larger term than all before."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from windlass.testing.simulation.judge import Judge
 
@@ -29,13 +29,6 @@ class Leads(Judge):
         self._terms: dict[str, int] = {}
         self._held: dict[str, dict[str, float]] = {}
         """Until when handlers believe to hold a lock."""
-
-    def copy(self, checker: Checker) -> Self:
-        """See Judge."""
-        made = super().copy(checker)
-        made._leads = {name: dict(leads) for name, leads in self._leads.items()}
-        made._terms, made._held = dict(self._terms), {name: dict(held) for name, held in self._held.items()}
-        return made
 
     def _on_lead(self, line: Commit, name: str, holder: str, ttl: int, *rest: Any) -> None:
         slots, answer = (rest[0] if len(rest) > 1 else 1), rest[-1]

@@ -46,7 +46,7 @@ class Operator:
         """Nothing that an operator holds up stays held up: every life must come to rest."""
         if self._world.settings.operates:
             await asyncio.sleep(LATE)
-        while not self._world.all_asked():
+        while not self._world.all_asked():  # noqa: ASYNC110 - virtual time costs nothing
             await asyncio.sleep(PAUSE)
         free = [QueueChange(queue, paused=False, limit=0, bounds=Bounds()) for queue in self._queues()]
         while await self._change_queues(*free) is None:
@@ -110,8 +110,10 @@ class Operator:
     async def _redrive(self) -> None:
         filter = Filter(states=(State.DEAD,))
         delay, every = (round(self._dice.random() * most * SECOND) for most in (2, 1))
-        spread = {"delay": delay, "every": every} if self._dice.random() < 0.5 else {}
-        await self._select("revive", Selection(filter=filter, limit=self._dice.choice((1, MANY)), **spread))
+        if self._dice.random() < 0.5:
+            delay = every = 0
+        limit = self._dice.choice((1, MANY))
+        await self._select("revive", Selection(filter=filter, limit=limit, delay=delay, every=every))
 
     async def _purge(self) -> None:
         ids = self._client.ids

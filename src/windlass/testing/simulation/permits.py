@@ -4,7 +4,7 @@ a queue that is paused; nothing into one that is full, and nothing turned away f
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 from windlass.core.flow import Bounds
 from windlass.testing.simulation.judge import Judge
@@ -26,12 +26,6 @@ class Permits(Judge):
         """Of queues, as operators have set them."""
         self._bounds: dict[str, Bounds] = {}
         self._paused: set[str] = set()
-
-    def copy(self, checker: Checker) -> Self:
-        """See Judge."""
-        made = super().copy(checker)
-        made._limits, made._bounds, made._paused = dict(self._limits), dict(self._bounds), set(self._paused)
-        return made
 
     def _on_queues(self, _line: Commit, changes: Sequence[QueueChange], _answer: object) -> None:
         for change in changes:
@@ -67,7 +61,7 @@ class Permits(Judge):
         bounds = self._bounds.get(job.queue, Bounds())
         if answer.full is None:
             if answer.inserted and bounds.depth is not None and job.after == 0:
-                sure = sum(_in_line(line, each, job.queue) for each in self.checker.jobs.values())
+                sure = sum(_in_line(each, job.queue) for each in self.checker.jobs.values())
                 if sure >= bounds.depth:
                     text = f"{job.id} goes in where {sure} wait and {bounds.depth} may"
                     self.checker.broken("bounds", line, text)
@@ -82,11 +76,12 @@ class Permits(Judge):
 
     def _came(self, line: Commit) -> list[NewJob]:
         """Of the batch, those whose place another one of it may have taken."""
-        return [job for job, answer in zip(*line.given, line.answer, strict=True) if answer.inserted and not answer.full]
+        pairs = zip(*line.given, line.answer, strict=True)
+        return [job for job, answer in pairs if answer.inserted and not answer.full]
 
 
-def _in_line(line: Commit, job: Known, queue: str) -> bool:
-    """Whether it surely stands in the line of that queue: it was due at its enqueue, and nothing has touched it since."""
+def _in_line(job: Known, queue: str) -> bool:
+    """Whether it surely stands in the line of that queue: it was due when it came, and nothing has touched it since."""
     untouched = job.fence == 0 and job.ended is None and not job.touched and job.expires_at is None
     plain = job.new.after == 0 and job.new.at is None and not job.meta.limits and job.meta.unique is None
     return job.new.queue == queue and untouched and plain and not job.suspect

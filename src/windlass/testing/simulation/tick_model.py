@@ -3,14 +3,15 @@ into, and every step between (I11).
 
 A scheduler reads what is due and works out ticks (the runtime's own code), and at any later moment it sends them: all
 at once, or one by one as it does with a batch that was refused; each answer may be lost, and what it has in its hands
-it may send again or forget. Meanwhile time passes, the clock is set back, others fire, jobs end, and an operator pauses,
-resumes, changes, deletes and runs by hand. Of instants only their order counts and the gaps between them, of which long
-ones are as good as longer ones: so the space is closed, though time has no end.
+it may send again or forget. Meanwhile time passes, the clock is set back, others fire, jobs end, and an operator
+pauses, resumes, changes, deletes and runs by hand. Of instants only their order counts and the gaps between them, of
+which long ones are as good as longer ones: so the space is closed, though time has no end.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from typing import Any
 
 import msgspec
@@ -154,7 +155,8 @@ class TickModel(Search):
             node.made += 1
             job = NewJob(id=f"00000000-0000-7000-9000-{node.made:012d}", task="t", payload="[[],{}]")
             overlap = Overlap.QUEUE if self._scope.overlap is Overlap.SKIP else self._scope.overlap
-            ticks = (Tick(schedule=NAME, revision=0, cursor=0, to=0, next_at=None, job=job, overlap=overlap, manual=True),)
+            tick = Tick(schedule=NAME, revision=0, cursor=0, to=0, next_at=None, job=job, overlap=overlap, manual=True)
+            ticks = (tick,)
         node.do("fire", list(ticks))
         node.sit(step.seat, Hands(ticks if step.lost else ()))
 
@@ -171,10 +173,10 @@ class TickModel(Search):
         known, now = _judge(node).known.get(NAME), schedule.revision
         # What stands behind the cursor is nobody's any more: it never goes back.
         instants = [node.now, schedule.cursor, *([] if schedule.next_at is None else [schedule.next_at])]
-        instants += [at for each in ticks for tick in each for at in (tick.cursor, tick.to, tick.next_at) if at is not None]
+        instants += [at for each in ticks for tick in each for at in _instants(tick)]
         places = _places(instants)
         held = sorted(
-            tuple((places[tick.cursor], places[tick.to], tick.job is None, tick.revision == now) for tick in each)
+            tuple((*(places[at] for at in _instants(tick)), tick.job is None, tick.revision == now) for tick in each)
             for each in ticks
         )  # which scheduler has what in its hands is of no account
         at = (places[node.now], places[schedule.cursor], schedule.next_at and places[schedule.next_at])
@@ -213,11 +215,15 @@ def _living(node: Node) -> list[str]:
     return [id for id, row in node.store.data.jobs.items() if not row.state.terminal]
 
 
+def _instants(tick: Tick) -> tuple[int, ...]:
+    return tick.cursor, tick.to, tick.to if tick.next_at is None else tick.next_at
+
+
 def _places(instants: list[int]) -> dict[int, int]:
     """Instants with the same order and no gap that is longer than it must be, the first of them within one period."""
     line = sorted(set(instants))
     places = {line[0]: line[0] % PERIOD}
-    for before, this in zip(line, line[1:], strict=False):
+    for before, this in pairwise(line):
         gap = this - before
         places[this] = places[before] + (gap if gap < FAR else FAR + gap % PERIOD)
     return places

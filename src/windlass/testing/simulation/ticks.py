@@ -7,7 +7,7 @@ the definition alone.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 from windlass.core.job import NewJob, State
 from windlass.core.schedule import CatchUp, Rule, read
@@ -78,13 +78,6 @@ class Ticks(Judge):
         """The greatest that a name ever had."""
         self._of: dict[str, tuple[str, int, int]] = {}
         """The tick from which a job came."""
-
-    def copy(self, checker: Checker) -> Self:
-        """See Judge."""
-        made = super().copy(checker)
-        made.known = {name: known.copy() for name, known in self.known.items()}
-        made._revisions, made._of = dict(self._revisions), dict(self._of)
-        return made
 
     # --- changes -----------------------------------------------------------------------------------------------------
 
@@ -172,7 +165,7 @@ class Ticks(Judge):
         if rule.catch_up is CatchUp.ALL:
             made_up = len(_between(rule, tick.to - 1, self.checker.shown(line, 0.0)))
             if tick.job is None or made_up < rule.catch_up_limit:
-                broken("I11", line, f"{tick.schedule} passes over {passed}, of which {rule.catch_up_limit} may be missed")
+                broken("I11", line, f"{tick.schedule} passes over {passed}, {rule.catch_up_limit} may be late")
         elif tick.job is None and (rule.catch_up is CatchUp.LATEST or passed[-1] > tick.to - MISSED):
             broken("I11", line, f"{tick.schedule} passes over {passed} and fires none of them")
 

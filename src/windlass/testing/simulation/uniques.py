@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 from windlass.core.job import State
 from windlass.ports.store import Enqueued
@@ -29,13 +29,6 @@ class Uniques(Judge):
         """Of throttles: whose, and until when."""
         self.merged: dict[str, str] = {}
         """Jobs that took the place of another, and whose."""
-
-    def copy(self, checker: Checker) -> Self:
-        """See Judge."""
-        made = super().copy(checker)
-        for name in ("_owners", "_successors", "_windows", "merged"):
-            setattr(made, name, dict(getattr(self, name)))
-        return made
 
     # --- arrivals ----------------------------------------------------------------------------------------------------
 
