@@ -395,8 +395,7 @@ class Checker:
                 self.broken("I2", line, f"{id} is revived while {job.holder[0]} runs it")
             if not _matches(job, selection.filter):
                 self.broken("I2", line, f"{id} is revived, and does not match {selection.filter}")
-            expired = job.expires_at is not None and line.at >= job.expires_at
-            if job.ended is not None or expired:
+            if not self.lives(line, id):  # or nobody can tell
                 for judge in self.judges:
                     judge.revived(line, job)
                 if job.ended is None:

@@ -52,10 +52,14 @@ class Uniques(Judge):
         return True
 
     def _doubt(self, line: Commit, place: Place, unique: UniqueKey, answer: Enqueued) -> None:
-        """An owner that may have expired, which nobody is told, has, if this is the answer."""
+        """Who may have expired, which nobody is told, has, if this is the answer."""
+        replaces = unique.policy in ("replace", "keep-last", "debounce")
+        successor = self._successors.get(place)
+        if replaces and successor not in (None, answer.id) and self.checker.lives(line, successor or "") is None:
+            self.checker.end(line, self.checker.jobs[successor or ""], State.EXPIRED)
         while (owner := self._owners.get(place)) is not None and self.checker.lives(line, owner) is None:
             stands = not answer.inserted and answer.id in (owner, self._successors.get(place))
-            if stands and (answer.id == owner or unique.policy in ("replace", "keep-last", "debounce")):
+            if stands and (answer.id == owner or replaces):
                 return
             self.checker.end(line, self.checker.jobs[owner], State.EXPIRED)
 
