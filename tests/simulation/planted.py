@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from windlass.core.flow import Line
-from windlass.core.job import Held, NewJob, Outcome, Settled, State, Transition, UniqueKey
+from windlass.core.job import Held, NewJob, Outcome, Settled, State, Token, Transition, UniqueKey
 from windlass.core.machine import decide
 from windlass.core.schedule import CatchUp, read
 from windlass.ports.plan import NOW, Steps, plan
@@ -309,6 +309,24 @@ class CancelsByHalves(MemoryStore):
         return found[:-1] if selection.filter is not None and len(found) > 1 else found
 
 
+class FansOutAgain(MemoryStore):
+    """A batch of children that is sent again is counted again."""
+
+    @plan
+    def fan_out(self, token: Token, name: str, after: int, jobs: Sequence[NewJob]) -> Steps[int]:
+        count = yield from super().fan_out(token, name, after, ())
+        return (yield from super().fan_out(token, name, count, jobs))
+
+
+class KeepsTheLast(MemoryStore):
+    """What a job did first is what it did last."""
+
+    @plan
+    def once(self, token: Token, name: str, value: str | None) -> Steps[str | None]:
+        kept = yield from super().once(token, name, value)
+        return value or kept
+
+
 # --- workers and supervisors ----------------------------------------------------------------------------------------
 
 
@@ -439,6 +457,8 @@ STORES: Sequence[type[MemoryStore]] = (
     RunsTheOldPayload,
     DeletesTheRunning,
     CancelsByHalves,
+    FansOutAgain,
+    KeepsTheLast,
 )
 WORKERS: Sequence[type[Worker]] = (RunsAgain, NeverRecovers, RetriesAtOnce, ForgetsOutcomes)
 SUPERVISORS: Sequence[type[Supervisor]] = (BuriesTheLiving, AccusesNobody)

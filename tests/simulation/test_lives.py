@@ -15,6 +15,7 @@ import pytest
 from windlass.testing.conformance.sizes import seeds, size
 from windlass.testing.simulation import STORES, simulate
 from windlass.testing.simulation.__main__ import main, told
+from windlass.testing.simulation.shells import NOTED
 
 SHARES = 8
 """Tests into which the seeds of a run are cut, so that two processes can share them."""
@@ -38,7 +39,7 @@ def live(chosen: Iterable[int], record: Callable[[str, object], None]) -> None:
 @pytest.mark.parametrize("share", range(SHARES))
 @pytest.mark.timeout(0)
 def test_no_life_breaks_an_invariant(share: int, record_property: Any) -> None:
-    """I1..I8, I10b, I12..I14: 2,000 seeds, 20,000 with WINDLASS_PROOF=closing."""
+    """I1..I14, fan-outs, locks and bounded queues: 2,000 seeds, 20,000 with WINDLASS_PROOF=closing."""
     live(seeds(2_000, 20_000, 20_000)[share::SHARES], record_property)
 
 
@@ -105,6 +106,15 @@ def test_faults_are_delivered(record_property: Any) -> None:
         "tree stopped", "worker killed",
     )  # fmt: skip
     assert {kind for kind in wanted if sums[kind] < 5} == set()
+
+
+def test_every_operation_is_asked_for(record_property: Any) -> None:
+    """An operation that no life uses is not judged."""
+    sums: Counter[str] = Counter()
+    for seed in range(200, 300):
+        sums.update(simulate(seed).answered)
+    record_property("proof", dict(sums))
+    assert {operation for operation in NOTED if sums[operation] < 5} == set()
 
 
 def test_another_store_is_refused() -> None:

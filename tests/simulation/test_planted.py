@@ -49,6 +49,8 @@ FOUND = {
     planted.RunsTheOldPayload: "I3",
     planted.DeletesTheRunning: "I",
     planted.CancelsByHalves: "I",
+    planted.FansOutAgain: "I7",
+    planted.KeepsTheLast: "I7",
     planted.RunsAgain: "I6",
     planted.NeverRecovers: "I2",
     planted.RetriesAtOnce: "I12/I14",

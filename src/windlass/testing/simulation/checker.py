@@ -284,8 +284,30 @@ class Checker:
             elif token in dead:
                 self.broken("I4", line, f"the last words of {token} were refused")
 
-    def _on_once(self, line: Commit, token: Token, _name: str, _value: Any, _kept: Any) -> None:
+    def _on_once(self, line: Commit, token: Token, name: str, value: str | None, kept: str | None) -> None:
         self._wrote(line, token, accepted=True)
+        job = self.jobs.get(token.id)
+        first = None if job is None else job.kept.get(name, value)
+        if job is None or first is None:
+            return
+        job.kept[name] = first
+        if kept != first:
+            self.broken("I7", line, f"{name} of {token.id} is {kept}, and was first {first}")
+
+    def _on_fan_out(
+        self, line: Commit, token: Token, name: str, after: int, jobs: Sequence[NewJob], answer: int
+    ) -> None:
+        self._wrote(line, token, accepted=True)
+        job = self.jobs.get(token.id)
+        if job is None:
+            return
+        count = int(job.kept.get(name, "0"))
+        fresh = jobs if count == after else ()
+        for child in fresh:
+            self.store(line, child)
+        job.kept[name] = str(count + len(fresh))
+        if answer != count + len(fresh):
+            self.broken("I7", line, f"{token.id} has {count} + {len(fresh)} children, and is told {answer}")
 
     def _wrote(self, line: Commit, token: Token, *, accepted: bool) -> None:
         job = self.jobs.get(token.id)

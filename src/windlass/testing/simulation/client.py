@@ -39,6 +39,7 @@ ACTS: tuple[tuple[str, float, float, int], ...] = (
     ("once", 0.0, 0.4, 3),
     ("report", 0.0, 0.6, 3),
     ("lock", 0.1, 3.0, 3),
+    ("fan", 0.0, 2.0, 3),
 )
 _WORDS = [(word, least, most) for word, least, most, _ in ACTS]
 _WEIGHTS = [weight for *_, weight in ACTS]

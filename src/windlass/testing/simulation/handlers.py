@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 TASK = "act"
 
+CHILDREN = 3
+"""Of a fan-out."""
 Act = list[Any]
 """A word, and perhaps a number: see the methods of Handler."""
 
@@ -109,11 +111,19 @@ class Handler:
         await asyncio.sleep(count * self._world.settings.length / 4)
         return "parent"
 
+    async def fan(self, run: Run, seconds: float) -> str:
+        """Enqueue children in more than one transaction, from where the attempt before stopped."""
+        done = await run.afan_out("fan", 0, ())
+        while done < CHILDREN:
+            done = await run.afan_out("fan", done, [child_of(run.held.id, 0, done)])
+            await asyncio.sleep(seconds / CHILDREN)
+        return "fanned out"
+
     async def once(self, run: Run, seconds: float) -> Any:
         """Keep the first result of something."""
-        kept = await run.aonce("first", f'"{run.held.fence}"')
+        await run.aonce("first", f'"{run.held.fence}"')
         await asyncio.sleep(seconds)
-        return kept
+        return await run.aonce("first", f'"{run.held.fence} again"')
 
     async def lock(self, run: Run, seconds: float) -> str:
         """Hold one slot of a lock for a while, renewing it as `windlass.lock` does."""

@@ -35,6 +35,8 @@ class Known:
         self.created_at = line.at
         self.touched = False
         """Somebody has moved it while it waited."""
+        self.kept: dict[str, str] = {}
+        """First results, and how many children were fanned out, by name."""
         self.unsure = False
         """It was revived, and nobody can tell whether it had expired: then it begins anew."""
 
@@ -42,7 +44,7 @@ class Known:
         """One that can change by itself."""
         made = Known.__new__(Known)
         made.__dict__.update(self.__dict__)
-        made.applied = dict(self.applied)
+        made.applied, made.kept = dict(self.applied), dict(self.kept)
         return made
 
     def begin_again(self) -> None:

@@ -53,6 +53,8 @@ class Ledger:
         """How often a handler began, by job."""
         self.delivered: Counter[str] = Counter()
         """Faults that really happened."""
+        self.answered: Counter[str] = Counter()
+        """How often each operation was."""
         self.text: list[str] | None = [] if keep_text else None
         self._hash = hashlib.blake2b(digest_size=8)
 
@@ -64,6 +66,7 @@ class Ledger:
     def commit(self, line: Commit) -> None:
         """The store has committed."""
         self.lines.append(line)
+        self.answered[line.operation] += 1
         said = f"{line.operation} {_short(line.given)} -> {_short(line.answer)}"
         self._note(f"{line.when:10.4f} {line.who:<14} store: {said}")
 

@@ -134,7 +134,7 @@ class Opened:
 
 NOTED = (
     "enqueue", "claim", "recover", "settle", "report", "once", "beat", "reap", "cancel", "revive", "migrate",
-    "change_schedules", "fire", "queues", "lead", "resign", "edit", "delete",
+    "change_schedules", "fire", "queues", "lead", "resign", "edit", "delete", "fan_out",
 )  # fmt: skip
 """Operations whose answers go into the ledger; whoever adds one to the seam adds it here."""
 

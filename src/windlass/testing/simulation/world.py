@@ -122,6 +122,8 @@ class Life(msgspec.Struct, frozen=True, kw_only=True):
     """Virtual."""
     delivered: dict[str, int]
     """Faults that really happened, by kind."""
+    answered: dict[str, int]
+    """How often each operation was."""
     trace: tuple[str, ...] | None = None
 
     def figures(self) -> dict[str, int]:
