@@ -61,6 +61,11 @@ FOUND = {
 """What is broken -> the invariant that the first violation must be of."""
 
 
+PLAIN = {"versions": ((),), "operates": 0.0, "limited": 0.0, "unique": 0.0}
+"""Lives in which nothing else happens are shorter, and more of what is rare happens in them."""
+RARE = (planted.ChildrenOfGhosts, planted.ForgetsTheFence, planted.FreesKeysAtTheEnd, planted.FansOutAgain)
+
+
 def first_found(cast: Cast, store: str = "memory") -> Life:
     for seed in range(MOST):
         life = simulate(seed, store, cast=cast)
@@ -75,7 +80,8 @@ def named(value: Any) -> str:
 
 @pytest.mark.parametrize("broken", [*planted.STORES], ids=named)
 def test_a_broken_store_is_found(broken: Any) -> None:
-    assert first_found(Cast(store=broken)).violations[0].startswith(FOUND[broken])
+    settings = PLAIN if broken in RARE else {}
+    assert first_found(Cast(store=broken, settings=settings)).violations[0].startswith(FOUND[broken])
 
 
 @pytest.mark.parametrize("broken", [*planted.WORKERS], ids=named)

@@ -38,8 +38,8 @@ ACTS: tuple[tuple[str, float, float, int], ...] = (
     ("parent", 1.0, 3.0, 8),
     ("once", 0.0, 0.4, 3),
     ("report", 0.0, 0.6, 3),
-    ("lock", 0.1, 3.0, 3),
-    ("fan", 0.0, 2.0, 3),
+    ("lock", 0.1, 3.0, 5),
+    ("fan", 0.0, 2.0, 5),
 )
 _WORDS = [(word, least, most) for word, least, most, _ in ACTS]
 _WEIGHTS = [weight for *_, weight in ACTS]

@@ -45,6 +45,8 @@ class Cast(msgspec.Struct, frozen=True, kw_only=True):
     worker: Callable[..., Worker] = Worker
     supervisor: Callable[..., Supervisor] = Supervisor
     durability: str = "full"
+    settings: dict[str, Any] = {}
+    """What is not left to the dice: something rare is looked for in lives in which it is less rare."""
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -157,7 +159,7 @@ class World:
         self.cast = cast
         self.scheduler = Scheduler(f"windlass {seed}")
         self.dice = self.scheduler.dice
-        self.settings = draw_settings(self.dice)
+        self.settings = msgspec.structs.replace(draw_settings(self.dice), **cast.settings)
         self.ledger = Ledger(keep_text=keep_trace)
         self.offset = 0
         """What was added to the store's clock by steps."""
