@@ -778,7 +778,7 @@ class Store(Protocol):
         must be `skipped`; with `cancel-previous` those jobs must be cancelled as by `cancel`; else the job is
         inserted as by `enqueue`, `fired`, and remembered. The schedule's last tick, outcome, job and counts
         follow. A manual tick is only `stale` where the schedule is not there; it moves nothing, but its job
-        is remembered as the others' are."""
+        is remembered as the others' are. Sent again, it must change nothing and be answered as before."""
         ...
 
     def fan_out(self, token: Token, name: str, after: int, jobs: Sequence[NewJob]) -> Plan[int]:

@@ -12,6 +12,7 @@ from windlass.core.errors import Discard, Retry, Snooze, StoreError
 from windlass.core.job import Meta, NewJob, Progress
 from windlass.runtime.context import current_run
 from windlass.runtime.registry import Mode, Registry, TaskDef
+from windlass.testing.simulation.holder import Holder
 
 if TYPE_CHECKING:
     from windlass.runtime.run import Run
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 TASK = "act"
 
+CHILDREN = 3
+"""Of a fan-out."""
 Act = list[Any]
 """A word, and perhaps a number: see the methods of Handler."""
 
@@ -120,11 +123,25 @@ class Handler:
             await asyncio.sleep(self._world.settings.length / 4)
         return "spawned"
 
+    async def fan(self, run: Run, seconds: float) -> str:
+        """Enqueue children in more than one transaction, from where the attempt before stopped."""
+        done = await run.afan_out("fan", 0, ())
+        while done < CHILDREN:
+            done = await run.afan_out("fan", done, [child_of(run.held.id, 0, done)])
+            await asyncio.sleep(seconds / CHILDREN)
+        return "fanned out"
+
     async def once(self, run: Run, seconds: float) -> Any:
         """Keep the first result of something."""
-        kept = await run.aonce("first", f'"{run.held.fence}"')
+        await run.aonce("first", f'"{run.held.fence}"')
         await asyncio.sleep(seconds)
-        return kept
+        return await run.aonce("first", f'"{run.held.fence} again"')
+
+    async def lock(self, run: Run, seconds: float) -> str:
+        """Hold one slot of a lock for a while, renewing it as `windlass.lock` does."""
+        slots = 1 + hash_of(run.held.id) % 2
+        holder = Holder(self._world, self._process, f"lock-{slots}", f"{run.held.id}/{run.held.fence}", slots)
+        return await holder.hold(seconds)
 
     async def report(self, run: Run, seconds: float) -> str:
         """Say how far it is."""
