@@ -8,13 +8,25 @@ from typing import Any
 
 import msgspec
 
+from tests.broken_stores import (
+    CompletionsKeepTheirChildren,
+    FiresTwice,
+    ForgetsReceipts,
+    ForgetsTheFence,
+    FreesKeysAtTheEnd,
+    LateChildrenLive,
+    RetryBeatsCancel,
+    RevivesTheTaken,
+    RunsByHandTwice,
+    TakesTheLiving,
+    TrustsAnyReaper,
+)
 from windlass.core.flow import Line
 from windlass.core.job import Held, NewJob, Outcome, Settled, State, Token, Transition, UniqueKey
 from windlass.core.machine import decide
 from windlass.core.schedule import CatchUp, read
 from windlass.ports.plan import NOW, Steps, plan
 from windlass.ports.store import (
-    BeatAnswer,
     Children,
     Claimed,
     Death,
@@ -27,7 +39,6 @@ from windlass.ports.store import (
     Selected,
     Selection,
     Tick,
-    WorkerReport,
 )
 from windlass.runtime.judge import Judge
 from windlass.runtime.member import Member
@@ -36,17 +47,10 @@ from windlass.runtime.scheduler import Scheduler
 from windlass.runtime.supervisor import Supervisor
 from windlass.runtime.worker import Worker
 from windlass.stores.memory import MemoryStore
-from windlass.stores.memory.tables import Key, Owner, Row, Scheduled, replace
+from windlass.stores.memory.tables import Owner, Row, Scheduled, replace
 from windlass.stores.sqlite.store import SqliteStore
 
 # --- stores ---------------------------------------------------------------------------------------------------------
-
-
-class ForgetsTheFence(MemoryStore):
-    """Whoever once held a job may write about it, as long as it runs."""
-
-    def _runs(self, row: Row | None, fence: int) -> bool:
-        return row is not None and row.state is State.RUNNING
 
 
 class FenceIsTheTime(MemoryStore):
@@ -65,29 +69,6 @@ class LosesAnEnqueue(MemoryStore):
         return super()._enqueue(job, now, line, stopped)
 
 
-class TakesTheLiving(MemoryStore):
-    """A lease is over as soon as somebody says so."""
-
-    def _lapsed(self, reaper: str, now: int) -> list[str]:
-        return [id for id, worker in self.data.workers.items() if not worker.taken]
-
-
-class TrustsAnyReaper(MemoryStore):
-    """One that was cut off itself takes over everybody."""
-
-    def _lapsed(self, reaper: str, now: int) -> list[str]:
-        return [id for id, each in self.data.workers.items() if not each.taken and now > each.lease_until]
-
-
-class RevivesTheTaken(MemoryStore):
-    """A worker that was taken over is welcome again."""
-
-    def _beat(self, report: WorkerReport, now: int) -> BeatAnswer:
-        if report.id in self.data.workers:
-            self.data.workers[report.id] = replace(self.data.workers[report.id], taken=False)
-        return super()._beat(report, now)
-
-
 class TakeoverForgetsTheJobs(MemoryStore):
     """The worker is marked, its jobs stay with it."""
 
@@ -97,13 +78,6 @@ class TakeoverForgetsTheJobs(MemoryStore):
             self.data.workers[death.worker] = replace(known, taken=True)
             return Reaped(death.worker, taken=True)
         return super()._reap(death, now, dice)
-
-
-class RetryBeatsCancel(MemoryStore):
-    """A cancelled job that fails tries again."""
-
-    def _apply(self, row: Row, t: Transition, now: int) -> None:
-        super()._apply(row, msgspec.structs.replace(t, cancel_wins=False), now)
 
 
 class PromotesEarly(MemoryStore):
@@ -120,20 +94,6 @@ class ChargesNothing(MemoryStore):
         return super()._grant(replace(row, attempt=row.attempt - 1), worker, seq, now)
 
 
-class FreesKeysAtTheEnd(MemoryStore):
-    """The same request runs again as soon as the first has ended."""
-
-    def _live(self, key: Key, now: int) -> bool:
-        return self._ended_at(key) is None
-
-
-class ForgetsReceipts(MemoryStore):
-    """A settle that is sent again looks like a ghost's."""
-
-    def _receipt(self, job: str, fence: int) -> bool:
-        return False
-
-
 class ChildrenOfGhosts(MemoryStore):
     """Children are enqueued whether or not the completion that brings them was accepted."""
 
@@ -142,20 +102,6 @@ class ChildrenOfGhosts(MemoryStore):
         for child in t.children if answer is Settled.STALE else ():
             self._enqueue(child, now)
         return answer
-
-
-class LateChildrenLive(MemoryStore):
-    """Who is cancelled with its children may enqueue others until it has stopped."""
-
-    def _is_stopped(self, job: NewJob) -> bool:
-        return False
-
-
-class CompletionsKeepTheirChildren(MemoryStore):
-    """Who is cancelled with its children and completes all the same brings new ones."""
-
-    def _apply(self, row: Row, t: Transition, now: int) -> None:
-        super()._apply(replace(row, stops_children=False), t, now)
 
 
 class OverlooksChildren(MemoryStore):
@@ -181,13 +127,6 @@ class GrantsWhileItSleeps(MemoryStore):
         return None
 
 
-class FiresTwice(MemoryStore):
-    """Who comes second with a tick is not told, as its cursor is not looked at."""
-
-    def _refused(self, said: Schedule, tick: Tick, now: int) -> Fired | None:
-        return Fired.STALE if said.paused or said.revision != tick.revision else None
-
-
 class ForgetsTheCursor(MemoryStore):
     """The job of a tick is there, its cursor has not moved: somebody else is sure to move it."""
 
@@ -203,13 +142,6 @@ class FiresBeside(MemoryStore):
 
     def _become(self, known: Scheduled, tick: Tick, job: NewJob, now: int) -> Fired:
         return super()._become(known, replace(tick, overlap="queue"), job, now)
-
-
-class RunsByHandTwice(MemoryStore):
-    """A run by hand that is sent again is another one."""
-
-    def _sent_before(self, job: NewJob | None) -> Fired | None:
-        return None
 
 
 class ForgetsThePermits(MemoryStore):

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-import random
 from typing import Any
 
-import msgspec
 import pytest
 
-from windlass.core.job import Held, Settled, State, Transition
-from windlass.ports.store import BeatAnswer, Claimed, Death, Reaped, WorkerReport
+from tests.broken_stores import (
+    ForgetsReceipts,
+    ForgetsTheFence,
+    RetryBeatsCancel,
+    RevivesTheTaken,
+    TakeoverKeepsTheFence,
+    TakesTheLiving,
+    TrustsAnyReaper,
+)
+from windlass.core.job import Held, Settled, Transition
+from windlass.ports.store import Claimed
 from windlass.stores.memory import MemoryStore
 from windlass.stores.memory.tables import Row, replace
 from windlass.testing.conformance.sizes import size
@@ -37,58 +44,6 @@ def told(found: Any) -> str:
     return "\n  ".join(["the shortest way:", *found.path, *found.violations])
 
 
-class ForgetsTheFence(MemoryStore):
-    """Whoever once held a job may write about it, as long as it runs."""
-
-    def _runs(self, row: Row | None, fence: int) -> bool:
-        return row is not None and row.state is State.RUNNING
-
-
-class TakeoverKeepsTheFence(MemoryStore):
-    """The jobs of a dead worker are settled under the very token that it still has."""
-
-    taking = False
-
-    def _reap(self, death: Death, now: int, dice: random.Random) -> Reaped:
-        self.taking = True
-        answer = super()._reap(death, now, dice)
-        self.taking = False
-        return answer
-
-    def _fence(self, row: Row, now: int) -> int:
-        return row.fence if self.taking else super()._fence(row, now)
-
-
-class TakesTheLiving(MemoryStore):
-    """A lease is over as soon as somebody says so."""
-
-    def _lapsed(self, reaper: str, now: int) -> list[str]:
-        return [id for id, worker in self.data.workers.items() if not worker.taken]
-
-
-class TrustsAnyReaper(MemoryStore):
-    """One that was cut off itself takes over everybody."""
-
-    def _lapsed(self, reaper: str, now: int) -> list[str]:
-        return [id for id, each in self.data.workers.items() if not each.taken and now > each.lease_until]
-
-
-class RevivesTheTaken(MemoryStore):
-    """A worker that was taken over is welcome again."""
-
-    def _beat(self, report: WorkerReport, now: int) -> BeatAnswer:
-        if report.id in self.data.workers:
-            self.data.workers[report.id] = replace(self.data.workers[report.id], taken=False)
-        return super()._beat(report, now)
-
-
-class RetryBeatsCancel(MemoryStore):
-    """A cancelled job that fails tries again."""
-
-    def _apply(self, row: Row, t: Transition, now: int) -> None:
-        super()._apply(row, msgspec.structs.replace(t, cancel_wins=False), now)
-
-
 class PromotesEarly(MemoryStore):
     """By a tick."""
 
@@ -101,13 +56,6 @@ class ChargesNothing(MemoryStore):
 
     def _grant(self, row: Row, worker: str, seq: int, now: int) -> Held:
         return super()._grant(replace(row, attempt=0), worker, seq, now)
-
-
-class ForgetsReceipts(MemoryStore):
-    """A settle that is sent again looks like a ghost's."""
-
-    def _receipt(self, job: str, fence: int) -> bool:
-        return False
 
 
 class OpensClosedSeqs(MemoryStore):

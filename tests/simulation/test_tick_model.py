@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from tests.broken_stores import FiresEarly, FiresThePaused, FiresTwice, RunsByHandTwice
 from windlass.core.job import NewJob
 from windlass.core.schedule import CatchUp, Overlap
 from windlass.ports.store import Fired, Schedule, ScheduleChange, ScheduleChanged, Tick
@@ -47,13 +48,6 @@ def told(found: Any) -> str:
     return "\n  ".join(["the shortest way:", *found.path, *found.violations])
 
 
-class FiresTwice(MemoryStore):
-    """A tick is anybody's who has it: its id is trusted to keep it single."""
-
-    def _refused(self, said: Schedule, tick: Tick, now: int) -> Fired | None:
-        return Fired.STALE if said.paused or said.revision != tick.revision else None
-
-
 class HasNoId(FiresTwice):
     """The same, and the job of a tick has another id each time."""
 
@@ -72,25 +66,11 @@ class MovesTheCursorLater(MemoryStore):
         return outcome
 
 
-class FiresThePaused(MemoryStore):
-    """What was read before the pause is fired after it."""
-
-    def _refused(self, said: Schedule, tick: Tick, now: int) -> Fired | None:
-        return super()._refused(replace(said, paused=False), tick, now)
-
-
 class FiresOldRevisions(MemoryStore):
     """What was read before another definition came is fired after it."""
 
     def _refused(self, said: Schedule, tick: Tick, now: int) -> Fired | None:
         return super()._refused(said, replace(tick, revision=said.revision), now)
-
-
-class FiresEarly(MemoryStore):
-    """A scheduler's time is as good as the store's."""
-
-    def _refused(self, said: Schedule, tick: Tick, now: int) -> Fired | None:
-        return super()._refused(said, tick, max(now, tick.to))
 
 
 class ForgetsTheRevision(MemoryStore):
@@ -108,13 +88,6 @@ class CatchesUpThePause(MemoryStore):
 
     def _change(self, change: ScheduleChange, now: int) -> ScheduleChanged:
         return super()._change(change, 0 if change.action == "resume" else now)
-
-
-class RunsByHandTwice(MemoryStore):
-    """A run by hand that is sent again is another one."""
-
-    def _sent_before(self, job: NewJob | None) -> Fired | None:
-        return None
 
 
 class NeverLooksAgain(MemoryStore):

@@ -15,6 +15,20 @@ from typing import TypeVar
 import msgspec
 import pytest
 
+from tests.broken_stores import (
+    CompletionsKeepTheirChildren,
+    FiresEarly,
+    FiresThePaused,
+    ForgetsReceipts,
+    ForgetsTheFence,
+    FreesKeysAtTheEnd,
+    LateChildrenLive,
+    RetryBeatsCancel,
+    RevivesTheTaken,
+    TakeoverKeepsTheFence,
+    TakesTheLiving,
+    TrustsAnyReaper,
+)
 from windlass.core.flow import Line
 from windlass.core.job import ErrorInfo, Held, KeyLimit, NewJob, Settled, State, Token, Transition, UniqueKey
 from windlass.ports.plan import NOW, Plan, Steps, drive, plan
@@ -42,7 +56,7 @@ from windlass.ports.store import (
 from windlass.stores.memory import MemoryStore, OpenedMemory
 from windlass.stores.memory.jobs import Look
 from windlass.stores.memory.shell import AsyncMemoryShell, MemoryShell
-from windlass.stores.memory.tables import Key, Owner, Row, Scheduled, replace
+from windlass.stores.memory.tables import Owner, Row, Scheduled, replace
 from windlass.stores.memory.unique import place_of
 from windlass.testing import ManualClock
 from windlass.testing.conformance import Suite, open_world
@@ -51,33 +65,11 @@ from windlass.testing.conformance.race import Races
 T = TypeVar("T")
 
 
-class ForgetsTheFence(MemoryStore):
-    """Whoever once held a job may write about it, as long as it runs."""
-
-    def _runs(self, row: Row | None, fence: int) -> bool:
-        return row is not None and row.state is State.RUNNING
-
-
 class FenceDoesNotGrow(MemoryStore):
     """Every run gets the fence of its microsecond, also if another run had the same."""
 
     def _fence(self, row: Row, now: int) -> int:
         return now
-
-
-class TakeoverKeepsTheFence(MemoryStore):
-    """The jobs of a dead worker are settled under the very token that it still has."""
-
-    taking = False
-
-    def _reap(self, death: Death, now: int, dice: random.Random) -> Reaped:
-        self.taking = True
-        answer = super()._reap(death, now, dice)
-        self.taking = False
-        return answer
-
-    def _fence(self, row: Row, now: int) -> int:
-        return row.fence if self.taking else super()._fence(row, now)
 
 
 class GivesTokensTwice(MemoryStore):
@@ -90,13 +82,6 @@ class GivesTokensTwice(MemoryStore):
 
     def _grant(self, row: Row, worker: str, seq: int, now: int) -> Held:
         return row.as_held() if row.state is State.RUNNING else super()._grant(row, worker, seq, now)
-
-
-class ForgetsReceipts(MemoryStore):
-    """A re-sent settle looks like a ghost's."""
-
-    def _receipt(self, job: str, fence: int) -> bool:
-        return False
 
 
 class ChargesNothing(MemoryStore):
@@ -131,13 +116,6 @@ class GrantsTheExpired(MemoryStore):
         return super()._look(queue, room, request, 0)
 
 
-class FreesKeysAtTheEnd(MemoryStore):
-    """The same request runs again as soon as the first has ended."""
-
-    def _live(self, key: Key, now: int) -> bool:
-        return self._ended_at(key) is None
-
-
 class StoresDuplicates(MemoryStore):
     """A re-sent enqueue is another job."""
 
@@ -153,13 +131,6 @@ class DropsChildren(MemoryStore):
         super()._apply(row, msgspec.structs.replace(t, children=()), now)
 
 
-class RetryBeatsCancel(MemoryStore):
-    """A cancelled job that fails tries again."""
-
-    def _apply(self, row: Row, t: Transition, now: int) -> None:
-        super()._apply(row, msgspec.structs.replace(t, cancel_wins=False), now)
-
-
 class CancelBeatsSuccess(MemoryStore):
     """Work that was done is thrown away."""
 
@@ -172,29 +143,6 @@ class OpensClosedSeqs(MemoryStore):
 
     def _refuse(self, worker: str, seq: int) -> Claimed | None:
         return super()._refuse(worker, 10**9)
-
-
-class TakesTheLiving(MemoryStore):
-    """A lease is over as soon as somebody says so."""
-
-    def _lapsed(self, reaper: str, now: int) -> list[str]:
-        return [id for id, worker in self.data.workers.items() if not worker.taken]
-
-
-class TrustsAnyReaper(MemoryStore):
-    """One that was cut off itself takes over everybody."""
-
-    def _lapsed(self, reaper: str, now: int) -> list[str]:
-        return [id for id, each in self.data.workers.items() if not each.taken and now > each.lease_until]
-
-
-class RevivesTheTaken(MemoryStore):
-    """A worker that was taken over is welcome again."""
-
-    def _beat(self, report: WorkerReport, now: int) -> BeatAnswer:
-        if report.id in self.data.workers:
-            self.data.workers[report.id] = replace(self.data.workers[report.id], taken=False)
-        return super()._beat(report, now)
 
 
 class StopsAtABadRow(MemoryStore):
@@ -496,20 +444,6 @@ class FiresWhateverTheCursor(MemoryStore):
         return super()._refused(at, tick, now)
 
 
-class FiresEarly(MemoryStore):
-    """The clock of whoever fires is as good as ours."""
-
-    def _refused(self, said: Schedule, tick: Tick, now: int) -> Fired | None:
-        return super()._refused(said, tick, max(now, tick.to))
-
-
-class FiresThePaused(MemoryStore):
-    """What was decided before a pause is fired after it."""
-
-    def _refused(self, said: Schedule, tick: Tick, now: int) -> Fired | None:
-        return super()._refused(replace(said, paused=False), tick, now)
-
-
 class FiresOldRevisions(MemoryStore):
     """A tick of yesterday's definition goes."""
 
@@ -667,20 +601,6 @@ class KeepsItToItself(MemoryShell):
         return super()._transact(plan)
 
 
-class LateChildrenLive(MemoryStore):
-    """Who is cancelled with its children may enqueue others until it has stopped."""
-
-    def _is_stopped(self, job: NewJob) -> bool:
-        return False
-
-
-class CompletionsKeepTheirChildren(MemoryStore):
-    """Who is cancelled with its children and completes all the same brings new ones."""
-
-    def _apply(self, row: Row, t: Transition, now: int) -> None:
-        super()._apply(replace(row, stops_children=False), t, now)
-
-
 class LateChildrenTakeKeys(MemoryStore):
     """They are enqueued as all others, and then cancelled."""
 
@@ -795,7 +715,10 @@ STORES: dict[type[MemoryStore], tuple[str, ...]] = {
     RedrivesAtOnce: ("revived_jobs_may_come_one_by_one",),
     PurgesTheNewest: ("by_filter_only_what_is_older",),
     ForgetsWhatRuns: ("the_backlog_is_what_has_not_ended",),
-    SaysTheBacklogIsOver: ("the_backlog_is_what_has_not_ended", "a_job_that_stays_is_in_the_backlog_whatever_the_others_do"),
+    SaysTheBacklogIsOver: (
+        "the_backlog_is_what_has_not_ended",
+        "a_job_that_stays_is_in_the_backlog_whatever_the_others_do",
+    ),
     TellsTheOldestEndings: ("the_latest_endings",),
 }
 SHELLS: dict[type[MemoryShell], tuple[str, ...]] = {
