@@ -250,6 +250,12 @@ def upcoming(record: Record, definition: Definition, now: int, count: int) -> tu
     return tuple(found)
 
 
+def has_ended(record: Record, definition: Definition) -> bool:
+    """Whether it will never tick again; raises InvalidSchedule for a zone that this machine does not have."""
+    # `next_at` is only an instant at which a scheduler looks at it: after a change, at once.
+    return record.next_at is None or not upcoming(record, definition, record.cursor, 1)
+
+
 def moment(tick: int, definition: Definition) -> datetime:
     """An instant in a schedule's own time zone."""
     return (_EPOCH + timedelta(microseconds=tick)).astimezone(zones.load(definition.rule.timezone))
