@@ -101,9 +101,25 @@ def test_why_a_job_waits_for_the_one_before_it(world: World) -> None:
     assert world.do(world.store.claim("w1", 99, ClaimRequest(1, (Quota("default", 1),)))).jobs == []
     said = world.json("jobs", "why", second)
     assert said["cause"] == "overlap"
-    assert said["sentence"] == "blocked: another job of schedule 'nightly' runs, and they must not overlap"
+    assert said["sentence"] == f"blocked behind job {first} (running): jobs of schedule 'nightly' must not overlap"
     world.settle(held, Succeeded("3"))
     assert world.claim().id == second
+
+
+def test_why_a_job_waits_for_one_that_waits_itself(world: World) -> None:
+    """Nobody runs: then it must not say so, and if nobody is there who would, that too."""
+    add(world)
+    jobs = [world.json("schedules", "run", "nightly")["id"] for _ in range(3)]
+    world.claim()
+    assert world.do(world.store.claim("w1", 99, ClaimRequest(2, (Quota("default", 2),)))).jobs == []
+    world.die("w1")
+    said = world.json("jobs", "why", jobs[2])
+    assert (said["cause"], said["facts"]["awaited"], said["facts"]["awaited_state"]) == ("overlap", jobs[0], "queued")
+    assert said["sentence"].startswith(
+        f"blocked behind job {jobs[0]} (queued): jobs of schedule 'nightly' must not overlap; no worker is alive on "
+    )
+    world.beat("w2")
+    assert world.json("jobs", "why", jobs[2])["sentence"].endswith("must not overlap")
 
 
 def test_backfill(world: World) -> None:

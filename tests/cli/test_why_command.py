@@ -65,7 +65,8 @@ def test_blocked_by_a_limit(world: World) -> None:
     found = why(world, id)
     assert found["cause"] == "limit"
     assert found["sentence"] == "blocked by the limit 'tasks.add' for 'ada': 1 of 1 runs"
-    assert found["facts"] == {"limit": "tasks.add", "key": "ada", "running": 1, "most": 1}
+    assert found["facts"].pop("awaited")
+    assert found["facts"] == {"limit": "tasks.add", "key": "ada", "running": 1, "most": 1, "awaited_state": "running"}
 
 
 def test_blocked_by_a_unique_key(world: World) -> None:
@@ -75,7 +76,7 @@ def test_blocked_by_a_unique_key(world: World) -> None:
     id = world.enqueue(arguments={"n": 1}, unique=keep_last)
     found = why(world, id)
     assert found["cause"] == "unique"
-    assert found["sentence"] == f"blocked: job {owner} has the same unique key, and must end first"
+    assert found["sentence"] == f"blocked: job {owner} (running) has the same unique key, and must end first"
     assert found["facts"] == {"owner": owner}
 
 

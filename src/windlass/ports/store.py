@@ -429,6 +429,10 @@ class Why(msgspec.Struct, frozen=True, kw_only=True):
     """How many jobs run under that limit."""
     owner: str | None = None
     """Of a blocked job: the one that has its unique key, and must end first."""
+    awaited: str | None = None
+    """Of a blocked job: the one for which it waits, if there is one: the owner of its key; of those that run under its
+    limit, the one with the smallest id; or if none runs, the first in line."""
+    awaited_state: State | None = None
     queue_limit: int | None = None
     queue_running: int = 0
     """How many jobs of its queue run, counted only where it has a limit."""

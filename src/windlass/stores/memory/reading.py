@@ -93,6 +93,8 @@ class Reading(Liveness):
         if row is None:
             return None
         rules = self._rules(row.new.queue)
+        owner = self._awaited(row)
+        first = self.data.jobs[owner] if owner else self._first_under(row.blocked_by.key) if row.blocked_by else None
         return Why(
             job=row.as_job(),
             now=now,
@@ -102,7 +104,9 @@ class Reading(Liveness):
             attempts=self.data.attempts.get(job, ()),
             limit=row.blocked_by,
             running=self._runs_under(row.blocked_by.key) if row.blocked_by else 0,
-            owner=self._awaited(row),
+            owner=owner,
+            awaited=first.new.id if first else None,
+            awaited_state=first.state if first else None,
             queue_limit=rules.limit,
             queue_running=self._runs_in(row.new.queue) if rules.limit else 0,
         )

@@ -175,8 +175,15 @@ WITH RECURSIVE k (key) AS (
 SELECT key FROM k WHERE key IS NOT NULL LIMIT ?2
 
 -- name: blocked_by
-SELECT b.key, b.most, (SELECT count(*) FROM windlass_permits p WHERE p.key = b.key)
+SELECT b.key, b.most, (SELECT count(*) FROM windlass_permits p WHERE p.key = b.key),
+       (SELECT min(p.id) FROM windlass_permits p WHERE p.key = b.key)
 FROM windlass_blocked b WHERE b.seq = ?
+
+-- Whose turn it is under a key under which none runs: for a person who asks, so it may look through a line.
+-- name: ready_under
+SELECT j.id FROM (SELECT seq, rank FROM windlass_ready LIMIT ?2) r CROSS JOIN windlass_jobs j ON j.seq = r.seq
+WHERE EXISTS (SELECT 1 FROM json_each(j.meta, '$.limits') l WHERE l.value ->> 0 = ?1)
+ORDER BY r.rank, r.seq LIMIT 1
 
 -- --- unique ---------------------------------------------------------------------------------------------------
 
