@@ -170,8 +170,12 @@ class Client:
         return summarise(endings)
 
     def queues(self) -> dict[str, bool]:
-        """The queues that were ever paused or resumed, with whether they are paused."""
+        """The queues of which anything was ever said, with whether they are paused; `rules` has the rest."""
         return _paused(self._app.engine.run(self._plans.store.queues()))
+
+    def rules(self) -> dict[str, QueueRules]:
+        """What was said of queues, and holds: whether each is `paused`, its `limit` and its `bounds`."""
+        return self._app.engine.run(self._plans.store.queues())
 
     def pause(self, *queues: str) -> dict[str, bool]:
         """Let no worker claim from these queues; what runs goes on. Raises InvalidJob for what is no queue's name."""
@@ -316,6 +320,10 @@ class AsyncClient:
     async def queues(self) -> dict[str, bool]:
         """See Client."""
         return _paused(await self._app.engine.arun(self._plans.store.queues()))
+
+    async def rules(self) -> dict[str, QueueRules]:
+        """See Client."""
+        return await self._app.engine.arun(self._plans.store.queues())
 
     async def pause(self, *queues: str) -> dict[str, bool]:
         """See Client."""

@@ -122,6 +122,21 @@ def test_why_a_job_waits_for_one_that_waits_itself(world: World) -> None:
     assert world.json("jobs", "why", jobs[2])["sentence"].endswith("must not overlap")
 
 
+def test_of_several_each_is_done_and_each_is_told(world: World) -> None:
+    for name in ("a", "b"):
+        add(world, name)
+    world.run("schedules", "pause", "a", "b")
+    ran = world.run("schedules", "resume", "a", "nope", "b")
+    assert ran.code == 3
+    assert [line.partition(";")[0] for line in ran.out.splitlines()] == ["schedule 'a' is open", "schedule 'b' is open"]
+    assert ran.err == "windlass: there is no schedule called 'nope'\n"
+    ran = world.run("schedules", "pause", "nope", "b", "never", "--json")
+    assert (ran.code, [each["name"] for each in ran.json["schedules"]]) == (3, ["b"])
+    assert json.loads(ran.err)["error"] == "there is no schedule called 'nope'; there is no schedule called 'never'"
+    ran = world.run("schedules", "delete", "nope", "b")
+    assert (ran.code, ran.out) == (3, "schedule 'b' is deleted\n")
+
+
 def test_backfill(world: World) -> None:
     add(world, "often", "--every", "10m")
     dry = world.json("schedules", "backfill", "often", "--from", "2026-01-01T00:00:00Z", "--to", "2026-01-01T01:00:00Z", "--dry-run")

@@ -77,7 +77,7 @@ def test_blocked_by_a_unique_key(world: World) -> None:
     found = why(world, id)
     assert found["cause"] == "unique"
     assert found["sentence"] == f"blocked: job {owner} (running) has the same unique key, and must end first"
-    assert found["facts"] == {"owner": owner}
+    assert found["facts"] == {"owner": owner, "awaited": owner, "awaited_state": "running"}
 
 
 def test_queue_at_its_limit(world: World) -> None:

@@ -54,6 +54,8 @@ class Known(msgspec.Struct, frozen=True):
     kind: str
     message: str
     hint: str = ""
+    retry_after: float | None = None
+    """Seconds after which it may go better, where that is known."""
 
 
 def explain(error: Exception) -> Known | None:
@@ -73,7 +75,7 @@ def explain(error: Exception) -> Known | None:
         return Known(error.exit_code, type(error).__name__, error.format_message())
     for kind, code in _CODES:
         if isinstance(error, kind):
-            return Known(code, type(error).__name__, str(error))
+            return Known(code, type(error).__name__, str(error), retry_after=getattr(error, "retry_after", None))
     return None
 
 
@@ -94,7 +96,10 @@ def tell(known: Known, *, as_json: bool) -> int:
         print(known.message, file=sys.stderr)  # lines of our own, not to be escaped
         return known.code
     if as_json:
-        said = msgspec.json.encode({"error": known.message, "kind": known.kind, "exit_code": known.code}).decode()
+        more = {} if known.retry_after is None else {"retry_after": known.retry_after}
+        said = msgspec.json.encode(
+            {"error": known.message, "kind": known.kind, "exit_code": known.code, **more}
+        ).decode()
     else:
         said = f"windlass: {known.message}" + (f" ({known.hint})" if known.hint else "")
     print(printable(said), file=sys.stderr)

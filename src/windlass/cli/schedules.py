@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import datetime as dt
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
+import msgspec
 
 from windlass.cli.common import Place, moment, places
 from windlass.cli.enqueue import arguments, header
+from windlass.cli.exits import OK, explain, tell
+from windlass.core.errors import InvalidSchedule, ScheduleNotFound, WindlassError
 from windlass.core.words import count, instant, span
 
 if TYPE_CHECKING:
@@ -161,30 +164,37 @@ def edit(place: Place, name: str, args: str | None, rule: dict[str, Any]) -> Non
 @schedules.command()
 @click.argument("names", nargs=-1, required=True, metavar="NAME...")
 @places
-def pause(place: Place, names: tuple[str, ...]) -> None:
+def pause(place: Place, names: tuple[str, ...]) -> int:
     """Let these schedules fire nothing until they are resumed."""
-    _each(place, names, "pause")
+    return _each(place, names, "pause")
 
 
 @schedules.command()
 @click.argument("names", nargs=-1, required=True, metavar="NAME...")
 @places
-def resume(place: Place, names: tuple[str, ...]) -> None:
+def resume(place: Place, names: tuple[str, ...]) -> int:
     """Let these schedules fire again, from now on: what was paused is not caught up."""
-    _each(place, names, "resume")
+    return _each(place, names, "resume")
 
 
 @schedules.command()
 @click.argument("names", nargs=-1, required=True, metavar="NAME...")
 @places
-def delete(place: Place, names: tuple[str, ...]) -> None:
+def delete(place: Place, names: tuple[str, ...]) -> int:
     """Remove these schedules; their jobs stay. One that running code defines would come back, and is refused."""
+    deleted, problems = [], []
     with place.app() as app:
-        for name in names:
-            app.client.schedules.delete(name)
-            place.say(f"schedule {name!r} is deleted")
-    if place.as_json:
-        place.document({"deleted": list(names)})
+        for name in dict.fromkeys(names):
+            try:
+                app.client.schedules.delete(name)
+            except (ScheduleNotFound, InvalidSchedule) as error:
+                problems.append(error)
+            else:
+                deleted.append(name)
+                place.say(f"schedule {name!r} is deleted")
+    if place.as_json and (deleted or not problems):
+        place.document({"deleted": deleted})
+    return _complain(place, problems)
 
 
 @schedules.command()
@@ -225,17 +235,36 @@ def backfill(place: Place, name: str, start: str, end: str | None, limit: int, d
 # --- words -----------------------------------------------------------------------------------------------------------
 
 
-def _each(place: Place, names: tuple[str, ...], action: str) -> None:
+def _each(place: Place, names: tuple[str, ...], action: str) -> int:
+    """Do it to each that is there, whatever becomes of the others, and say both."""
     from windlass.schedule import document
 
+    found: list[ScheduleInfo] = []
+    problems: list[WindlassError] = []
     with place.app() as app:
         client = app.client.schedules
-        found = [getattr(client, action)(name) for name in names]
-    if place.as_json:
+        for name in dict.fromkeys(names):
+            try:
+                found.append(getattr(client, action)(name))
+            except ScheduleNotFound as error:
+                problems.append(error)
+    if place.as_json and (found or not problems):
         place.document({"schedules": [document(info) for info in found]})
     for info in found:
         tick = instant(_micros(info.next[0])) if info.next else "never"
         place.say(f"schedule {info.name!r} is " + ("paused" if info.paused else f"open; its next tick is {tick}"))
+    return _complain(place, problems)
+
+
+def _complain(place: Place, problems: Sequence[WindlassError]) -> int:
+    """Say what could not be done, and answer the exit code: that of the first."""
+    known = [each for error in problems if (each := explain(error)) is not None]
+    if not known:
+        return OK
+    said = [msgspec.structs.replace(known[0], message="; ".join(each.message for each in known))]
+    for each in said if place.as_json else known:
+        tell(each, as_json=place.as_json)
+    return known[0].code
 
 
 def _tell(place: Place, info: ScheduleInfo) -> None:

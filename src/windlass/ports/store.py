@@ -248,6 +248,8 @@ class QueueStats(msgspec.Struct, frozen=True):
     blocked: int = 0
     limit: int | None = None
     """How many of it may run at once."""
+    bounds: Bounds = Bounds()
+    """How full it may get."""
 
 
 class Stats(msgspec.Struct, frozen=True):

@@ -83,6 +83,7 @@ class Reading(Liveness):
             oldest_due=max(0, now - min(row.due_at for row in ready)) if ready else None,
             blocked=counts[queue, State.BLOCKED],
             limit=self._rules(queue).limit,
+            bounds=self._rules(queue).bounds,
         )
 
     @plan(write=False)

@@ -186,4 +186,4 @@ class Reading:
 
 def _glance(queue: str, counts: dict[str, int], rules: QueueRules, head: int | None, now: int) -> QueueStats:
     oldest = None if head is None else max(0, now - head)
-    return QueueStats(queue, rules.paused, **counts, oldest_due=oldest, limit=rules.limit)
+    return QueueStats(queue, rules.paused, **counts, oldest_due=oldest, limit=rules.limit, bounds=rules.bounds)

@@ -72,7 +72,8 @@ class Limits:
             states = self.states(world, *jobs)
             assert [s for s in states if s is State.QUEUED] == [State.QUEUED]
             why = world.run(world.store.why(jobs[states.index(State.BLOCKED)]))
-            assert why and (why.awaited, why.running) == (jobs[states.index(State.QUEUED)], 0)
+            assert why is not None
+            assert (why.awaited, why.running) == (jobs[states.index(State.QUEUED)], 0)
             world.healthy()
         assert order == [first, *jobs[:4]]
 
