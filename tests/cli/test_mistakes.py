@@ -37,7 +37,7 @@ MISTAKES = [
     (["dead", "purge", "--all"], 2, "purge cannot be undone; say --yes"),
     (["dead", "edit", ID], 3, f"job {ID} is not in the store"),
     (["enqueue", "tasks.add", "[1, 2"], 2, "ARGS: '[1, 2' is not JSON (Input data was truncated); write a list"),
-    (["enqueue", "tasks.add", "7"], 2, "ARGS: '7' is a int; write a list of arguments"),
+    (["enqueue", "tasks.add", "7"], 2, "ARGS: '7' is a number; write a list of arguments"),
     (["enqueue", "tasks.add", "[NaN]"], 2, "ARGS: '[NaN]' is not JSON"),
     (["enqueue", "tasks.add", '[{"a": 1, "a": 2}]'], 2, "ARGS[0].a: is given twice"),
     (["enqueue", "tasks.add", '{"a": 1, "a": 2}'], 2, "ARGS.a: is given twice"),

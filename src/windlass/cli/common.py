@@ -162,8 +162,9 @@ def _instant(text: str | None, option: str) -> int | None:
     return None if text is None else round(moment(text, option).timestamp() * 1e6)
 
 
-def moment(text: str, option: str) -> dt.datetime:
-    """A time as people write it: "2h" (ago), or an ISO 8601 instant, by the person's own clock unless it says which.
+def moment(text: str, option: str, zone: dt.tzinfo | None = None) -> dt.datetime:
+    """A time as people write it: "2h" (ago), or an ISO 8601 instant; where that names no zone in `zone`, or else by the
+    person's own clock.
 
     Raises UsageError naming `option`.
     """
@@ -177,6 +178,8 @@ def moment(text: str, option: str) -> dt.datetime:
         raise click.UsageError(f'{option}: {text!r} is no time; write "2h" (ago) or 2026-11-22T10:00:00Z') from None
     if found.tzinfo is not None:
         return found
+    if zone is not None:
+        return found.replace(tzinfo=zone)
     try:
         return found.astimezone()  # a person's own clock
     except (OverflowError, ValueError, OSError):  # the first and the last days that dates know have no zone

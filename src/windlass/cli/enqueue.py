@@ -20,6 +20,7 @@ from windlass.core.words import near, span
 if TYPE_CHECKING:
     from windlass import Job, Windlass
 
+_KINDS: dict[type, str] = {str: "a text", bool: "true or false", type(None): "null"}
 FORMS = """write a list of arguments '[7, "a"]', or an object of named ones '{"user_id": 7}'"""
 
 
@@ -74,7 +75,7 @@ def arguments(text: str, where: str) -> Any:
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         raise InvalidJob(where, f"{_brief(text)} is not JSON ({error}); {FORMS}") from None
     if not isinstance(value, (list, dict)):
-        raise InvalidJob(where, f"{_brief(text)} is a {type(value).__name__}; {FORMS}")
+        raise InvalidJob(where, f"{_brief(text)} is {_KINDS.get(type(value), 'a number')}; {FORMS}")
     if where == "--payload" and isinstance(value, list) and _is_pair(value):
         return Call(tuple(value[0]), value[1])
     return value

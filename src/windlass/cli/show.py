@@ -50,6 +50,8 @@ def head(job: Job, attempts: Sequence[Attempt]) -> list[tuple[str, object]]:
         ("started", doc["started_at"]),
         ("finished", doc["finished_at"]),
         ("worker", job.worker),
+        ("limits", limits(doc["limits"])),
+        ("unique", doc["unique"]),
         ("tags", ", ".join(doc["tags"]) or None),
         ("headers", ", ".join(f"{name}={value}" for name, value in doc["headers"].items()) or None),
         ("correlation", doc["correlation_id"] if doc["correlation_id"] != job.id else None),
@@ -62,6 +64,15 @@ def head(job: Job, attempts: Sequence[Attempt]) -> list[tuple[str, object]]:
         ("error", _error(doc["error"], trace=job.error not in [each.error for each in attempts])),
     ]
     return [(name, value) for name, value in shown if value is not None]
+
+
+def limits(said: list[dict[str, Any]]) -> str | None:
+    """Limits of a job, or of a schedule's."""
+    told = []
+    for each in said:
+        name, keyed, key = each["key"].partition(",")
+        told.append(f"{each['most']} at once of {name}" + (f" for {key!r}" if keyed else ""))
+    return ", ".join(told) or None
 
 
 def history(out: Output, attempts: Sequence[Attempt]) -> None:
