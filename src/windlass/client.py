@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack, cast
 
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from windlass.schedules import AsyncSchedules, Schedules
 
 T = TypeVar("T")
+_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 WhenFull = Literal["reject", "shed"]
 
@@ -89,9 +91,10 @@ class Client:
     def search(self, filter: Filter | None = None, *, limit: int = 50, after: str | None = None) -> Page:
         """Matching jobs, newest first, at most `limit`; `after` is the `next` of the page before.
 
-        Raises InvalidJob for a `limit` that is no whole number from 1, as do the others that take one.
+        Raises InvalidJob for a `limit` that is no whole number from 1, as do the others that take one, and for an
+        `after` that is no job's id.
         """
-        return self._app.engine.run(self._plans.store.search(filter or Filter(), _most(limit), after))
+        return self._app.engine.run(self._plans.store.search(filter or Filter(), _most(limit), _after(after)))
 
     def cancel(
         self, *ids: str, filter: Filter | None = None, limit: int = 1_000, dry_run: bool = False
@@ -247,7 +250,7 @@ class AsyncClient:
 
     async def search(self, filter: Filter | None = None, *, limit: int = 50, after: str | None = None) -> Page:
         """See Client."""
-        return await self._app.engine.arun(self._plans.store.search(filter or Filter(), _most(limit), after))
+        return await self._app.engine.arun(self._plans.store.search(filter or Filter(), _most(limit), _after(after)))
 
     async def cancel(
         self, *ids: str, filter: Filter | None = None, limit: int = 1_000, dry_run: bool = False
@@ -430,10 +433,17 @@ def _most(value: Any, field: str = "limit") -> int:
     return value
 
 
+def _after(id: Any) -> str | None:
+    """Where to go on, checked: after what is no id at all, a list would end in silence."""
+    if id is not None and not (isinstance(id, str) and _ID.fullmatch(id)):
+        raise InvalidJob("after", f"{shown(id)} is no job's id; give the `next` of the page before")
+    return id
+
+
 def _selection(
     ids: tuple[str, ...], filter: Filter | None, limit: int, dry_run: bool, after: str | None = None
 ) -> Selection:
-    return Selection(ids, filter, _most(limit), dry_run, after)
+    return Selection(ids, filter, _most(limit), dry_run, _after(after))
 
 
 def _paused(rules: dict[str, QueueRules]) -> dict[str, bool]:

@@ -319,8 +319,9 @@ def test_queues_are_bounded(world: World) -> None:
     [listed] = world.json("queues", "list")["queues"]
     assert listed["bounds"] == {"depth": 1, "age": None, "when_full": "shed"}
     assert world.run("queues", "list").out.splitlines()[1].endswith("1 job, then sheds")
-    shed = world.run("enqueue", "tasks.add").out.strip()
-    assert world.json("jobs", "why", shed)["cause"] == "shed"
+    shed = world.run("enqueue", "tasks.add")
+    assert world.json("jobs", "why", shed.out.strip())["cause"] == "shed"
+    assert shed.err == "windlass: it was shed: its queue is full, so it is stored as cancelled and will not run\n"
     assert world.run("queues", "bound", "default", "none").out == "queue 'default' is unbounded\n"
     assert "FULL AT" not in world.run("queues", "list").out
     assert world.run("queues", "bound", "default", "--depth", "0").code == 2
@@ -365,6 +366,9 @@ def test_enqueue_by_name(world: World) -> None:
         "enqueue", "mail.send", '{"to": "a@b"}', "--queue", "mail", "--delay", "1h", "--priority", "80", "--tag", "x",
         "--tag", "y", "--header", "tenant=a=b", "--key", "k1", "--max-attempts", "2", "--timeout", "3s", "--expires", "2h",
     )  # fmt: skip
+    made = f"windlass: there was no store at {world.directory}/jobs.db, so a new one was made there\n"
+    assert (ran.code, ran.err) == (0, made)
+    assert world.run("enqueue", "mail.send").err == ""
     found = world.json("jobs", "show", ran.out.strip())
     assert (found["task"], found["queue"], found["state"], found["priority"]) == ("mail.send", "mail", "scheduled", 80)
     assert (found["payload"], found["tags"], found["headers"]) == ([[], {"to": "a@b"}], ["x", "y"], {"tenant": "a=b"})
@@ -383,6 +387,8 @@ def test_enqueue_under_a_key(world: World) -> None:
     """I10b."""
     first = world.json("enqueue", "t", "[1]", "--key", "k")
     assert world.json("enqueue", "t", "[1]", "--key", "k") == {"id": first["id"], "created": False}
+    again = world.run("enqueue", "t", "[1]", "--key", "k")
+    assert (again.out, again.err) == (first["id"] + "\n", "windlass: it was enqueued before, under the same key\n")
     ran = world.run("enqueue", "t", "[2]", "--key", "k")
     assert ran.code == 1
     assert f"'k' belongs to job {first['id']}, which has another payload" in ran.err

@@ -51,23 +51,24 @@ class Place(Output):
         with app:
             if not private:
                 must_be_shared(app.engine.bare())
-            if not fresh:
-                _must_exist(app)
+            path, missing, foreign = _seen(app)
+            if not fresh and (missing or foreign):
+                # Somebody's own database must not get our tables unasked.
+                problem = f"there is no store at {path}" if missing else f"{path} is no Windlass store"
+                how = "name yours with --url or WINDLASS_URL, or make one with `windlass store migrate`"
+                raise Refused(f"{problem}; {how}", UNAVAILABLE)
             yield app
+            if missing:
+                self.notice(f"there was no store at {path}, so a new one was made there")
 
 
-def _must_exist(app: Windlass) -> None:
+def _seen(app: Windlass) -> tuple[str, bool, bool]:
+    """Where the store is, whether nothing is there, and whether it is something else."""
     opened = app.engine.bare()
     path = getattr(opened, "path", opened.url)
     if path != opened.url and not os.path.exists(path):
-        problem = f"there is no store at {path}"
-    elif opened.shell.run(opened.store.version()) == 0:
-        problem = f"{path} is no Windlass store"  # somebody's own database, which must not get our tables unasked
-    else:
-        return
-    raise Refused(
-        f"{problem}; name yours with --url or WINDLASS_URL, or make one with `windlass store migrate`", UNAVAILABLE
-    )
+        return path, True, False
+    return path, False, opened.shell.run(opened.store.version()) == 0
 
 
 def places(function: Function) -> Function:
@@ -106,6 +107,7 @@ def filters(function: Function) -> Function:
     @click.option("--task", metavar="NAME", help="Of this task.")
     @click.option("--tag", metavar="TAG", help="With this tag.")
     @click.option("--reason", metavar="REASON", help="With this reason, as `show` and `why` name it.")
+    @click.option("--schedule", metavar="NAME", help="Of this schedule.")
     @click.option("--parent", metavar="ID", help="Children of this job.")
     @click.option("--since", metavar="TIME", help='Created at or after: "2h" ago, or 2026-11-22T10:00:00Z.')
     @click.option("--until", metavar="TIME", help="Created before.")
@@ -115,6 +117,7 @@ def filters(function: Function) -> Function:
         task: str | None,
         tag: str | None,
         reason: str | None,
+        schedule: str | None,
         parent: str | None,
         since: str | None,
         until: str | None,
@@ -127,6 +130,7 @@ def filters(function: Function) -> Function:
             task=task,
             tag=tag,
             reason=reason,
+            schedule=schedule,
             parent=parent,
             since=_instant(since, "--since"),
             until=_instant(until, "--until"),

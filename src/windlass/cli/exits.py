@@ -16,10 +16,13 @@ USAGE = 2
 NOT_FOUND = 3
 UNAVAILABLE = 4
 INTERRUPTED = 130
+UNREAD = 141
+"""What a shell says of one that died by SIGPIPE."""
 
 HELP = """Exit codes: 0 done; 1 it failed, changed nothing, or is unhealthy; 2 wrong usage, setting or input;
 3 no such job, task or schedule; 4 the store is unavailable, full, damaged or without a schema, or the queue is
-full; 130 interrupted.
+full; 130 interrupted; 141 whoever read the output has closed it. A filter that matches nothing is done (0), so that a
+script may be repeated; a group of dead letters that there is not is 3.
 With --json an error is one JSON object on standard error. --debug shows where it came from."""
 
 _CODES: tuple[tuple[type[Exception], int], ...] = (

@@ -184,6 +184,8 @@ class Filter(msgspec.Struct, frozen=True, omit_defaults=True):
     tag: str | None = None
     reason: str | None = None
     parent: str | None = None
+    schedule: str | None = None
+    """Made by the schedule of this name: its ticks, its runs by hand and its backfills."""
     since: int | None = None
     """Created at or after this instant."""
     until: int | None = None

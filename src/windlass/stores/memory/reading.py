@@ -183,6 +183,7 @@ def _matches(row: Row, wanted: Filter) -> bool:
         and (wanted.ended_before is None or (row.finished_at or wanted.ended_before) < wanted.ended_before)
         and wanted.fingerprint in {None, kept(row.error) if row.state is State.DEAD else None}
         and (wanted.tag is None or wanted.tag in _meta(row).tags)
+        and wanted.schedule in {None, _meta(row).schedule if wanted.schedule is not None else None}
         and wanted.parent in {None, _meta(row).parent_id if wanted.parent is not None else None}
     )
 

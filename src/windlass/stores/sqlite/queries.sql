@@ -444,7 +444,8 @@ AND (?9 IS NULL OR j.meta ->> '$.parent_id' = ?9)
 AND (?10 IS NULL OR {state} IN (SELECT value FROM json_each(?10)))
 AND (?11 IS NULL OR j.seq IN (SELECT seq FROM windlass_ended WHERE state = 'dead' AND {fingerprint} = ?11))
 AND (?12 IS NULL OR e.finished < ?12)
-ORDER BY j.seq DESC LIMIT ?13
+AND (?13 IS NULL OR j.meta ->> '$.schedule' = ?13)
+ORDER BY j.seq DESC LIMIT ?14
 
 -- name: search_all
 SELECT j.seq, {job} FROM {located} WHERE {matches}

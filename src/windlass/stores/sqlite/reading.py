@@ -85,7 +85,7 @@ class Reading:
         states = as_json(f.states) if f.states else None
         row = (
             *(f.queue, f.task, f.since, f.until, f.tenant, before, f.tag, f.reason, f.parent),
-            *(states, f.fingerprint, f.ended_before, limit),
+            *(states, f.fingerprint, f.ended_before, f.schedule, limit),
         )
         found: dict[int, Job] = {}
         # A rare state is found from the table it lies in, not by walking a million jobs that ended well.
