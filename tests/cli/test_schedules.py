@@ -242,4 +242,4 @@ def test_a_schedule_of_the_code_says_so(world: World) -> None:
     assert "origin     code, last seen in code 20" in world.run("schedules", "show", "t").out
     refused = world.run("schedules", "delete", "t")
     assert refused.code == 2
-    assert "would come back: pause it, or take it out of the code first" in refused.err
+    assert "would come back: pause it, or take it out of the code and delete it once no worker has shown it for 3m (in " in refused.err

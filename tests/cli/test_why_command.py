@@ -65,8 +65,7 @@ def test_blocked_by_a_limit(world: World) -> None:
     found = why(world, id)
     assert found["cause"] == "limit"
     assert found["sentence"] == "blocked by the limit 'tasks.add' for 'ada': 1 of 1 runs"
-    assert found["facts"].pop("awaited")
-    assert found["facts"] == {"limit": "tasks.add", "key": "ada", "running": 1, "most": 1, "awaited_state": "running"}
+    assert found["facts"] == {"limit": "tasks.add", "key": "ada", "running": 1, "most": 1}
 
 
 def test_blocked_by_a_unique_key(world: World) -> None:

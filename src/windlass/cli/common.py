@@ -31,6 +31,7 @@ class Place(Output):
         super().__init__(as_json=as_json)
         self.url = url
         self.target = target
+        self._made: str | None = None
 
     @contextmanager
     def app(self, *, fresh: bool = False, private: bool = False) -> Iterator[Windlass]:
@@ -51,24 +52,36 @@ class Place(Output):
         with app:
             if not private:
                 must_be_shared(app.engine.bare())
-            path, missing, foreign = _seen(app)
-            if not fresh and (missing or foreign):
-                # Somebody's own database must not get our tables unasked.
-                problem = f"there is no store at {path}" if missing else f"{path} is no Windlass store"
-                how = "name yours with --url or WINDLASS_URL, or make one with `windlass store migrate`"
-                raise Refused(f"{problem}; {how}", UNAVAILABLE)
+            path, missing = _seen(app)
+            if not fresh:
+                _must_exist(app, path, missing=missing)
+            self._made = path if missing else None
             yield app
-            if missing:
-                self.notice(f"there was no store at {path}, so a new one was made there")
+
+    def tell_of_new_store(self) -> None:
+        """Say so if this command made the store that it wrote to: in another directory there may be the one meant."""
+        if self._made is not None:
+            self.notice(f"there was no store at {self._made}, so a new one was made there")
 
 
-def _seen(app: Windlass) -> tuple[str, bool, bool]:
-    """Where the store is, whether nothing is there, and whether it is something else."""
+def _seen(app: Windlass) -> tuple[str, bool]:
+    """Where the store is, and whether nothing is there."""
     opened = app.engine.bare()
     path = getattr(opened, "path", opened.url)
-    if path != opened.url and not os.path.exists(path):
-        return path, True, False
-    return path, False, opened.shell.run(opened.store.version()) == 0
+    return path, path != opened.url and not os.path.exists(path)
+
+
+def _must_exist(app: Windlass, path: str, *, missing: bool) -> None:
+    opened = app.engine.bare()
+    if missing:
+        problem = f"there is no store at {path}"
+    elif opened.shell.run(opened.store.version()) == 0:
+        problem = f"{path} is no Windlass store"  # somebody's own database, which must not get our tables unasked
+    else:
+        return
+    raise Refused(
+        f"{problem}; name yours with --url or WINDLASS_URL, or make one with `windlass store migrate`", UNAVAILABLE
+    )
 
 
 def places(function: Function) -> Function:

@@ -59,6 +59,7 @@ def enqueue(place: Place, task: str, args: str, wait: str | None, **options: Any
             known = ", ".join(sorted(app.tasks)) or "none at all"
             raise UnknownTask(f"{place.target} has no task {task!r}; it has {known}.{near(task, app.tasks)}")
         job = app.enqueue(task, values, **given)
+        place.tell_of_new_store()
         if patience is None:
             place.say(job.id)
             if not job.created:

@@ -161,6 +161,7 @@ def add(place: Place, name: str, task: str, args: str, rule: dict[str, Any]) -> 
         _place(rule, rule.get("timezone", "UTC"))
         with _by_option(_OPTIONS):
             info = app.client.schedules.create(name, task, values, **rule)
+        place.tell_of_new_store()
         _tell(place, app, info)
 
 

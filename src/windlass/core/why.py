@@ -284,11 +284,15 @@ def _behind(facts: Facts) -> Cause:
     if limit is not None:
         name, keyed, key = limit.key.partition(",")
         whose = f" for {key!r}" if keyed else ""
-        turn = f", and it is the turn of job {facts.awaited}" if facts.awaited and not facts.running else ""
+        known = {"limit": name, "key": key or None, "running": facts.running, "most": limit.most}
+        turn = ""
+        if facts.awaited and not facts.running:
+            turn = f", and it is the turn of job {facts.awaited}{_which_is(facts)}"
+            known |= _awaited(facts)
         return Cause(
             "limit",
             f"blocked by the limit {name!r}{whose}: {_those_running(facts.running, limit.most)}{turn}",
-            {"limit": name, "key": key or None, "running": facts.running, "most": limit.most, **_awaited(facts)},
+            known,
         )
     if facts.owner is not None:
         return Cause(
