@@ -7,11 +7,13 @@ for everything several times: who does not have it, or cannot ask for it, stands
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 
 from windlass.core.errors import OutcomeUnknown, StoreError, StoreUnavailable, WindlassError
 from windlass.core.schedule import Definition, Due, Overlap, due, read, tick_job
+from windlass.core.words import instant
 from windlass.ports.plan import batches
 from windlass.ports.store import Fired, Opened, Schedule, ScheduleChange, Tick
 from windlass.runtime import zones
@@ -124,7 +126,8 @@ class Scheduler:
             if answer.word in ("created", "replaced"):
                 log.info("schedule defined by the code", schedule=change.name, how=answer.word)
             elif answer.word == "superseded":
-                self._complain(f"superseded {change.name}", "newer code, or a person, defines a schedule", change.name)
+                newer = f"a newer definition of schedule {change.name!r} is in the store, by newer code or a person"
+                self._complain(f"superseded {change.name}", newer)
 
     # --- ticks -------------------------------------------------------------------------------------------------------
 
@@ -163,14 +166,14 @@ class Scheduler:
         answers = self._opened.shell.run(self._opened.store.fire(ticks))
         for tick, answer in zip(ticks, answers, strict=True):
             if answer is Fired.SKIPPED:
-                log.info("a tick is skipped: the one before it has not ended", schedule=tick.schedule, tick=tick.to)
+                log.info("a tick is skipped: the one before it has not ended", **_told(tick))
             elif answer in (Fired.STALE, Fired.EARLY):
-                log.debug("a tick is not fired", schedule=tick.schedule, tick=tick.to, because=answer.value)
+                log.debug("a tick is not fired", **_told(tick), because=answer.value)
 
-    def _complain(self, about: str, message: str, problem: object) -> None:
+    def _complain(self, about: str, message: str, problem: object = None) -> None:
         now = self._clock.monotonic()
         if now >= self._complained.get(about, now):
-            log.warning(message, problem=problem)
+            log.warning(message, **({} if problem is None else {"problem": problem}))
             self._complained[about] = now + COMPLAIN_EVERY
 
 
@@ -179,12 +182,16 @@ def _ticks(schedule: Schedule, definition: Definition, found: Due) -> list[Tick]
     # Missed ticks that are made up for wait for each other; skipped for one another, they would be missed again.
     overlap = Overlap.QUEUE if found.caught_up and rule.overlap is Overlap.SKIP else rule.overlap
     ticks, cursor = [], schedule.cursor
-    for instant, following in zip(found.ticks, (*found.ticks[1:], found.next), strict=False):
-        job = tick_job(schedule.name, schedule.revision, definition, instant)
-        tick = _tick(schedule, cursor, instant, following)
+    for at, following in zip(found.ticks, (*found.ticks[1:], found.next), strict=False):
+        job = tick_job(schedule.name, schedule.revision, definition, at)
+        tick = _tick(schedule, cursor, at, following)
         ticks.append(msgspec.structs.replace(tick, job=job, overlap=overlap.value))
-        cursor = instant
+        cursor = at
     return ticks or [_tick(schedule, schedule.cursor, found.cursor, found.next)]
+
+
+def _told(tick: Tick) -> dict[str, Any]:
+    return {"schedule": tick.schedule, "tick": instant(tick.to)}
 
 
 def _tick(schedule: Schedule, cursor: int, to: int, following: int | None) -> Tick:
