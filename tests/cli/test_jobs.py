@@ -182,6 +182,7 @@ def test_logs(world: World) -> None:
 
 
 def test_waiting_for_a_job_that_does_not_end_says_why(world: World) -> None:
+    world.run("store", "migrate")
     ran = world.run("enqueue", "tasks.add", "[1, 2]", "--wait", "10ms")
     (job,) = world.app.client.search().jobs
     assert (ran.code, ran.out) == (1, "")
@@ -367,6 +368,19 @@ def test_edit_refuses_what_no_task_could_read(world: World, payload: str) -> Non
     ran = world.run("dead", "edit", id, "--payload", payload)
     assert (ran.code, ran.out) == (2, "")
     assert world.json("dead", "show", id)["payload"] == [[1, 2], {}]
+
+
+def test_what_was_written_in_an_editor_is_not_lost(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    id = lose(world, [1, 2])
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    monkeypatch.setattr("click.edit", lambda text, extension: "[[3, 4], {}")
+    monkeypatch.setenv("TMPDIR", str(world.directory))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    ran = world.run("dead", "edit", id)
+    assert ran.code == 2
+    [kept] = world.directory.glob(f"windlass-{id}-*.json")
+    assert kept.read_text() == "[[3, 4], {}"
+    assert ran.err.endswith(f"; what you wrote is kept in {kept}\n")
 
 
 def test_edit_checks_the_types_of_the_task(world: World, tasks: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import tempfile
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from windlass.cli.exits import FAILED, NOT_FOUND, OK, USAGE, Refused
 from windlass.cli.show import head, history, page, short
 from windlass.core import document
 from windlass.core.duration import micros
+from windlass.core.errors import InvalidValue
 from windlass.core.fingerprint import is_beginning
 from windlass.core.job import State
 from windlass.core.words import count, instant
@@ -107,13 +109,19 @@ def edit(place: Place, id: str, payload: str | None, redrive: bool) -> int:
 
     with place.app() as app:
         job = _letter(app, id)
+        typed = payload is None
         if payload is None:
             payload = _edited(job.payload)
         elif payload == "-":
             payload = sys.stdin.read()
         if place.target is not None and job.task not in app.tasks:
             raise Refused(f"{place.target} has no task {job.task!r}, so its types cannot be checked", USAGE)
-        changed = app.client.edit(id, arguments(payload, "--payload")).changed
+        try:
+            changed = app.client.edit(id, arguments(payload, "--payload")).changed
+        except InvalidValue as error:
+            if not typed:
+                raise
+            raise Refused(f"{error}; what you wrote is kept in {_kept(id, payload)}", USAGE) from error
         again = app.client.revive(id).changed if changed and redrive else ()
     if place.as_json:
         place.document({"id": id, "edited": bool(changed), "redriven": bool(again)})
@@ -293,6 +301,14 @@ def _letter(app: Windlass, id: str) -> Job:
     if job.state is not State.DEAD:
         raise Refused(f"job {id} is no dead letter, it is {job.state}; see `windlass jobs show {id}`")
     return job
+
+
+def _kept(id: str, text: str) -> str:
+    """Where a text is that cannot be used as it is, to be mended and given again: --payload - < FILE."""
+    handle, path = tempfile.mkstemp(prefix=f"windlass-{id}-", suffix=".json")
+    with open(handle, "w", encoding="utf-8", errors="surrogateescape") as file:
+        file.write(text)
+    return path
 
 
 def _edited(payload: str) -> str:

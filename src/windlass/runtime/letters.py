@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
@@ -19,8 +19,7 @@ LINES = 10
 class Letters:
     """Says which jobs have died. Only the worker that decided so knows their tasks."""
 
-    def __init__(self, now: Callable[[], float]) -> None:
-        self._now = now
+    def __init__(self) -> None:
         self._tasks: dict[str, str] = {}
         self._since = float("-inf")
         self._said = 0
@@ -30,17 +29,16 @@ class Letters:
         if transition.state is State.DEAD:
             self._tasks[transition.id] = task
 
-    def tell(self, batch: Iterable[Transition], answers: Sequence[Settled]) -> None:
-        """What the store has answered to those that were settled."""
+    def tell(self, batch: Iterable[Transition], answers: Sequence[Settled], now: float) -> None:
+        """What the store has answered to those that were settled; `now` is in seconds, of any clock that only runs."""
         if not self._tasks:
             return
         for transition, answer in zip(batch, answers, strict=False):
             task = self._tasks.pop(transition.id, None)
             if task is not None and answer == Settled.APPLIED and transition.state is State.DEAD:
-                self._say(transition, task)
+                self._say(transition, task, now)
 
-    def _say(self, transition: Transition, task: str) -> None:
-        now = self._now()
+    def _say(self, transition: Transition, task: str, now: float) -> None:
         if now - self._since >= 1.0:
             self._since, self._said = now, 0
         self._said += 1

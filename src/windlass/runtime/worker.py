@@ -105,7 +105,7 @@ class Worker:
         self._stirring = False
         """A report's wake-up is under way."""
         self._settler = Settler(link.table)
-        self._letters = Letters(lambda: self._loop.time())
+        self._letters = Letters()
         self._holdings = Holdings(link.table)
         self._seq = 0
         self._recover_from: int | None = None
@@ -433,7 +433,7 @@ class Worker:
     def _answered(self, batch: Sequence[Transition], answers: Sequence[Any]) -> None:
         self._settler.settled(len(batch))
         self._holdings.drop(batch)
-        self._letters.tell(batch, answers)
+        self._letters.tell(batch, answers, self._loop.time())
         if late := stale(answers):
             log.warning("%d of %d outcomes came too late: their jobs were taken over", late, len(batch))
         if any(t.children for t in batch):
