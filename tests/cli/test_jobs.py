@@ -81,7 +81,7 @@ def test_pages_begin_after_a_job(world: World) -> None:
     world.enqueue()
     ran = world.run("jobs", "list", "--after", "nope")
     assert (ran.code, ran.out) == (2, "")
-    assert ran.err == "windlass: after: 'nope' is no job's id; give the `next` of the page before\n"
+    assert ran.err == "windlass: --after: 'nope' is no job's id; give the `next` of the page before\n"
     assert world.run("jobs", "list", "--after", MISSING).code == 0
 
 

@@ -13,7 +13,7 @@ import msgspec
 from windlass.cli import acts
 from windlass.cli.common import Function, Place, filters, is_given, places
 from windlass.cli.exits import FAILED, NOT_FOUND, OK, USAGE, Refused
-from windlass.cli.show import head, history, page, short
+from windlass.cli.show import head, history, page, searched, short
 from windlass.core import document
 from windlass.core.duration import micros
 from windlass.core.errors import InvalidValue
@@ -67,7 +67,7 @@ def list_dead(place: Place, chosen: Filter, group: str | None, limit: int, after
     """List dead letters, the newest first."""
     with place.app() as app:
         wanted = _dead(chosen, _whole(app, group))
-        page(place, app.client.search(wanted, limit=limit, after=after), "no dead letters")
+        page(place, searched(app, wanted, limit, after), "no dead letters")
 
 
 @dead.command()

@@ -7,14 +7,24 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from windlass.core import document
+from windlass.core.errors import InvalidJob
 from windlass.core.words import brief, instant, span
 
 if TYPE_CHECKING:
+    from windlass import Filter, Windlass
     from windlass.cli.output import Output
     from windlass.core.job import Attempt, Job
     from windlass.ports.store import Page
 
 PAYLOAD_MOST = 4_000
+
+
+def searched(app: Windlass, wanted: Filter, limit: int, after: str | None) -> Page:
+    """A page of a search; what is wrong with `after` is named as it was written."""
+    try:
+        return app.client.search(wanted, limit=limit, after=after)
+    except InvalidJob as error:
+        raise InvalidJob(f"--{error.field}", error.problem) from error
 
 
 def page(out: Output, found: Page, empty: str) -> None:
