@@ -4,12 +4,13 @@ half a second."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
+from typing import Any
 
 import msgspec
 
 from windlass.ports.plan import Plan, batches
-from windlass.ports.store import Selected, Selection
+from windlass.ports.store import Selected, Selection, Store
 
 CHUNK = 250
 """Jobs of one writing transaction: about 5 ms."""
@@ -33,9 +34,43 @@ def acting(act: Act, selection: Selection) -> Generator[Plan[Selected], Selected
     done = Selected()
     for chunk in batches(ids, CHUNK):
         delay = selection.delay + len(done.changed) * selection.every
-        part = yield act(Selection(tuple(chunk), delay=delay, every=selection.every))
+        part = yield act(Selection(tuple(chunk), delay=delay, every=selection.every, children=selection.children))
         done = _both(done, part)
     return done
+
+
+def cancelling(store: Store, selection: Selection) -> Generator[Plan[Any], Any, Selected]:
+    """As `acting`, of a cancel; with `children`, of the descendants as well, as far as their parents are still known.
+
+    A job is cancelled first, and then its children are looked for: from then on it can have no others, so none of them
+    gets away, whatever runs meanwhile. What is done already is passed over by whoever begins again. Of the descendants
+    those count that were changed or asked: nobody has named the others.
+    """
+    told = yield from acting(store.cancel, selection)
+    if not selection.children:
+        return told
+    ids = selection.ids or (*told.changed, *told.asked)
+    changed, asked, seen = [*told.changed], [*told.asked], set(ids)
+    left: list[tuple[Sequence[str], str | None]] = [(chunk, None) for chunk in batches(ids, CHUNK)]
+    # The last found first: what is left is one page on each way down, and not a whole generation.
+    while left:
+        parents, after = left.pop()
+        page = yield store.children(parents, CHUNK, after)
+        if page.next is not None:
+            left.append((parents, page.next))
+        # A unique job may take the place of one that is older than its parent, even of its own forebear.
+        young = tuple(id for id in page.ids if id not in seen)
+        if young:
+            seen.update(young)
+            part = yield from _of_ids(store, young, dry_run=selection.dry_run)
+            changed += part.changed
+            asked += part.asked
+            left.append((young, None))
+    return Selected(tuple(changed), tuple(asked), told.untouched, told.missing)
+
+
+def _of_ids(store: Store, ids: tuple[str, ...], *, dry_run: bool) -> Generator[Plan[Selected], Selected, Selected]:
+    return (yield from acting(store.cancel, Selection(ids, dry_run=dry_run, children=True)))
 
 
 def _both(one: Selected, other: Selected) -> Selected:

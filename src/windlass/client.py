@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack, cast
 
 import msgspec
 
-from windlass.acting import Act, acting
+from windlass.acting import acting, cancelling
 from windlass.config import located
 from windlass.core import job as records
 from windlass.core import latency
@@ -97,10 +97,19 @@ class Client:
         return self._app.engine.run(self._plans.store.search(filter or Filter(), _most(limit), _after(after)))
 
     def cancel(
-        self, *ids: str, filter: Filter | None = None, limit: int = 1_000, dry_run: bool = False
+        self,
+        *ids: str,
+        filter: Filter | None = None,
+        limit: int = 1_000,
+        dry_run: bool = False,
+        children: bool = False,
     ) -> Selected:
-        """Cancel jobs by id or by filter: waiting ones at once, running ones are told."""
-        return self._act(self._plans.store.cancel, _selection(ids, filter, limit, dry_run))
+        """Cancel jobs by id or by filter: waiting ones at once, running ones are told.
+
+        With `children`, all descendants of those jobs as well, also of one named by its id that has ended already; and
+        what a running one of them still enqueues is stored as cancelled. `limit` is for what the filter finds.
+        """
+        return self._act(cancelling(self._plans.store, _cancel(ids, filter, limit, dry_run, children)))
 
     def revive(
         self,
@@ -118,7 +127,7 @@ class Client:
         that is none.
         """
         selection = _spread(_selection(ids, filter, limit, dry_run), delay, every)
-        return self._act(self._plans.store.revive, selection)
+        return self._act(acting(self._plans.store.revive, selection))
 
     def delete(
         self,
@@ -130,10 +139,9 @@ class Client:
     ) -> Selected:
         """Remove jobs that are not running, with all they own; of a filter's, with `after`, only those that were
         enqueued before the job of that id."""
-        return self._act(self._plans.store.delete, _selection(ids, filter, limit, dry_run, after))
+        return self._act(acting(self._plans.store.delete, _selection(ids, filter, limit, dry_run, after)))
 
-    def _act(self, act: Act, selection: Selection) -> Selected:
-        steps = acting(act, selection)
+    def _act(self, steps: Generator[Plan[Any], Any, Selected]) -> Selected:
         try:
             plan = next(steps)
             while True:
@@ -253,10 +261,15 @@ class AsyncClient:
         return await self._app.engine.arun(self._plans.store.search(filter or Filter(), _most(limit), _after(after)))
 
     async def cancel(
-        self, *ids: str, filter: Filter | None = None, limit: int = 1_000, dry_run: bool = False
+        self,
+        *ids: str,
+        filter: Filter | None = None,
+        limit: int = 1_000,
+        dry_run: bool = False,
+        children: bool = False,
     ) -> Selected:
         """See Client."""
-        return await self._act(self._plans.store.cancel, _selection(ids, filter, limit, dry_run))
+        return await self._act(cancelling(self._plans.store, _cancel(ids, filter, limit, dry_run, children)))
 
     async def revive(
         self,
@@ -269,7 +282,7 @@ class AsyncClient:
     ) -> Selected:
         """See Client."""
         selection = _spread(_selection(ids, filter, limit, dry_run), delay, every)
-        return await self._act(self._plans.store.revive, selection)
+        return await self._act(acting(self._plans.store.revive, selection))
 
     async def delete(
         self,
@@ -280,10 +293,9 @@ class AsyncClient:
         after: str | None = None,
     ) -> Selected:
         """See Client."""
-        return await self._act(self._plans.store.delete, _selection(ids, filter, limit, dry_run, after))
+        return await self._act(acting(self._plans.store.delete, _selection(ids, filter, limit, dry_run, after)))
 
-    async def _act(self, act: Act, selection: Selection) -> Selected:
-        steps = acting(act, selection)
+    async def _act(self, steps: Generator[Plan[Any], Any, Selected]) -> Selected:
         try:
             plan = next(steps)
             while True:
@@ -444,6 +456,12 @@ def _selection(
     ids: tuple[str, ...], filter: Filter | None, limit: int, dry_run: bool, after: str | None = None
 ) -> Selection:
     return Selection(ids, filter, _most(limit), dry_run, _after(after))
+
+
+def _cancel(
+    ids: tuple[str, ...], filter: Filter | None, limit: int, dry_run: bool, children: bool
+) -> Selection:
+    return msgspec.structs.replace(_selection(ids, filter, limit, dry_run), children=children)
 
 
 def _paused(rules: dict[str, QueueRules]) -> dict[str, bool]:

@@ -67,13 +67,16 @@ class Job(Generic[R]):
         """`progress` for an event loop."""
         return progress_of(await self.arefresh())
 
-    def cancel(self) -> Selected:
-        """Cancel it: at once if it waits; a running one is told. Says which of the two, or that it had ended."""
-        return self._app.client.cancel(self.id)
+    def cancel(self, *, children: bool = False) -> Selected:
+        """Cancel it: at once if it waits; a running one is told. Says which of the two, or that it had ended.
 
-    async def acancel(self) -> Selected:
+        With `children`, all its descendants as well, also those that it or they would enqueue before they have stopped.
+        """
+        return self._app.client.cancel(self.id, children=children)
+
+    async def acancel(self, *, children: bool = False) -> Selected:
         """`cancel` for an event loop."""
-        return await self._app.aclient.cancel(self.id)
+        return await self._app.aclient.cancel(self.id, children=children)
 
     def result(self, timeout: Duration | None = None) -> R:
         """Wait until the job has ended and return its result.

@@ -13,8 +13,8 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from tests.acceptance import ledger
 from windlass import Context, Discard, Snooze, Windlass, provided
+from windlass.testing import ledger
 
 LEDGER = os.environ["LEDGER"]
 

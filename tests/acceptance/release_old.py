@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import os
 
-from tests.acceptance import ledger
 from windlass import Context, Windlass
+from windlass.testing import ledger
 
 app = Windlass()
 

@@ -14,12 +14,12 @@ from typing import Any
 
 import msgspec
 
-from tests.acceptance import ledger
 from windlass.core.backoff import Backoff
 from windlass.core.job import Job, KeyLimit, Meta, NewJob, Policy, UniqueKey
 from windlass.core.placement import job_id
 from windlass.ports.store import Opened, WorkerInfo
 from windlass.stores import open as open_store
+from windlass.testing import ledger
 
 HERE = Path(__file__).parent
 REPOSITORY = HERE.parent.parent
@@ -152,9 +152,16 @@ class Rig:
         return self.opened.shell.run(plan)
 
     def enqueue(
-        self, task: str, *calls: Sequence[Any], limits: Sequence[KeyLimit] = (), unique: UniqueKey | None = None, **fields: Any
+        self,
+        task: str,
+        *calls: Sequence[Any],
+        limits: Sequence[KeyLimit] = (),
+        unique: UniqueKey | None = None,
+        crowd: dict[str, int] | None = None,
+        **fields: Any,
     ) -> list[str]:
-        """One job per tuple of arguments. By hand, since this process has not imported the application."""
+        """One job per tuple of arguments. By hand, since this process has not imported the application. `crowd` is a
+        limit that does not ride with the job: its queue's."""
         policy = POLICIES.get(task, Policy(backoff=SOON))
         meta = msgspec.json.encode(Meta(policy=policy, limits=tuple(limits), unique=unique)).decode()
         jobs = [
@@ -169,6 +176,8 @@ class Rig:
         ]
         answers = self.run(self.opened.store.enqueue(jobs))
         self.opened.shell.hint()
+        for answer in answers:
+            ledger.write(str(self.ledger), "acked", answer.id, limits=crowd or {})
         self.acked += [answer.id for answer in answers]
         return [answer.id for answer in answers]
 
@@ -215,16 +224,40 @@ class Rig:
         return [w for w in self.run(self.opened.store.workers()) if not w.taken]
 
     def lines(self, job: str | None = None, what: str | None = None) -> list[ledger.Line]:
+        """What others than this process wrote down."""
         return [
-            line for line in ledger.read(self.ledger) if job in (None, line.job) and what in (None, line.what)
+            line
+            for line in ledger.read(self.ledger)
+            if line.actor != os.getpid() and job in (None, line.job) and what in (None, line.what)
         ]
 
     def started(self, job: str, times: int = 1) -> ledger.Line:
         """Wait until a job has started that often; answers the last start."""
         return eventually(lambda: len(lines := self.lines(job, "start")) >= times and lines[-1])
 
-    def violations(self, **how: Any) -> list[str]:
-        return ledger.violations(self.lines(), self.jobs(), self.acked, **how) + self.run(self.opened.store.audit())
+    def kill(self, pid: int) -> None:
+        """SIGKILL to one process, written down, so that a limit is known to be free again."""
+        since = time.monotonic()
+        os.kill(pid, signal.SIGKILL)
+        ledger.write(str(self.ledger), "fault", note="killed", kind="kill", since=since, pids=(pid,))
+
+    def history(self) -> ledger.History:
+        """What all actors wrote down, and what the store holds now."""
+        (self.ledger / "store.jsonl").unlink(missing_ok=True)
+        ledger.export(self.opened, self.ledger)
+        return ledger.History.of(self.ledger)
+
+    def violations(self, *, exactly_once: bool = False, starts_most: int = 99) -> list[str]:
+        """What is wrong. Not each test writes its faults down, so a run may go without an explanation here."""
+        history = self.history()
+        found = [str(problem) for problem in ledger.check(history, without=("unexplained",)).problems]
+        for job in self.acked:
+            ends = [run.end < float("inf") for run in history.jobs[job].runs.values()]
+            if exactly_once and ends != [True]:
+                found.append(f"job {job} started {len(ends)} times and ended {sum(ends)} times")
+            if len(ends) > starts_most:
+                found.append(f"job {job} started {len(ends)} times, {starts_most} at most")
+        return found + self.run(self.opened.store.audit())
 
     def logs(self) -> str:
         return "\n".join(each.log.read_text() for each in self.supervised)

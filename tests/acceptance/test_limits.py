@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import random
-import signal
-import time
 from pathlib import Path
 
 import pytest
 
-from tests.acceptance import ledger
-from tests.acceptance.rig import Rig, eventually, rig, tree
+from tests.acceptance.rig import PATIENCE, Rig, eventually, rig, tree
 from windlass.core.job import KeyLimit, State
 from windlass.ports.store import QueueChange
+from windlass.testing import ledger
 
 KEYS = (KeyLimit("one", 1), KeyLimit("two", 2), KeyLimit("seven", 7))
 
@@ -26,14 +23,11 @@ def starts(r: Rig) -> list[ledger.Line]:
 def test_limits_hold_under_kills(tmp_path: Path) -> None:
     with rig(tmp_path) as r:
         dice = random.Random(7)
-        limits: dict[str, dict[str, int]] = {}
         for n in range(90):
             task = "good" if n % 2 else "good_thread"
             keys = dice.sample(KEYS, dice.choice((1, 1, 2)))
             # A job that dies with its worker is lost, not guilty; ten losses would end it.
-            [job] = r.enqueue(task, (dice.uniform(0.02, 0.1),), limits=keys)
-            limits[job] = {key.key: key.most for key in keys}
-        deaths: dict[int, float] = {}
+            r.enqueue(task, (dice.uniform(0.02, 0.1),), limits=keys)
         first = r.supervise("--processes", "3", "--concurrency", "8")
         second = r.supervise("--processes", "2", "--concurrency", "8")
         for n in range(6):
@@ -42,17 +36,14 @@ def test_limits_hold_under_kills(tmp_path: Path) -> None:
             victims = [pid for each in (first, second) for pid in tree(each.pid)[1:]]
             if not victims:
                 continue
-            victim = dice.choice(victims)
-            deaths.setdefault(victim, time.monotonic())
-            os.kill(victim, signal.SIGKILL)
-        doomed = tree(second.pid)
-        deaths = {pid: time.monotonic() for pid in doomed} | deaths
-        second.kill()
+            r.kill(dice.choice(victims))
+        r.kill(second.pid)  # its workers, whose parent it is, die of it
+        second.process.wait(PATIENCE)
         eventually(r.all_ended, 90.0)
         assert first.stop() == 0
-        found, most = ledger.crowds(r.lines(), limits, deaths)
-        print(f"starts {len(starts(r))}, killed {len(deaths)}, at once {most}")
-        assert found == []
+        report = ledger.check(r.history())
+        print(f"starts {len(starts(r))}, killed {report.counts['faults']}, at once {report.crowds}")
+        assert report.problems == []
         assert {job.state for job in r.jobs()} == {State.COMPLETED}
         assert r.violations() == []
 
@@ -63,7 +54,7 @@ def test_a_limit_is_used_to_the_full(tmp_path: Path) -> None:
         gate = tmp_path / "gate"
         r.run(r.opened.store.queues([QueueChange("narrow", limit=3)]))
         keyed = r.enqueue("wait_for", *[(str(gate),)] * 8, limits=[KeyLimit("two", 2)])
-        queued = r.enqueue("wait_for", *[(str(gate),)] * 8, queue="narrow")
+        queued = r.enqueue("wait_for", *[(str(gate),)] * 8, queue="narrow", crowd={"narrow": 3})
         supervisor = r.supervise("--processes", "2", "--concurrency", "8", "--queues", "default,narrow")
         eventually(lambda: len(starts(r)) == 5)
         assert sum(r.job(job).state is State.RUNNING for job in keyed) == 2
@@ -73,5 +64,4 @@ def test_a_limit_is_used_to_the_full(tmp_path: Path) -> None:
         eventually(r.all_ended)
         assert supervisor.stop() == 0
         assert r.violations(exactly_once=True) == []
-        limits = {job: {"two": 2} for job in keyed} | {job: {"narrow": 3} for job in queued}
-        assert ledger.crowds(r.lines(), limits, {}) == ([], {"two": 2, "narrow": 3})
+        assert ledger.check(r.history()).crowds == {"two": 2, "narrow": 3}

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import time
 
-from tests.acceptance import ledger
 from windlass import Context, Windlass
+from windlass.testing import ledger
 
 LEDGER = os.environ["LEDGER"]
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import sys
 
+import msgspec
 import pytest
 
 from tests.cli.conftest import World
 from windlass import Unique
-from windlass.core.job import ErrorInfo, Failed, LogLine, Progress, Succeeded
+from windlass.core.job import ErrorInfo, Failed, LogLine, NewJob, Progress, Succeeded
+from windlass.ports.store import PruneRules
 
+CHILD, GRANDCHILD = "019d8e3c-1111-7000-8000-000000000002", "019d8e3c-1111-7000-8000-000000000003"
 MISSING = "019d8e3c-1111-7000-8000-000000000001"
 HOSTILE = "\x1b[2J\x1b]0;owned\x07 \x9b31m \u202egnp.exe \r\nforged line"
 
@@ -244,6 +247,41 @@ def test_a_running_job_is_not_said_to_be_no_job(world: World) -> None:
     assert world.run("jobs", "cancel", id).out == "1 running job asked to stop\n"
 
 
+def test_cancel_with_children(world: World) -> None:
+    """The family of one that has ended, also: whoever asks for it does not mean him."""
+    root = world.enqueue()
+    world.claim()
+    young = [NewJob(id=id, task="tasks.add", payload="[[1,2],{}]", meta=f'{{"parent_id":"{parent}"}}')
+             for id, parent in ((CHILD, root), (GRANDCHILD, CHILD))]  # fmt: skip
+    world.do(world.store.enqueue(young))
+    other = world.enqueue()
+    assert world.run("jobs", "cancel", root, "--dry-run").out == "1 running job would be asked to stop\n"
+    ran = world.run("jobs", "cancel", root, "--children", "--dry-run")
+    assert ran.out == "2 jobs would be cancelled\n1 running job would be asked to stop\n"
+    assert world.json("jobs", "cancel", root, "--children") == {
+        "changed": [CHILD, GRANDCHILD], "asked": [root], "untouched": [], "missing": [], "dry_run": False,
+    }  # fmt: skip
+    late = msgspec.structs.replace(young[0], id=MISSING)
+    world.do(world.store.enqueue([late]))
+    why = world.json("jobs", "why", MISSING)
+    assert (why["cause"], why["facts"]["parent"]) == ("parent_cancelled", root)
+    assert f"its parent {root} was being cancelled with its children" in why["sentence"]
+    assert world.app.client.fetch(other).state == "queued"
+
+
+def test_the_children_of_an_ended_job(world: World) -> None:
+    root = world.enqueue()
+    world.end(Succeeded())
+    meta = f'{{"parent_id":"{root}"}}'
+    world.do(world.store.enqueue([NewJob(id=CHILD, task="tasks.add", payload="[[1,2],{}]", meta=meta)]))
+    ran = world.run("jobs", "cancel", root, "--children")
+    assert (ran.code, ran.out, ran.err) == (0, "1 job cancelled\n", "")
+    ran = world.run("jobs", "cancel", root, "--children")
+    assert (ran.code, ran.out) == (1, "0 jobs cancelled\n")
+    assert "has ended; left as it was" in ran.err
+    assert world.run("jobs", "cancel", "--queue", "default", "--children").code == 0
+
+
 @pytest.mark.parametrize("typed", [["jobs", "cancel"], ["dead", "redrive"], ["jobs", "retry"]], ids=" ".join)
 def test_what_was_not_done_is_one_object_for_scripts(world: World, typed: list[str]) -> None:
     ended = world.enqueue()
@@ -288,6 +326,16 @@ def test_retry(world: World) -> None:
     assert world.run("jobs", "retry", id, waits).out == "2 jobs queued again\n"
     assert world.app.client.stats().states["queued"] == 2
     assert world.run("jobs", "retry", id).code == 1
+
+
+def test_retry_says_that_another_has_its_key(world: World) -> None:
+    old = lose(world, idempotency_key="k")
+    world.app.opened.shell.run(world.store.prune(PruneRules(keys=0), 100))
+    world.enqueue(idempotency_key="k")
+    for command in (["jobs", "retry"], ["dead", "redrive"]):
+        ran = world.run(*command, old)
+        assert ran.code == 1
+        assert "or another job has its key; left as it was" in ran.err
 
 
 def test_delete_leaves_running_jobs(world: World) -> None:

@@ -18,7 +18,7 @@ def why(world: World, id: str) -> dict[str, Any]:
     assert found["id"] == id
     said = world.run("jobs", "why", id)
     first = said.out.splitlines()[0]
-    if "T" not in found["sentence"]:  # the other sentences hold spans of time, which go on
+    if "T" not in found["sentence"] and "starting for" not in found["sentence"]:  # the others hold spans, which go on
         assert first == found["sentence"]
     return found
 
@@ -149,6 +149,23 @@ def test_workers_stopping(world: World) -> None:
     id = world.enqueue()
     world.beat(state="draining")
     assert why(world, id)["cause"] == "workers_stopping"
+
+
+def test_a_start_hook_that_does_not_return(world: World) -> None:
+    id = world.enqueue()
+    world.beat(state="starting")
+    found = why(world, id)
+    assert (found["cause"], found["facts"]["worker"]) == ("worker_starting", "w1")
+    assert "its start hook has not returned" in world.run("jobs", "why", id).out
+    assert world.run("workers").out.splitlines()[1].split()[1] == "starting"
+
+
+def test_a_loop_that_does_not_turn(world: World) -> None:
+    id = world.enqueue()
+    world.beat(state="stalled")
+    found = why(world, id)
+    assert (found["cause"], found["facts"]["worker"]) == ("worker_stalled", "w1")
+    assert "its event loop does not turn" in world.run("jobs", "why", id).out
 
 
 def test_suspect_waiting_for_quarantine(world: World) -> None:

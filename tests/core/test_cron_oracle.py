@@ -7,6 +7,7 @@ up again by zone: `make soak ARGS="-k 'test_every_zone and Europe'"`.
 from __future__ import annotations
 
 import functools
+import random
 from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, tzinfo
@@ -26,6 +27,7 @@ from tests.core.cron_oracle import (
     Walk,
     changes,
     distinct,
+    offset,
     read,
     walk,
     zones,
@@ -197,6 +199,20 @@ def test_every_history_before_2000(century: int, record_property: Callable[[str,
             texts = [EXPRESSIONS[(5 * count["changes"] + more) % 40] for more in range(5)]
             ticks = list(compared(ZoneInfo(name), change, [], texts, 0))
             count.update(changes=1, cases=len(ticks), ticks=sum(ticks), silent=ticks.count(0))
+    record_property("proof", dict(count))
+
+
+@pytest.mark.parametrize("year", [3, 1700, 1849, 1890, 1930, 1965])
+def test_far_from_any_change(year: int, record_property: Callable[[str, object], None]) -> None:
+    """Where an offset has seconds no local minute is a minute of UTC's, on any day."""
+    dice, count = random.Random(year), Counter[str]()
+    for name in dice.sample(zones(), size(20, 200, len(zones()))):
+        zone = ZoneInfo(name)
+        at = int(datetime(year, dice.randint(1, 12), dice.randint(1, 28), dice.randint(0, 23), tzinfo=UTC).timestamp())
+        there = offset(zone, at)
+        ticks = list(compared(zone, Change(at, there, there), [], dice.sample(EXPRESSIONS, 3), 0))
+        count.update(cases=len(ticks), ticks=sum(ticks), odd=bool(there % 60))
+    assert count["odd"] or year == 1965
     record_property("proof", dict(count))
 
 

@@ -214,8 +214,9 @@ def test_the_latest_are_the_last_of_all(each: Rule, span: int, most: int) -> Non
 
 def test_a_year_of_seconds_is_not_walked() -> None:
     each = Rule(cron="* * * * * *", catch_up=CatchUp.LATEST)
-    assert due(each, NOON - 365 * DAY, NOON, UTC).ticks == (NOON,)
-    assert due(Rule(every=SECOND), NOON - 365 * DAY, NOON, UTC).ticks == (NOON,)
+    late = tuple(range(NOON - LATE + SECOND, NOON + 1, SECOND))
+    assert due(each, NOON - 365 * DAY, NOON, UTC).ticks == late
+    assert due(Rule(every=SECOND), NOON - 365 * DAY, NOON, UTC).ticks == late
 
 
 # --- what is due -----------------------------------------------------------------------------------------------------
@@ -245,6 +246,15 @@ def test_down_for_a_day_and_back_half_past(catch_up: CatchUp, fired: list[int]) 
     assert list(found.ticks) == [NOON + n * HOUR for n in fired]
     assert (found.cursor, found.next) == (NOON if fired else now, NOON + HOUR)
     assert found.caught_up == (catch_up is CatchUp.ALL)
+    assert found.dropped == (None if catch_up is CatchUp.ALL else NOON - 23 * HOUR)
+
+
+@pytest.mark.parametrize("catch_up", CatchUp)
+def test_what_is_merely_late_is_fired_whatever_the_policy(catch_up: CatchUp) -> None:
+    """I11: a leader that died, was stopped, or was replaced by a deploy, costs no tick."""
+    found = due(Rule(every=10 * SECOND, catch_up=catch_up), NOON - 50 * SECOND, NOON, UTC)
+    assert found.ticks == tuple(range(NOON - 40 * SECOND, NOON + 1, 10 * SECOND))
+    assert (found.caught_up, found.dropped) == (True, None)
 
 
 def test_all_has_a_bound_and_keeps_the_latest() -> None:
@@ -260,18 +270,18 @@ def test_none_is_still_fired_when_it_is_merely_late() -> None:
 
 def test_one_tick_on_time_is_not_caught_up() -> None:
     each = Rule(cron="0 * * * *", catch_up=CatchUp.ALL)
-    assert due(each, NOON - HOUR, NOON + SECOND, UTC) == ((NOON,), NOON, NOON + HOUR, False)
+    assert due(each, NOON - HOUR, NOON + SECOND, UTC) == ((NOON,), NOON, NOON + HOUR, False, None)
 
 
 def test_nothing_is_due_before_the_cursor() -> None:
     """I11: a clock that went back."""
-    assert due(HOURLY, NOON, NOON - DAY, UTC) == ((), NOON, NOON + HOUR, False)
-    assert due(HOURLY, NOON, NOON, UTC) == ((), NOON, NOON + HOUR, False)
+    assert due(HOURLY, NOON, NOON - DAY, UTC) == ((), NOON, NOON + HOUR, False, None)
+    assert due(HOURLY, NOON, NOON, UTC) == ((), NOON, NOON + HOUR, False, None)
 
 
 def test_what_was_looked_at_is_not_looked_at_again() -> None:
     found = due(HOURLY, NOON + 1, NOON + 5, UTC)
-    assert found == ((), NOON + 5, NOON + HOUR, False)
+    assert found == ((), NOON + 5, NOON + HOUR, False, None)
 
 
 @given(RULES, st.sampled_from(CatchUp), st.lists(st.integers(0, 2 * HOUR), min_size=1, max_size=20))

@@ -218,7 +218,36 @@ def test_in_line_and_next() -> None:
     assert why(job(), worker(busy=1), ahead=1).sentence == "in line, with 1 job of queue 'mail' before it"
     cause = why(job(), worker(busy=1))
     assert cause.code == "next"
-    assert cause.sentence.endswith("unless it is held up; see `windlass workers`")
+    assert cause.sentence == "next of queue 'mail': a worker with a free slot is about to take it"
+
+
+def test_a_start_hook_that_does_not_return() -> None:
+    starting = worker(state="starting", started_at=NOW - 40 * SECOND)
+    cause = why(job(), starting, worker("w2", queues=("other",)), worker("w3", tasks=()), worker("w4", state="draining"))
+    assert cause.code == "worker_starting"
+    assert cause.sentence == (
+        "worker w1 serves queue 'mail' and cannot claim yet: it has been starting for 40s, and its start hook has not "
+        "returned"
+    )
+    assert cause.facts == {"queue": "mail", "worker": "w1", "workers": 1, "starting_for": 40.0}
+    assert why(job(), starting, worker("w2")).code == "next"
+    cause = why(job(), worker("w2", state="starting", started_at=NOW - SECOND), starting)
+    assert "worker w1 serves queue 'mail' and cannot claim yet, nor can the 1 other: it has" in cause.sentence
+    assert why(job(suspect=True), starting).code == "suspect"
+
+
+def test_a_loop_that_does_not_turn() -> None:
+    stalled = worker(state="stalled", busy=1)
+    cause = why(job(), stalled)
+    assert cause.code == "worker_stalled"
+    assert cause.sentence == (
+        "worker w1 serves queue 'mail' and cannot claim: its event loop does not turn, so something in it blocks"
+    )
+    assert cause.facts == {"queue": "mail", "worker": "w1", "workers": 1}
+    assert why(job(), stalled, worker("w2")).code == "next"
+    assert why(job(), stalled, worker("w2", state="starting")).facts["workers"] == 2
+    then = why(job(state=State.SCHEDULED, due_at=NOW + SECOND), stalled)
+    assert (then.code, then.facts["then"]) == ("scheduled", "worker_stalled")
 
 
 def test_suspect_waiting_for_quarantine() -> None:

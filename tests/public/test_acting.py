@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+import asyncio
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any, cast
 
-from windlass import Filter, State, Windlass
-from windlass.acting import CHUNK, acting
-from windlass.ports.plan import NOW, Plan, Steps
-from windlass.ports.store import Selected, Selection
+import pytest
+
+from windlass import Context, Filter, State, Windlass
+from windlass.acting import CHUNK, acting, cancelling
+from windlass.ports.plan import NOW, Plan, Steps, drive
+from windlass.ports.store import Children, Selected, Selection, Store
 
 
 def asked(selection: Selection, found: int, **said: Any) -> list[tuple[Selection, bool]]:
@@ -50,6 +56,91 @@ def test_a_dry_run_writes_nothing() -> None:
 def test_a_rate_goes_on_from_chunk_to_chunk() -> None:
     _, *rest = asked(Selection(filter=Filter(), delay=5, every=10), CHUNK + 1)
     assert [(each.delay, each.every) for each, _ in rest] == [(5, 10), (5 + CHUNK * 10, 10)]
+
+
+class Tree:
+    """A store of which only this much is asked: a root, and below it a complete tree."""
+
+    def __init__(self, width: int, depth: int) -> None:
+        self.width, self.depth = width, depth
+        self.asked: list[str] = []
+        self.cancelled: list[str] = []
+
+    def cancel(self, selection: Selection) -> Plan[Selected]:
+        def steps() -> Steps[Selected]:
+            yield NOW
+            assert len(selection.ids) <= CHUNK and selection.children
+            self.cancelled += selection.ids
+            return Selected(changed=selection.ids)
+
+        return Plan(steps, "cancel", write=True)
+
+    def children(self, parents: Sequence[str], limit: int, after: str | None = None) -> Plan[Children]:
+        def steps() -> Steps[Children]:
+            yield NOW
+            assert set(parents) <= set(self.cancelled), "or it may enqueue one more behind this look"
+            grown = [each for each in parents if each.count(".") < self.depth]
+            start = int(after or 0)
+            found = [f"{each}.{n}" for each in grown for n in range(self.width)]
+            page = found[start : start + limit]
+            return Children(page, str(start + limit) if len(page) == limit else None)
+
+        return Plan(steps, "children", write=False)
+
+
+def test_of_a_family_each_is_cancelled_before_its_children_are_looked_for() -> None:
+    """In chunks, and without more in mind than one page on each way down."""
+    tree = Tree(width=8, depth=4)
+    steps = cancelling(cast("Store", tree), Selection(("root",), children=True))
+    plan, waiting = next(steps), 0
+    try:
+        while True:
+            left = steps.gi_frame.f_locals.get("left", ())  # type: ignore[attr-defined]
+            waiting = max(waiting, sum(len(parents) for parents, _ in left))
+            plan = steps.send(drive(iter(plan), lambda _: [(0,)]))
+    except StopIteration as end:
+        assert sorted(end.value.changed) == sorted(tree.cancelled)
+    assert len(tree.cancelled) == len(set(tree.cancelled)) == sum(8**n for n in range(5))
+    assert waiting <= CHUNK * tree.depth
+
+
+@pytest.mark.parametrize("scheme", ["sqlite", "sqlite+stdlib", "memory"])
+def test_a_family_is_cancelled_wherever_it_is(scheme: str, tmp_path: Any) -> None:
+    """I13: what a running parent enqueues while it is being cancelled, in each of the three ways, included."""
+    url = "memory://" if scheme == "memory" else f"{scheme}:///{tmp_path}/jobs.db"
+    with Windlass(url) as app:
+        began, go = threading.Event(), threading.Event()
+
+        @app.task
+        def leaf(name: str) -> None:
+            began.set()
+
+        @app.task(queue="parents")
+        def parent(ctx: Context) -> None:
+            leaf.using(delay="1h").enqueue("early")
+            began.set()
+            go.wait(10)
+            leaf.enqueue("late")
+            ctx.fan_out(leaf, [("fanned out",)] * 3)
+            ctx.enqueue(leaf, "with the completion")
+
+        worker = app.run_embedded(queues="parents", concurrency=1)
+        try:
+            job = parent.enqueue()
+            assert began.wait(10)
+            began.clear()
+            counted = app.client.cancel(job.id, children=True, dry_run=True)
+            told = job.cancel(children=True)
+            assert (told.asked, len(told.changed), counted) == ((job.id,), 1, told)
+            go.set()
+            while not job.state().terminal:
+                time.sleep(0.01)
+        finally:
+            worker.stop()
+        children = app.client.search(Filter(parent=job.id)).jobs
+        assert [(each.state, each.attempt) for each in children] == [(State.CANCELLED, 0)] * len(children)
+        assert len(children) == (5 if job.state() is State.CANCELLED else 6)
+        assert asyncio.run(job.acancel(children=True)).untouched == (job.id,)
 
 
 def test_all_of_them_are_reached(tmp_path: Any) -> None:

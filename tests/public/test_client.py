@@ -82,7 +82,8 @@ def test_every_operation_in_both_colours(app: Windlass) -> None:
         rest = await call("search", limit=2, after=page.next)
         assert [j.id for j in page.jobs + rest.jobs] == sorted([done.id, dead.id, waiting.id], reverse=True)
         assert (await call("cancel", waiting.id, dry_run=True)).changed == (waiting.id,)
-        assert (await call("cancel", waiting.id, dead.id)).untouched == (dead.id,)
+        assert (await call("cancel", waiting.id, dry_run=True, children=True)).changed == (waiting.id,)
+        assert (await call("cancel", waiting.id, dead.id, children=True)).untouched == (dead.id,)
         assert (await call("revive", filter=Filter(states=(State.DEAD,)))).changed == (dead.id,)
         assert (await call("edit", dead.id, {"n": 5})).changed == (dead.id,)
         assert (await call("fetch", dead.id)).payload == '[[],{"n":5}]'

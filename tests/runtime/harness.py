@@ -6,6 +6,7 @@ import contextlib
 import json
 import logging
 import os
+import signal
 import sys
 import threading
 import time
@@ -118,7 +119,8 @@ class Session:
         thread.join()
         while left := process._children() - others:  # orphans of the last worker: this process is still a subreaper
             for pid in left:
-                with contextlib.suppress(ChildProcessError):
+                with contextlib.suppress(ChildProcessError, ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
                     os.waitpid(pid, 0)
         process._prctl(process._PR_SET_CHILD_SUBREAPER, 0)
         if self.failure is not None:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from tests.runtime.harness import eventually, new_job
@@ -168,6 +169,22 @@ def test_suspects_run_alone_and_first(world: World) -> None:
     eventually(lambda: [w.state for w in world.workers()] == ["running"])
     assert states == ["quarantine"]
     world.reaches(world.enqueue(), State.COMPLETED)
+
+
+def test_the_store_knows_whether_it_has_come_up(world: World) -> None:
+    """So that whoever asks why a job waits is told of the start hook, and not for longer than it takes."""
+    gate = threading.Event()
+
+    async def patient() -> None:
+        while not gate.is_set():
+            await asyncio.sleep(0.01)
+
+    world.embedded._registry = msgspec.structs.replace(world.embedded._registry, start_hooks=[patient])
+    world.embedded._settings = msgspec.structs.replace(world.embedded._settings, hold=60.0)  # no beat but for a reason
+    world.embedded.start()
+    assert [w.state for w in world.workers()] == ["starting"]
+    gate.set()
+    eventually(lambda: [w.state for w in world.workers()] == ["running"])
 
 
 def test_what_needs_a_supervisor_is_left_to_one(world: World) -> None:

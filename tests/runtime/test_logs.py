@@ -54,7 +54,11 @@ def test_extra_of_the_standard_library_is_shown() -> None:
 
 def test_an_application_with_handlers_of_its_own_keeps_them() -> None:
     logger = logging.getLogger("windlass")
-    before = list(logger.handlers)
-    assert before  # of the tests' own harness
-    logs.setup()
-    assert logger.handlers == before
+    own = logging.NullHandler()
+    logger.addHandler(own)
+    before = (list(logger.handlers), logger.level, logger.propagate)
+    try:
+        logs.setup("debug")
+        assert (logger.handlers, logger.level, logger.propagate) == before
+    finally:
+        logger.removeHandler(own)

@@ -457,6 +457,24 @@ def test_down_for_a_day(stage: Stage, catch_up: CatchUp, record_property: Any) -
     record_property("proof", {"ticks missed": 24, "caught up": len(expected)})
 
 
+@pytest.mark.parametrize("catch_up", list(CatchUp))
+def test_a_leader_that_is_gone_costs_no_tick(stage: Stage, catch_up: CatchUp) -> None:
+    """I11: killed or stopped, until its lead has lapsed; and once somebody stands in, no tick is late any more."""
+    stage.put(every=SECOND, catch_up=catch_up, overlap=Overlap.QUEUE)
+    gone, other = stage.scheduler("gone"), stage.scheduler("other")
+    gone.scheduler.tick()
+    other.scheduler.tick()
+    begin = stage.clock()
+    late = []
+    for _ in range(60):
+        stage.pass_time(SECOND // 2, other)
+        before = len(stage.made())
+        other.scheduler.tick()
+        late += [stage.clock() - tick for tick in stage.made()[before:]]
+    assert stage.made() == [*range((begin // SECOND + 1) * SECOND, stage.clock() + 1, SECOND)]
+    assert max(late) <= (STAND_IN + 1) * SECOND and set(late[5:]) == {0}
+
+
 def test_what_is_caught_up_is_not_skipped_for_itself(stage: Stage) -> None:
     stage.put(cron="0 * * * *", catch_up=CatchUp.ALL, overlap=Overlap.SKIP)
     one = stage.scheduler()

@@ -31,6 +31,26 @@ def test_workers_are_started_registered_and_stopped() -> None:
     assert [w for w in s.do(s.opened.store.workers()) if not w.taken] == []
 
 
+def test_the_store_knows_what_its_workers_are_at() -> None:
+    """What they are at is in their tables, and a change is told at once, not with the next beat."""
+
+    def driver(s: Session) -> None:
+        [member] = s.running(1)
+
+        def told(state: str) -> None:
+            eventually(lambda: [w.state for w in s.do(s.opened.store.workers()) if w.slots] == [state])
+
+        told("running")
+        member.table.turned = 0  # as before its start hooks have returned
+        told("starting")
+        member.table.turned = now_ns() - round(6e9)
+        told("stalled")
+        member.table.turned = now_ns()
+        told("running")
+
+    assert Session(processes=1, hold=60.0).run(driver) == 0
+
+
 def test_a_killed_worker_is_recovered_and_replaced_at_once() -> None:
     """I8: the job of a dead worker is claimable in milliseconds, and I6: it ran alone, so the crash is its own."""
 

@@ -3,23 +3,40 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
 from windlass.core.flow import Line
-from windlass.core.job import Held, NewJob, Outcome, Settled, State, Transition
+from windlass.core.job import Held, NewJob, Outcome, Settled, State, Token, Transition, UniqueKey
 from windlass.core.machine import decide
+from windlass.core.schedule import CatchUp, read
 from windlass.ports.plan import NOW, Steps, plan
-from windlass.ports.store import BeatAnswer, Claimed, Death, Enqueued, Reaped, WorkerReport
+from windlass.ports.store import (
+    BeatAnswer,
+    Children,
+    Claimed,
+    Death,
+    Enqueued,
+    Fired,
+    Leadership,
+    QueueRules,
+    Reaped,
+    Schedule,
+    Selected,
+    Selection,
+    Tick,
+    WorkerReport,
+)
 from windlass.runtime.judge import Judge
 from windlass.runtime.member import Member
 from windlass.runtime.run import Run
+from windlass.runtime.scheduler import Scheduler
 from windlass.runtime.supervisor import Supervisor
 from windlass.runtime.worker import Worker
 from windlass.stores.memory import MemoryStore
-from windlass.stores.memory.tables import Key, Row, replace
+from windlass.stores.memory.tables import Key, Owner, Row, Scheduled, replace
 from windlass.stores.sqlite.store import SqliteStore
 
 # --- stores ---------------------------------------------------------------------------------------------------------
@@ -42,10 +59,10 @@ class FenceIsTheTime(MemoryStore):
 class LosesAnEnqueue(MemoryStore):
     """One in fifty is acknowledged and forgotten."""
 
-    def _enqueue(self, job: NewJob, now: int, line: Line | None = None) -> Enqueued:
+    def _enqueue(self, job: NewJob, now: int, line: Line | None = None, stopped: bool = False) -> Enqueued:
         if int(job.id[-2:], 16) < 5:
             return Enqueued(job.id, inserted=True)
-        return super()._enqueue(job, now, line)
+        return super()._enqueue(job, now, line, stopped)
 
 
 class TakesTheLiving(MemoryStore):
@@ -127,6 +144,29 @@ class ChildrenOfGhosts(MemoryStore):
         return answer
 
 
+class LateChildrenLive(MemoryStore):
+    """Who is cancelled with its children may enqueue others until it has stopped."""
+
+    def _is_stopped(self, job: NewJob) -> bool:
+        return False
+
+
+class CompletionsKeepTheirChildren(MemoryStore):
+    """Who is cancelled with its children and completes all the same brings new ones."""
+
+    def _apply(self, row: Row, t: Transition, now: int) -> None:
+        super()._apply(replace(row, stops_children=False), t, now)
+
+
+class OverlooksChildren(MemoryStore):
+    """Nobody has any."""
+
+    @plan(write=False)
+    def children(self, parents: Sequence[str], limit: int, after: str | None = None) -> Steps[Children]:
+        yield NOW
+        return Children([])
+
+
 class RunsTheExpired(MemoryStore):
     """Nobody looks at the expiry before a start."""
 
@@ -139,6 +179,176 @@ class GrantsWhileItSleeps(MemoryStore):
 
     def _refuse(self, worker: str, seq: int) -> Claimed | None:
         return None
+
+
+class FiresTwice(MemoryStore):
+    """Who comes second with a tick is not told, as its cursor is not looked at."""
+
+    def _refused(self, said: Schedule, tick: Tick, now: int) -> Fired | None:
+        return Fired.STALE if said.paused or said.revision != tick.revision else None
+
+
+class ForgetsTheCursor(MemoryStore):
+    """The job of a tick is there, its cursor has not moved: somebody else is sure to move it."""
+
+    def _become(self, known: Scheduled, tick: Tick, job: NewJob, now: int) -> Fired:
+        outcome = super()._become(known, tick, job, now)
+        if not tick.manual:
+            self._say(self.data.schedules[tick.schedule], cursor=tick.cursor, next_at=now + 1_000_000)
+        return outcome
+
+
+class FiresBeside(MemoryStore):
+    """A tick does not look at the one before it."""
+
+    def _become(self, known: Scheduled, tick: Tick, job: NewJob, now: int) -> Fired:
+        return super()._become(known, replace(tick, overlap="queue"), job, now)
+
+
+class RunsByHandTwice(MemoryStore):
+    """A run by hand that is sent again is another one."""
+
+    def _sent_before(self, job: NewJob | None) -> Fired | None:
+        return None
+
+
+class ForgetsThePermits(MemoryStore):
+    """A limit is for the jobs of one claim, whatever runs elsewhere."""
+
+    def _runs_under(self, key: str) -> int:
+        return 0
+
+
+class LeaksPermits(MemoryStore):
+    """Whose turn it is when a run ends is nobody's business."""
+
+    def _unblock(self, freed: Mapping[str, int | None]) -> bool:
+        return False
+
+
+class ForgetsQueueLimits(MemoryStore):
+    """What an operator allows a queue holds for each worker by itself."""
+
+    def _queue_room(self, queue: str) -> int | None:
+        return self._rules(queue).limit
+
+
+class ServesThePaused(MemoryStore):
+    """A paused queue takes nothing in, and gives out what it has."""
+
+    def _rules(self, queue: str) -> QueueRules:
+        return replace(super()._rules(queue), paused=False)
+
+
+class NeverFull(MemoryStore):
+    """Bounds are for others."""
+
+    def _line(self, jobs: Sequence[NewJob], now: int) -> Line:
+        return Line({})
+
+
+class FullTooEarly(MemoryStore):
+    """What is not due yet stands in line as well."""
+
+    def _line(self, jobs: Sequence[NewJob], now: int) -> Line:
+        found = super()._line(jobs, now)
+        for queue in found.bounds:
+            found.looks(queue, 99, 0)
+        return found
+
+
+class KeysOfTheRunning(MemoryStore):
+    """A unique key is free as soon as its owner runs."""
+
+    def _keeps_out(self, entry: Owner, unique: UniqueKey, now: int) -> bool:
+        owner = self.data.jobs.get(entry.id)
+        return super()._keeps_out(entry, unique, now) and not (owner and owner.state is State.RUNNING)
+
+
+class KeepsKeysForGood(MemoryStore):
+    """What ended with a crash keeps its unique key."""
+
+    def _give_up(self, rows: Iterable[Row], now: int) -> None:
+        super()._give_up([row for row in rows if self.data.jobs[row.new.id].state is not State.DEAD], now)
+
+
+class ForgetsThePlace(MemoryStore):
+    """What took another's place is stored again when it is sent again."""
+
+    def _take_place(self, id: str, job: NewJob, unique: UniqueKey, now: int) -> Enqueued:
+        answer = super()._take_place(id, job, unique, now)
+        del self.data.merged[job.id]
+        return answer
+
+
+class TermsStandStill(MemoryStore):
+    """A lock that lapsed is had again in the term in which it was lost."""
+
+    @plan
+    def lead(self, name: str, holder: str, ttl: int, slots: int = 1) -> Steps[Leadership]:
+        answer = yield from super().lead(name, holder, ttl, slots)
+        return replace(answer, term=1)
+
+
+class OneSlotMore(MemoryStore):
+    """Locks are had by one more than there are slots."""
+
+    @plan
+    def lead(self, name: str, holder: str, ttl: int, slots: int = 1) -> Steps[Leadership]:
+        return (yield from super().lead(name, holder, ttl, slots + name.startswith("lock")))
+
+
+class RedrivesAtOnce(MemoryStore):
+    """The rate of a redrive is not kept."""
+
+    @plan
+    def revive(self, selection: Selection) -> Steps[Selected]:
+        return (yield from super().revive(replace(selection, delay=0, every=0)))
+
+
+class RunsTheOldPayload(MemoryStore):
+    """An edit is acknowledged, and what runs is what it was."""
+
+    @plan
+    def edit(self, job: str, payload: str) -> Steps[Selected]:
+        return (yield from super().edit(job, self.data.jobs[job].payload if job in self.data.jobs else payload))
+
+
+class DeletesTheRunning(MemoryStore):
+    """Whoever holds the job may see what becomes of it."""
+
+    @plan
+    def delete(self, selection: Selection) -> Steps[Selected]:
+        for id in selection.ids:
+            if id in self.data.jobs:
+                self.data.jobs[id] = replace(self.data.jobs[id], state=State.DEAD, finished_at=0)
+        return (yield from super().delete(selection))
+
+
+class CancelsByHalves(MemoryStore):
+    """A cancellation of everything leaves the last one."""
+
+    def _chosen(self, selection: Selection, verdict: Callable[[Row], str]) -> list[str]:
+        found = super()._chosen(selection, verdict)
+        return found[:-1] if selection.filter is not None and len(found) > 1 else found
+
+
+class FansOutAgain(MemoryStore):
+    """A batch of children that is sent again is counted again."""
+
+    @plan
+    def fan_out(self, token: Token, name: str, after: int, jobs: Sequence[NewJob]) -> Steps[int]:
+        count = yield from super().fan_out(token, name, after, ())
+        return (yield from super().fan_out(token, name, count, jobs))
+
+
+class KeepsTheLast(MemoryStore):
+    """What a job did first is what it did last."""
+
+    @plan
+    def once(self, token: Token, name: str, value: str | None) -> Steps[str | None]:
+        kept = yield from super().once(token, name, value)
+        return value or kept
 
 
 # --- workers and supervisors ----------------------------------------------------------------------------------------
@@ -210,6 +420,16 @@ class HastyJudge(Judge):
                 self._reap(Death(worker=worker.id, observed=True, detail="has not been seen of late"))
 
 
+class ForgetsTheMissed(Scheduler):
+    """Every tick that nobody could fire in time is let go."""
+
+    def _look(self, schedule: Schedule, now: int) -> list[Tick]:
+        definition = read(schedule.definition)
+        none = msgspec.structs.replace(definition.rule, catch_up=CatchUp.NONE)
+        text = msgspec.structs.replace(definition, rule=none).text
+        return super()._look(msgspec.structs.replace(schedule, definition=text), now)
+
+
 # --- SQLite ---------------------------------------------------------------------------------------------------------
 
 
@@ -240,8 +460,32 @@ STORES: Sequence[type[MemoryStore]] = (
     FreesKeysAtTheEnd,
     ForgetsReceipts,
     ChildrenOfGhosts,
+    LateChildrenLive,
+    CompletionsKeepTheirChildren,
+    OverlooksChildren,
     RunsTheExpired,
     GrantsWhileItSleeps,
+    FiresTwice,
+    ForgetsTheCursor,
+    FiresBeside,
+    RunsByHandTwice,
+    ForgetsThePermits,
+    LeaksPermits,
+    ForgetsQueueLimits,
+    ServesThePaused,
+    NeverFull,
+    FullTooEarly,
+    KeysOfTheRunning,
+    KeepsKeysForGood,
+    ForgetsThePlace,
+    TermsStandStill,
+    OneSlotMore,
+    RedrivesAtOnce,
+    RunsTheOldPayload,
+    DeletesTheRunning,
+    CancelsByHalves,
+    FansOutAgain,
+    KeepsTheLast,
 )
 WORKERS: Sequence[type[Worker]] = (RunsAgain, NeverRecovers, RetriesAtOnce, ForgetsOutcomes)
 SUPERVISORS: Sequence[type[Supervisor]] = (BuriesTheLiving, AccusesNobody)

@@ -28,8 +28,32 @@ FOUND = {
     planted.FreesKeysAtTheEnd: "I10b",
     planted.ForgetsReceipts: "I4",
     planted.ChildrenOfGhosts: "I",
+    planted.LateChildrenLive: "I13",
+    planted.CompletionsKeepTheirChildren: "I13",
+    planted.OverlooksChildren: "I13",
     planted.RunsTheExpired: "I",
     planted.GrantsWhileItSleeps: "I",
+    planted.FiresTwice: "I11",
+    planted.ForgetsTheCursor: "I11",
+    planted.FiresBeside: "I11",
+    planted.RunsByHandTwice: "I11",
+    planted.ForgetsThePermits: "I9",
+    planted.LeaksPermits: "I2",
+    planted.ForgetsQueueLimits: "I9",
+    planted.ServesThePaused: "I9",
+    planted.NeverFull: "bounds",
+    planted.FullTooEarly: "bounds",
+    planted.KeysOfTheRunning: "I10",
+    planted.KeepsKeysForGood: "I",
+    planted.ForgetsThePlace: "I10",
+    planted.TermsStandStill: "leads",
+    planted.OneSlotMore: "leads",
+    planted.RedrivesAtOnce: "I12/I14",
+    planted.RunsTheOldPayload: "I3",
+    planted.DeletesTheRunning: "I",
+    planted.CancelsByHalves: "I",
+    planted.FansOutAgain: "I7",
+    planted.KeepsTheLast: "I7",
     planted.RunsAgain: "I6",
     planted.NeverRecovers: "I2",
     planted.RetriesAtOnce: "I12/I14",
@@ -38,6 +62,20 @@ FOUND = {
     planted.AccusesNobody: "I6",
 }
 """What is broken -> the invariant that the first violation must be of."""
+
+
+PLAIN: dict[str, Any] = {"versions": ((),), "operates": 0.0, "limited": 0.0, "unique": 0.0}
+LONG = PLAIN | {"jobs": 12, "length": 5.0, "trouble": 15.0, "hold": 2.0}
+"""Lives in which nothing but that happens, for long: more of what is rare happens in them."""
+OPERATED = {"operates": 0.7, "limited": 0.0, "unique": 0.0, "length": 5.0, "trouble": 15.0}
+"""Lives in which people are at it all the time."""
+SETTINGS: dict[Any, dict[str, Any]] = {
+    planted.ChildrenOfGhosts: LONG,
+    planted.ForgetsTheFence: LONG,
+    planted.FreesKeysAtTheEnd: LONG,
+    planted.FansOutAgain: LONG,
+    planted.RunsByHandTwice: OPERATED,
+}
 
 
 def first_found(cast: Cast, store: str = "memory") -> Life:
@@ -54,7 +92,7 @@ def named(value: Any) -> str:
 
 @pytest.mark.parametrize("broken", [*planted.STORES], ids=named)
 def test_a_broken_store_is_found(broken: Any) -> None:
-    assert first_found(Cast(store=broken)).violations[0].startswith(FOUND[broken])
+    assert first_found(Cast(store=broken, settings=SETTINGS.get(broken, {}))).violations[0].startswith(FOUND[broken])
 
 
 @pytest.mark.parametrize("broken", [*planted.WORKERS], ids=named)
@@ -70,6 +108,11 @@ def test_a_broken_supervisor_is_found(broken: Any) -> None:
 def test_a_hasty_judge_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(liaison, "Judge", planted.HastyJudge)
     assert first_found(Cast()).violations[0].startswith("I8")
+
+
+def test_a_scheduler_that_forgets_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(liaison, "Scheduler", planted.ForgetsTheMissed)
+    assert first_found(Cast()).violations[0].startswith("I11")
 
 
 def test_a_broken_sqlite_store_is_found() -> None:

@@ -21,6 +21,7 @@ from windlass.ports.plan import NOW, Plan, Steps, drive, plan
 from windlass.ports.store import (
     Backlog,
     BeatAnswer,
+    Children,
     Claimed,
     ClaimRequest,
     DeadGroup,
@@ -387,6 +388,20 @@ class RevivesBesideTheOwner(MemoryStore):
         return True
 
 
+class RevivesBesideAKey(MemoryStore):
+    """Nobody asks whose idempotency key it is by now."""
+
+    def _may_have_idempotency_key(self, row: Row, now: int) -> bool:
+        return True
+
+
+class RevivesWithoutItsKey(MemoryStore):
+    """An idempotency key that was freed stays free."""
+
+    def _take_idempotency_key(self, row: Row) -> None:
+        pass
+
+
 class ForgetsWindows(MemoryStore):
     """A throttle ends with its job."""
 
@@ -652,11 +667,56 @@ class KeepsItToItself(MemoryShell):
         return super()._transact(plan)
 
 
+class LateChildrenLive(MemoryStore):
+    """Who is cancelled with its children may enqueue others until it has stopped."""
+
+    def _is_stopped(self, job: NewJob) -> bool:
+        return False
+
+
+class CompletionsKeepTheirChildren(MemoryStore):
+    """Who is cancelled with its children and completes all the same brings new ones."""
+
+    def _apply(self, row: Row, t: Transition, now: int) -> None:
+        super()._apply(replace(row, stops_children=False), t, now)
+
+
+class LateChildrenTakeKeys(MemoryStore):
+    """They are enqueued as all others, and then cancelled."""
+
+    def _enqueue(self, job: NewJob, now: int, line: Line | None = None, stopped: bool = False) -> Enqueued:
+        answer = super()._enqueue(replace(job, meta="{}"), now, line)
+        if answer.inserted and (stopped or self._is_stopped(job)):
+            row = self.data.jobs[job.id]
+            ended = replace(row, state=State.CANCELLED, reason="parent_cancelled", finished_at=now)
+            self.data.jobs[job.id] = ended
+        return answer
+
+
+class ForgetsThatChildrenAreStopped(MemoryStore):
+    """A second cancel takes back what the first said of the children."""
+
+    def _cancel(self, selection: Selection, now: int) -> Selected:
+        for id in selection.ids:
+            if id in self.data.jobs:
+                self.data.jobs[id] = replace(self.data.jobs[id], stops_children=False)
+        return super()._cancel(selection, now)
+
+
+class LosesAChildBetweenPages(MemoryStore):
+    """The next page begins one too far."""
+
+    @plan(write=False)
+    def children(self, parents: Sequence[str], limit: int, after: str | None = None) -> Steps[Children]:
+        page = yield from super().children(parents, limit, after)
+        return replace(page, next=page.next and str(int(page.next) + 1))
+
+
 class LosesChildren(MemoryStore):
     """A child whose key another payload has is left out without a word."""
 
-    def _enqueue(self, job: NewJob, now: int, line: Line | None = None) -> Enqueued:
-        return replace(super()._enqueue(job, now, line), conflict=False)
+    def _enqueue(self, job: NewJob, now: int, line: Line | None = None, stopped: bool = False) -> Enqueued:
+        return replace(super()._enqueue(job, now, line, stopped), conflict=False)
 
 
 STORES: dict[type[MemoryStore], tuple[str, ...]] = {
@@ -697,6 +757,11 @@ STORES: dict[type[MemoryStore], tuple[str, ...]] = {
     NeverRollsBack: ("a_roll_back_is_believed_once_the_new_code_is_gone",),
     FansOutForGhosts: ("a_ghost_fans_out_nothing",),
     ForgetsSomeOwners: ("the_same_as_the_model",),
+    LateChildrenLive: ("a_child_that_comes_too_late_is_cancelled", "what_is_fanned_out_too_late_is_cancelled"),
+    CompletionsKeepTheirChildren: ("the_children_of_a_completion_that_came_too_late",),
+    LateChildrenTakeKeys: ("a_child_that_comes_too_late_takes_no_key",),
+    ForgetsThatChildrenAreStopped: ("a_parent_that_is_cancelled_alone_has_children_still",),
+    LosesAChildBetweenPages: ("children_are_found_page_by_page", "a_large_family"),
     LosesChildren: ("a_child_whose_key_is_anothers_undoes_the_completion",),
     CountsNoRuns: ("no_more_than_the_limit_run", "many_claimers_keep_within_every_limit"),
     LeaksPermits: ("a_takeover_frees_the_limit",),
@@ -712,6 +777,8 @@ STORES: dict[type[MemoryStore], tuple[str, ...]] = {
     ForgetsThatItMerged: ("sent_again_it_answers_as_the_first_time",),
     LosesSuccessors: ("a_successor_waits_for_the_end",),
     RevivesBesideTheOwner: ("a_job_whose_key_is_taken_is_not_revived",),
+    RevivesBesideAKey: ("a_job_whose_idempotency_key_is_anothers_is_not_revived",),
+    RevivesWithoutItsKey: ("a_revived_job_takes_its_key_again",),
     ForgetsWindows: ("a_throttle_outlives_its_owner", "a_window_outlives_the_pruned_owner"),
     IsNeverFull: ("a_full_queue_takes_no_more", "of_many_at_once_as_many_as_there_are_places"),
     CountsNoneOfTheBatch: ("a_full_queue_takes_no_more",),

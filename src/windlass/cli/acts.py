@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -35,10 +36,10 @@ class Act(msgspec.Struct, frozen=True):
     dangerous: bool = False
 
 
-RETRY = Act("revive", "retry", "queued again", "is queued or running already")
+RETRY = Act("revive", "retry", "queued again", "is queued or running already, or another job has its key")
 CANCEL = Act("cancel", "cancel", "cancelled", "has ended")
 DELETE = Act("delete", "delete", "deleted", "is running", dangerous=True)
-REDRIVE = Act("revive", "redrive", "queued again", "is no dead letter")
+REDRIVE = Act("revive", "redrive", "queued again", "is no dead letter, or another job has its key")
 PURGE = Act("delete", "purge", "deleted", "is no dead letter", dangerous=True)
 
 
@@ -64,9 +65,10 @@ def run(
     confirmed: bool = True,
     default: Filter | None = None,
     pace: int = 0,
+    children: bool = False,
 ) -> int:
     """Do `act` to the jobs named by `ids`, or found by `wanted`, or by `default` (all there are) with --all; if it is a
-    revive, `pace` microseconds apart."""
+    revive, `pace` microseconds apart; if it is a cancel, with their `children`."""
     from windlass import Filter
 
     if everything:
@@ -77,6 +79,8 @@ def run(
         call = getattr(app.client, act.method)
         if pace:
             call = Paced(call, pace)
+        if children:
+            call = partial(call, children=True)
         if act.dangerous and not dry_run and not confirmed:
             _ask(place, act, call, ids, wanted)
         if ids:
@@ -87,7 +91,9 @@ def run(
             found = msgspec.structs.replace(found, untouched=(*found.untouched, *strict))
         else:
             found = through(call, wanted, dry_run=dry_run)
-    return report(place, act, found, dry_run=dry_run, named=bool(ids), pace=pace)
+    # Of a family, whoever is its eldest has mostly ended.
+    named = bool(ids) and not (children and (found.changed or found.asked))
+    return report(place, act, found, dry_run=dry_run, named=named, pace=pace)
 
 
 class Paced:

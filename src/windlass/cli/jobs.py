@@ -107,10 +107,11 @@ def retry(place: Place, states: tuple[State, ...], chosen: Filter, **how: Any) -
 @states
 @filters
 @acts.options
+@click.option("--children", is_flag=True, help="And all that these jobs have enqueued or will, down the family.")
 @places
-def cancel(place: Place, states: tuple[State, ...], chosen: Filter, **how: Any) -> int:
+def cancel(place: Place, states: tuple[State, ...], chosen: Filter, children: bool, **how: Any) -> int:
     """Cancel jobs: waiting ones at once; running ones are told, and reported as asked."""
-    return _act(place, acts.CANCEL, states, chosen, **how)
+    return _act(place, acts.CANCEL, states, chosen, children=children, **how)
 
 
 @jobs.command()

@@ -27,7 +27,8 @@ from windlass.core.placement import SHARDS, job_id
 EVERY_LEAST = 1_000_000
 CATCH_UP_MOST = 10_000
 LATE = 60_000_000
-"""Microseconds after which a tick that nobody has fired was missed: until then it is merely late."""
+"""Microseconds after which a tick that nobody has fired was missed: until then it is merely late, and is fired whatever
+the rule says of missed ones. A leader that dies, or is stopped, or a deploy, must not cost a tick."""
 WINDOW = 60_000_000
 """How far back the search for the latest ticks looks first; it doubles its way to where they are."""
 
@@ -102,6 +103,8 @@ class Due(NamedTuple):
     """When the next one comes due, if any ever does."""
     caught_up: bool
     """They make up for what was missed, so none of them is skipped because of another."""
+    dropped: int | None
+    """The first of the ticks that were missed and are not made up for, if there are any."""
 
 
 read = msgspec.json.Decoder(Definition).decode
@@ -229,17 +232,17 @@ def latest(rule: Rule, after: int, until: int, zone: tzinfo, most: int) -> list[
 def due(rule: Rule, cursor: int, now: int, zone: tzinfo) -> Due:
     """What is due at `now`, when everything up to `cursor` was dealt with; applies the rule's catch-up."""
     if now <= cursor:
-        return Due((), cursor, next_tick(rule, cursor, zone), False)
-    match rule.catch_up:
-        case CatchUp.NONE:
-            found = latest(rule, max(cursor, now - LATE), now, zone, 1)
-        case CatchUp.LATEST:
-            found = latest(rule, cursor, now, zone, 1)
-        case CatchUp.ALL:
-            found = latest(rule, cursor, now, zone, rule.catch_up_limit)
-    caught_up = rule.catch_up is CatchUp.ALL and (len(found) > 1 or any(now - tick > LATE for tick in found))
+        return Due((), cursor, next_tick(rule, cursor, zone), False, None)
+    begin = max(cursor, now - LATE)
+    late = list(ticks(rule, begin, now, zone))
+    most = {CatchUp.NONE: 0, CatchUp.LATEST: 0 if late else 1, CatchUp.ALL: max(0, rule.catch_up_limit - len(late))}
+    missed = latest(rule, cursor, begin, zone, most[rule.catch_up]) if begin > cursor and most[rule.catch_up] else []
+    found = (*missed, *late)
+    first = next_tick(rule, cursor, zone)
+    dropped = first if first is not None and first < (found[0] if found else now + 1) else None
+    caught_up = len(found) > 1 or (rule.catch_up is CatchUp.ALL and bool(missed))
     # Past what is dropped as well: it must not be looked for again.
-    return Due(tuple(found), found[-1] if found else now, next_tick(rule, now, zone), caught_up)
+    return Due(found, found[-1] if found else now, next_tick(rule, now, zone), caught_up, dropped)
 
 
 @lru_cache(maxsize=1_024)

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from windlass.core.family import STOPPED, parent_of
 from windlass.core.job import Attempt, ErrorInfo, Job, KeyLimit, Meta, Policy, State
 from windlass.core.words import brief, count, instant, span
 
@@ -37,6 +38,8 @@ class Worker(Protocol):
     def queues(self) -> tuple[str, ...]: ...
     @property
     def tasks(self) -> tuple[str, ...]: ...
+    @property
+    def started_at(self) -> int: ...
     @property
     def lease_until(self) -> int: ...
     @property
@@ -110,6 +113,14 @@ def _cancelled(facts: Facts) -> Cause:
             "shed",
             f"shed at {instant(job.finished_at)}: queue {job.queue!r} was full when it came",
             {"finished_at": instant(job.finished_at), "queue": job.queue},
+        )
+    if job.reason == STOPPED:
+        parent = parent_of(job.meta)
+        return Cause(
+            "parent_cancelled",
+            f"cancelled at {instant(job.finished_at)}, as it came: its parent {parent} was being cancelled with its "
+            "children",
+            {"finished_at": instant(job.finished_at), "parent": parent},
         )
     said = f": {job.reason}" if job.reason not in (None, "cancelled") else ""
     return Cause(
@@ -359,7 +370,7 @@ def _obstacle(facts: Facts) -> Cause | None:
             f"no worker serves queue {job.queue!r} ({theirs})",
             {"queue": job.queue, "workers": len(alive), "served": served},
         )
-    return _ignorance(job, serving) or _departure(serving)
+    return _ignorance(job, serving) or _departure(serving) or _hold_up(facts, serving)
 
 
 def _nobody(facts: Facts) -> Cause:
@@ -404,6 +415,30 @@ def _departure(serving: Sequence[Worker]) -> Cause | None:
     )
 
 
+def _hold_up(facts: Facts, serving: Sequence[Worker]) -> Cause | None:
+    """Workers that beat, for their supervisors do that, and cannot claim."""
+    job = facts.job
+    able = [each for each in serving if _knows(each, job) and each.state != "draining"]
+    if job.suspect or not able or any(each.state not in ("starting", "stalled") for each in able):
+        return None
+    first = min(able, key=lambda each: (each.state, each.started_at))
+    others = f", nor can the {count(len(able) - 1, 'other')}" if len(able) > 1 else ""
+    known = {"queue": job.queue, "worker": first.id, "workers": len(able)}
+    if first.state == "stalled":
+        stuck = "its event loop does not turn, so something in it blocks"
+        return Cause(
+            "worker_stalled", f"worker {first.id} serves queue {job.queue!r} and cannot claim{others}: {stuck}", known
+        )
+    since = facts.now - first.started_at
+    said = f"worker {first.id} serves queue {job.queue!r} and cannot claim yet{others}"
+    hook = f"it has been starting for {span(since)}, and its start hook has not returned"
+    return Cause("worker_starting", f"{said}: {hook}", {**known, "starting_for": round(since / 1e6, 6)})
+
+
+def _knows(worker: Worker, job: Job) -> bool:
+    return max(_versions(worker, job.task), default=0) >= job.version
+
+
 def _suspect(facts: Facts) -> Cause:
     job, policy = facts.job, _policy(facts.job)
     last = next((each for each in reversed(facts.attempts) if each.outcome in ("lost", "crashed")), None)
@@ -446,9 +481,7 @@ def _in_line(facts: Facts) -> Cause:
         return Cause("slots_full", f"{busy}, with {line}", known)
     if facts.ahead:
         return Cause("in_line", f"in line, with {line}", known)
-    # What its beat says of a worker is no proof that its loop turns: a start hook or a job may be holding it up.
-    taken = "a worker with a free slot is about to take it, unless it is held up; see `windlass workers`"
-    return Cause("next", f"next of queue {job.queue!r}: {taken}", known)
+    return Cause("next", f"next of queue {job.queue!r}: a worker with a free slot is about to take it", known)
 
 
 # --- particulars ----------------------------------------------------------------------------------------
@@ -468,7 +501,7 @@ def _serves(worker: Worker, job: Job, now: int) -> bool:
         _alive(worker, now)
         and worker.state == "running"
         and job.queue in _names(worker.queues)
-        and max(_versions(worker, job.task), default=0) >= job.version
+        and _knows(worker, job)
     )
 
 

@@ -109,7 +109,8 @@ class WorkerReport(msgspec.Struct, frozen=True, kw_only=True):
     held_hash: int = 0
     """XOR of `token_hash` over the tokens it believes to hold; a difference is reconciled with `held`."""
     state: str = "running"
-    """running | draining | quarantine"""
+    """starting (its start hooks have not returned) | running | stalled (its loop does not turn) | draining |
+    quarantine"""
 
 
 class BeatAnswer(msgspec.Struct, frozen=True):
@@ -214,6 +215,9 @@ class Selection(msgspec.Struct, frozen=True):
     """Of a revive: microseconds from now until the first of the jobs that it changes is due."""
     every: int = 0
     """Of a revive: microseconds between the due times of those jobs, in the order answered; 0 is all at once."""
+    children: bool = False
+    """Of a cancel: the children that those of the jobs which run still enqueue are to be cancelled as they come. Those
+    that are there already are somebody else's to name."""
 
 
 class Selected(msgspec.Struct, frozen=True):
@@ -460,6 +464,13 @@ class Backlog(msgspec.Struct, frozen=True):
     next: str | None = None
 
 
+class Children(msgspec.Struct, frozen=True):
+    """One page of the children of some jobs, by their ids; `next` continues it, None is the end."""
+
+    ids: list[str]
+    next: str | None = None
+
+
 class DeadGroup(msgspec.Struct, frozen=True):
     """The dead letters of one cause."""
 
@@ -522,7 +533,11 @@ class Store(Protocol):
         idempotency nor its unique key. How full a queue is is looked at once, before the batch, of whose jobs
         those that go in count for those behind them. Depth is counted of jobs in line that are no suspects, as
         far as the bound (0 where there is none); age is since the due time of the first of them. Nothing else
-        is ever refused for a full queue: no children, no retry, no revival, and nothing that is due later."""
+        is ever refused for a full queue: no children, no retry, no revival, and nothing that is due later.
+
+        A child (`Meta.parent_id`) whose parent runs and was cancelled with `Selection.children` must be stored as
+        `cancelled`, reason `parent_cancelled`, without an attempt, and take no key (I13). Only what was sent again and
+        idempotency keys come before that."""
         ...
 
     def claim(self, worker: str, seq: int, request: ClaimRequest) -> Plan[Claimed]:
@@ -553,7 +568,8 @@ class Store(Protocol):
         """Must apply each transition whose token is the one under which its job runs, and answer per token. A
         token that was settled before (whatever by) must answer `already`, one that was taken over `stale`,
         one whose job was deleted `gone`; none of these changes anything. Must write the attempt into the
-        history in the same transaction and insert the children of a completion with it, as `enqueue` would;
+        history in the same transaction and insert the children of a completion with it, as `enqueue` would (its
+        own cancelled as they come, where it was cancelled with its children and has completed all the same);
         where the idempotency key of one belongs to a job with another payload, must raise ChildConflict and apply
         nothing.
         Where a cancel was requested and `cancel_wins`, the job must become `cancelled`, reason `cancelled`,
@@ -637,16 +653,18 @@ class Store(Protocol):
 
     def cancel(self, selection: Selection) -> Plan[Selected]:
         """Must make waiting jobs `cancelled` at once, mark running ones as asked, and leave ended ones
-        untouched."""
+        untouched. With `children`, what the run of a running one enqueues from then on must be cancelled as it comes;
+        a later cancel without does not take that back."""
         ...
 
     def revive(self, selection: Selection) -> Plan[Selected]:
         """Must queue ended jobs again, due and ranked now, with fresh attempt, crash and loss counts and a
         larger fence, without expiry, result, error and suspicion, keeping their history, log lines and first
         results; must queue scheduled and retrying ones, due and ranked now, with their counts as they are;
-        must leave queued and running ones untouched. The key of a revived job is live again unless it was
-        freed. An ended job whose unique key another job has by now must be left untouched, and is not found by
-        a filter; otherwise it owns the key again. With `delay` or `every`, the n-th job that is changed (from 0)
+        must leave queued and running ones untouched. An ended job whose unique key, or whose idempotency key,
+        another job has by now (which it has while that key is live) must be left untouched, and is not found by a
+        filter; otherwise both are its own again, also where the latter was freed, or never given to it because it
+        was cancelled as it came. With `delay` or `every`, the n-th job that is changed (from 0)
         is due, and ranked, `delay` + n x `every` from now instead; one due later than now is `scheduled`, reason
         `redriven`."""
         ...
@@ -714,6 +732,13 @@ class Store(Protocol):
         back, may be left out."""
         ...
 
+    def children(self, parents: Sequence[str], limit: int, after: str | None = None) -> Plan[Children]:
+        """Must answer the children of these jobs, in whatever state, at most `limit`, continuing after the `next` of
+        the page before (which is the store's own to read, and of the same parents). One that is enqueued while the
+        pages are read may be left out; every other one must be answered, once. The jobs named need not be there any
+        more. Pages must cost what they answer, and the number of parents, however many jobs there are."""
+        ...
+
     def dead_groups(self, limit: int) -> Plan[list[DeadGroup]]:
         """Must count the dead jobs by the fingerprint in their error, of every tenant, exactly, the largest group
         first, equal ones by fingerprint, at most `limit` groups."""
@@ -761,7 +786,7 @@ class Store(Protocol):
         must be `skipped`; with `cancel-previous` those jobs must be cancelled as by `cancel`; else the job is
         inserted as by `enqueue`, `fired`, and remembered. The schedule's last tick, outcome, job and counts
         follow. A manual tick is only `stale` where the schedule is not there; it moves nothing, but its job
-        is remembered as the others' are."""
+        is remembered as the others' are. Sent again, it must change nothing and be answered as before."""
         ...
 
     def fan_out(self, token: Token, name: str, after: int, jobs: Sequence[NewJob]) -> Plan[int]:

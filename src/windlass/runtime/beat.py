@@ -51,6 +51,10 @@ class Beat:
         self._reports[worker_id] = report
         self._ticker.poke()
 
+    def now(self) -> None:
+        """Beat without waiting for the next time: there is something to tell."""
+        self._ticker.poke()
+
     def remove(self, worker_id: str) -> None:
         """Beat no more for this worker. One beat may still be under way; a taken id does not come back by it."""
         self._reports.pop(worker_id, None)

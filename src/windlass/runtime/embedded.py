@@ -49,8 +49,10 @@ log = Log("embedded")
 class EmbeddedLink:
     """A Link whose other end is this same process."""
 
-    def __init__(self, worker_id: str) -> None:
+    def __init__(self, worker_id: str, up: Callable[[], object] = lambda: None) -> None:
+        """`up` is called when the worker has come up."""
         self.worker_id = worker_id
+        self._up = up
         self.table = SlotTable()
         self.worker: Told | None = None
         self._wanted = False
@@ -59,6 +61,8 @@ class EmbeddedLink:
     def attach(self, worker: Told) -> None:
         """See Link."""
         self.worker = worker
+        # Once its loop has turned: then the store is to know that its start hooks have returned.
+        asyncio.get_running_loop().call_soon(self._up)
 
     def hint(self) -> None:
         """The store may have changed."""
@@ -256,7 +260,7 @@ class Embedded:
         assert self._registered is not None
         suspects, self._suspects = self._suspects and await self._any_suspects(opened), False
         self._quarantine = suspects
-        link = self._link = EmbeddedLink(new_id("w"))
+        link = self._link = EmbeddedLink(new_id("w"), beat.now)
         directory = opened.run_directory()
         if directory is not None:
             self._lock = lockfile.create(directory, link.worker_id)
@@ -323,7 +327,7 @@ class Embedded:
 
     def _report(self, link: EmbeddedLink, *, quarantine: bool) -> WorkerReport:
         held, held_hash = link.table.held()
-        state = "draining" if link.table.draining else "quarantine" if quarantine else "running"
+        state = "draining" if link.table.draining else "quarantine" if quarantine else link.table.condition
         return WorkerReport(
             id=link.worker_id,
             supervisor=self._supervisor,

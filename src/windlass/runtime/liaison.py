@@ -129,6 +129,11 @@ class Liaison:
             member.lock = self._locks[member.id] = lockfile.create(self._directory, member.id)
         self._beat.add(member.id, lambda: member.report(self._identity))
 
+    def tell(self) -> None:
+        """Beat at once: a worker is in another state than the store was told."""
+        if self._beat is not None:
+            self._beat.now()
+
     def gone(self, member: Member) -> None:
         """Beat no more for it, and let go of its lock."""
         if self._beat is not None:

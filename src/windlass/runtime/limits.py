@@ -16,7 +16,7 @@ from windlass.runtime.logs import Log
 from windlass.runtime.member import Member, Phase
 from windlass.runtime.messages import Stop
 from windlass.runtime.slot_pool import SlotPool
-from windlass.runtime.slots import Entry, now_ns
+from windlass.runtime.slots import STALLED, Entry, now_ns
 
 EVERY, EVERY_IDLE = 0.25, 1.0
 DRAIN = 30.0
@@ -24,7 +24,6 @@ DRAIN = 30.0
 DEAF = 2.0
 """Seconds without a turn of its loop after which a condemned worker's neighbours cannot finish anyway: nothing they
 return would be settled."""
-STALL_DUMP = 5.0
 UNSETTLED_HOLDS = 2.0
 PAUSED = 2.0
 
@@ -100,7 +99,7 @@ class Limits:
     def _execute(self, member: Member, stuck: list[Entry], neighbours: int) -> None:
         waited = (now_ns() - member.condemned_at) / 1e9
         idle = not neighbours and not member.table.unsettled_since
-        deaf = waited > DEAF and _since_turn(member) > DEAF
+        deaf = waited > DEAF and member.table.silent > DEAF
         if idle or deaf or waited > DRAIN:
             member.guilty = tuple((entry.job_id, "hard_timeout") for entry in stuck)
             member.explained = "a job was past its hard limit"
@@ -108,8 +107,8 @@ class Limits:
 
     def _stall(self, member: Member, entries: list[Entry]) -> None:
         assert member.ready is not None
-        silent = _since_turn(member)
-        turns = silent < STALL_DUMP
+        silent = member.table.silent
+        turns = silent < STALLED
         if turns:
             member.stalled = False
         elif not member.stalled:
@@ -132,8 +131,3 @@ class Limits:
         """Whether what has ended in it stays there, though the store has been well for as long."""
         since = member.table.unsettled_since
         return bool(since) and (now_ns() - max(since, self._well_since)) / 1e9 > patience
-
-
-def _since_turn(member: Member) -> float:
-    turned = member.table.turned
-    return (now_ns() - turned) / 1e9 if turned else 0.0

@@ -79,6 +79,8 @@ class Member:
         """What had begun and was not settled at its end."""
         self.burying = False
         """Nothing of it lives, and the store is asked to take its jobs back."""
+        self.told = ""
+        """The state that the store was last told."""
         self._wants = False
         self._missed = True
 
@@ -131,7 +133,7 @@ class Member:
         """Its beat, read from its table without asking it."""
         assert self.ready is not None
         held, held_hash = self.table.held()
-        state = "quarantine" if self.quarantine else "running"
+        self.told = self.state
         return WorkerReport(
             id=self.id,
             supervisor=identity.supervisor,
@@ -144,8 +146,15 @@ class Member:
             busy=self.table.busy,
             held=held,
             held_hash=held_hash,
-            state="draining" if self.phase is Phase.LEAVING else state,
+            state=self.told,
         )
+
+    @property
+    def state(self) -> str:
+        """What it is at, in one word."""
+        if self.phase is Phase.LEAVING:
+            return "draining"
+        return "quarantine" if self.quarantine else self.table.condition
 
     def exited(self, status: int) -> None:
         """Note its end, and what ran at that moment."""

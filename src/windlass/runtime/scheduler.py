@@ -55,6 +55,8 @@ class Scheduler:
         self._defined = tuple(defined)
         self._clock = clock or SystemClock()
         self._leading = False
+        self._standing_in_until = 0.0
+        """The leader was late with a tick: until then nobody waits for it."""
         self._ask_again = 0.0
         self._show_again = 0.0
         self._complained: dict[str, float] = {}
@@ -78,11 +80,13 @@ class Scheduler:
         self._show()
         self._lead()
         store, run = self._opened.store, self._opened.shell.run
-        patience = 0 if self._leading else round(STAND_IN * 1e6)
+        patience = self._patience()
         found = run(store.due(LIMIT))
         ticks: list[Tick] = []
         for schedule in found.schedules:
             if found.now - (schedule.next_at or 0) >= patience:
+                if patience:
+                    self._standing_in_until = self._clock.monotonic() + TTL
                 ticks += self._look(schedule, found.now)
             if len(ticks) >= BATCH:
                 self._fire(ticks, found.now)
@@ -93,7 +97,12 @@ class Scheduler:
         following = found.schedules[0].next_at if found.schedules else found.next_at
         if following is None:
             return POLL
-        return min(POLL, max(0.0, (following - found.now + patience) / 1e6) + MARGIN)
+        return min(POLL, max(0.0, (following - found.now + self._patience()) / 1e6) + MARGIN)
+
+    def _patience(self) -> int:
+        """Microseconds by which a tick is left to the leader."""
+        alone = self._leading or self._clock.monotonic() < self._standing_in_until
+        return 0 if alone else round(STAND_IN * 1e6)
 
     # --- leading -----------------------------------------------------------------------------------------------------
 
@@ -136,7 +145,11 @@ class Scheduler:
         try:
             definition = read(schedule.definition)
             zone = zones.load(definition.rule.timezone)
-            return _ticks(schedule, definition, due(definition.rule, schedule.cursor, now, zone))
+            found = due(definition.rule, schedule.cursor, now, zone)
+            if found.dropped is not None:
+                message = f"schedule {schedule.name} missed ticks, and its catch_up drops them"
+                self._complain(f"missed {schedule.name}", message, f"from {instant(found.dropped)} on")
+            return _ticks(schedule, definition, found)
         except (WindlassError, msgspec.DecodeError, ValueError) as problem:
             self._complain(schedule.name, f"schedule {schedule.name} cannot be dealt with here", problem)
             # Looked at again later, perhaps by a version that can, and not before all others every time.

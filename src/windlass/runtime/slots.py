@@ -22,6 +22,8 @@ CAPACITY = 2 * CONCURRENCY_MOST + 1_024
 and what the settler takes besides. The pages of entries that are never used are never allocated."""
 
 EXCLUSIVE, ENDED = 1, 2
+STALLED = 5.0
+"""Seconds after which a loop that has not turned is said to be stalled."""
 
 _MAGIC = 0x57534C54
 _HEAD = struct.Struct("<II")  # magic, high: one past the highest slot ever used, so that a scan is short
@@ -164,6 +166,20 @@ class SlotTable:
     @turned.setter
     def turned(self, instant: int) -> None:
         _U64.pack_into(self._map, _AT_TURN, instant)
+
+    @property
+    def silent(self) -> float:
+        """For how many seconds the loop has not turned; 0 before its first turn."""
+        turned = self.turned
+        return (now_ns() - turned) / 1e9 if turned else 0.0
+
+    @property
+    def condition(self) -> str:
+        """`starting` until the start hooks have returned (the loop is first seen to turn behind them), `stalled` where
+        it turns no more, else `running`."""
+        if not self.turned:
+            return "starting"
+        return "stalled" if self.silent >= STALLED else "running"
 
     @property
     def unsettled_since(self) -> int:

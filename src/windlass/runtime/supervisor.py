@@ -220,6 +220,8 @@ class Supervisor:
                 self._ready(member, message)
             case Want(wanted=wanted):
                 member.want(wanted)
+                if member.told == "starting":  # this is the first that is heard of one that has come up
+                    self._tell()
                 self._listen()
             case NeedSlot():
                 self._pool.need(member)
@@ -362,9 +364,15 @@ class Supervisor:
                 self._exit_code = 1 if self._stopping else self._exit_code
                 self._end(member, "it did not stop in time")
         self._limits.look(list(self._crew))
+        self._tell()
         for member in self._crew.cooled():
             self._ask_to_leave(member, self._stop_timeout, "no suspects left")
         self._loop.later(EVERY_IDLE if all(member.idle for member in self._crew) else EVERY, self._look)
+
+    def _tell(self) -> None:
+        """Whoever asks why a job waits must not be told what a worker was at five seconds ago."""
+        if any(member.told not in ("", member.state) for member in self._crew if member.alive):
+            self._store.tell()
 
     def _children(self) -> None:
         for pid, status in process.exits():

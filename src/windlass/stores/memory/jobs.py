@@ -8,6 +8,7 @@ from typing import NamedTuple
 import msgspec
 
 from windlass.core.errors import ChildConflict, LeaseLost
+from windlass.core.family import STOPPED, parent_of
 from windlass.core.flow import Full, Line, limits_of, passed_on
 from windlass.core.job import (
     Attempt,
@@ -49,7 +50,8 @@ class Life(Unique):
 
     def __init__(self) -> None:
         super().__init__()
-        self._children: list[NewJob] = []
+        self._children: list[tuple[NewJob, bool]] = []
+        """Of the completions that are being settled: each with whether it is cancelled as it comes."""
 
     # --- enqueue -------------------------------------------------------------------------------------------
 
@@ -60,7 +62,9 @@ class Life(Unique):
         line = self._line(jobs, now)
         return [self._enqueue(job, now, line) for job in jobs]
 
-    def _enqueue(self, job: NewJob, now: int, line: Line | None = None) -> Enqueued:
+    def _enqueue(
+        self, job: NewJob, now: int, line: Line | None = None, stopped: bool = False
+    ) -> Enqueued:
         """`line` knows how full the bounded queues are; without it, none is."""
         place = None if job.idempotency_key is None else (job.tenant, job.task, job.idempotency_key)
         owned = self.data.keys.get(place) if place else None
@@ -72,6 +76,9 @@ class Life(Unique):
             return Enqueued(self.data.merged[job.id], inserted=False)
         if owned:
             return Enqueued(owned.owner, inserted=False, conflict=owned.digest != job.digest)
+        if stopped or self._is_stopped(job):
+            self._store_cancelled(job, STOPPED, now)
+            return Enqueued(job.id, inserted=True)
         unique = unique_of(job.meta)
         beside = self._beside(job, unique, now) if unique else None
         full = line.take(job, now) if line and beside is None else None
@@ -91,11 +98,19 @@ class Life(Unique):
         row = self.data.jobs[job.id] = _new_row(job, self.data.enqueued, now)
         return row
 
+    def _is_stopped(self, job: NewJob) -> bool:
+        """Its parent runs, and was cancelled with its children."""
+        parent = self.data.jobs.get(parent_of(job.meta))
+        return parent is not None and parent.state is State.RUNNING and parent.stops_children
+
+    def _store_cancelled(self, job: NewJob, reason: str, now: int) -> None:
+        row = self._store(job, now)
+        self.data.jobs[job.id] = replace(row, state=State.CANCELLED, reason=reason, finished_at=now)
+
     def _turn_away(self, job: NewJob, full: Full, now: int) -> Enqueued:
         if not self._rules(job.queue).bounds.shed:
             return Enqueued(job.id, inserted=False, full=full)
-        row = self._store(job, now)
-        self.data.jobs[job.id] = replace(row, state=State.CANCELLED, reason="shed", finished_at=now)
+        self._store_cancelled(job, "shed", now)
         return Enqueued(job.id, inserted=True, full=full)
 
     def _row(self, job: NewJob, now: int) -> Row:
@@ -274,8 +289,8 @@ class Life(Unique):
         self._free(rows)
         self._give_up([row for row in rows if self.data.jobs[row.new.id].state.terminal], now)
         children, self._children = self._children, []
-        for child in children:
-            answer = self._enqueue(child, now)
+        for child, stopped in children:
+            answer = self._enqueue(child, now, stopped=stopped)
             if answer.conflict:
                 raise ChildConflict(str(child.idempotency_key), answer.id)
 
@@ -307,9 +322,10 @@ class Life(Unique):
             losses=row.losses + t.loss,
             suspect=row.suspect if t.suspect is None else t.suspect,
             cancelling=False,
+            stops_children=False,
         )
         self.data.jobs[t.id] = _ended(counted, t, now) if t.state.terminal else _waiting(counted, t, now)
-        self._children += t.children
+        self._children += [(child, row.stops_children) for child in t.children]
 
     # --- what a running job writes -------------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ from windlass.core.job import State
 from windlass.ports.plan import NOW, Steps, plan
 from windlass.ports.store import KEY_KEEP, Pruned, PruneRules, QueueChange, QueueRules, Selected, Selection
 from windlass.stores.memory.reading import Reading
-from windlass.stores.memory.tables import Row, replace
+from windlass.stores.memory.tables import Key, Row, replace
 from windlass.stores.memory.unique import place_of
 
 CHANGED, ASKED, UNTOUCHED = "changed", "asked", "untouched"
@@ -28,7 +28,8 @@ class Operator(Reading):
     def _cancel(self, selection: Selection, now: int) -> Selected:
         def change(row: Row) -> None:
             if row.state is State.RUNNING:
-                self.data.jobs[row.new.id] = replace(row, cancelling=True)
+                stops = row.stops_children or selection.children
+                self.data.jobs[row.new.id] = replace(row, cancelling=True, stops_children=stops)
             else:
                 self._end(row, State.CANCELLED, "cancelled", now)
 
@@ -47,24 +48,36 @@ class Operator(Reading):
             waiting = replace(waiting, parked_until=None)
             if row.state.terminal:
                 self._take_key(row)
+                self._take_idempotency_key(row)
                 waiting = _afresh(waiting, self._fence(row, now))
             self.data.jobs[row.new.id] = waiting
 
-        taken: set[object] = set()
+        fits: Verdict = lambda row: self._revivable(row, now)
+        taken: set[tuple[str, ...]] = set()
 
         def judge(row: Row) -> str:
-            """Of two that would have one unique key, the first; also where nothing is changed in between."""
-            place = place_of(row) if row.state.terminal else None
-            if place is not None and place in taken:
+            """Of two that would have one key, the first; also where nothing is changed in between."""
+            keys = _keys_of(row) if row.state.terminal else set()
+            if fits(row) == UNTOUCHED or keys & taken:
                 return UNTOUCHED
-            taken.add(place)
-            return self._revivable(row)
+            taken.update(keys)
+            return CHANGED
 
-        return self._act(selection, judge, change, self._revivable)
+        return self._act(selection, judge, change, fits)
 
-    def _revivable(self, row: Row) -> str:
+    def _revivable(self, row: Row, now: int) -> str:
         early = row.state in {State.SCHEDULED, State.RETRYING}
-        return CHANGED if early or (row.state.terminal and self._may_have_key(row)) else UNTOUCHED
+        again = row.state.terminal and self._may_have_key(row) and self._may_have_idempotency_key(row, now)
+        return CHANGED if early or again else UNTOUCHED
+
+    def _may_have_idempotency_key(self, row: Row, now: int) -> bool:
+        """Unless it is another's by now: two jobs that live must not answer for one key."""
+        owned = None if row.new.idempotency_key is None else self.data.keys.get(_idempotency(row))
+        return owned is None or owned.owner == row.new.id or not self._live(owned, now)
+
+    def _take_idempotency_key(self, row: Row) -> None:
+        if row.new.idempotency_key is not None:
+            self.data.keys[_idempotency(row)] = Key(row.new.id, row.new.digest)
 
     @plan
     def edit(self, job: str, payload: str) -> Steps[Selected]:
@@ -84,7 +97,7 @@ class Operator(Reading):
         def change(row: Row) -> None:
             self._give_up([row], now)
             self._forget_key(row)
-            place = (row.new.tenant, row.new.task, row.new.idempotency_key or "")
+            place = _idempotency(row)
             owned = self.data.keys.get(place)
             if owned and owned.owner == row.new.id:
                 del self.data.keys[place]
@@ -156,7 +169,7 @@ class Operator(Reading):
 
     def _outlive(self, row: Row) -> None:
         """Leave the key of a pruned job behind, with the time at which its owner ended."""
-        place = (row.new.tenant, row.new.task, row.new.idempotency_key or "")
+        place = _idempotency(row)
         owned = self.data.keys.get(place)
         if owned and owned.owner == row.new.id:
             self.data.keys[place] = replace(owned, ended_at=row.finished_at)
@@ -192,6 +205,17 @@ class Operator(Reading):
                 said["limit"] = None
             self.data.rules[change.queue] = replace(self._rules(change.queue), **said)
         return dict(self.data.rules)
+
+
+def _idempotency(row: Row) -> tuple[str, str, str]:
+    return (row.new.tenant, row.new.task, row.new.idempotency_key or "")
+
+
+def _keys_of(row: Row) -> set[tuple[str, ...]]:
+    """The keys, of either kind, that this job has when it lives."""
+    place = place_of(row)
+    keys: set[tuple[str, ...]] = set() if place is None else {("unique", *place)}
+    return keys if row.new.idempotency_key is None else {*keys, ("key", *_idempotency(row))}
 
 
 def _cancellable(row: Row) -> str:

@@ -141,7 +141,11 @@ class Scheduling(Operator):
         known = self.data.schedules.get(tick.schedule)
         if known is None:
             return Fired.STALE
-        if not tick.manual:
+        if tick.manual:
+            before = self._sent_before(tick.job)
+            if before is not None:
+                return before
+        else:
             refused = self._refused(known.said, tick, now)
             if refused is not None:
                 return refused
@@ -149,6 +153,12 @@ class Scheduling(Operator):
         if tick.job is None:
             return Fired.MOVED
         return self._become(self.data.schedules[tick.schedule], tick, tick.job, now)
+
+    def _sent_before(self, job: NewJob | None) -> Fired | None:
+        """How a tick went that no cursor knows again; else it would get in its own way when it is sent again."""
+        if job is None:
+            return None
+        return Fired.FIRED if job.id in self.data.jobs else Fired.SKIPPED if job.id in self.data.merged else None
 
     def _refused(self, said: Schedule, tick: Tick, now: int) -> Fired | None:
         if said.paused or said.revision != tick.revision:

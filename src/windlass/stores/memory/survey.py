@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import islice
 
+from windlass.core.family import parent_of
 from windlass.core.fingerprint import kept
 from windlass.core.job import State
 from windlass.ports.plan import NOW, Steps, plan
-from windlass.ports.store import Backlog, DeadGroup, Ending, Pending
+from windlass.ports.store import Backlog, Children, DeadGroup, Ending, Pending
 from windlass.stores.memory.operator import Operator
 from windlass.stores.memory.tables import Row
 
@@ -24,6 +26,16 @@ class Survey(Operator):
         rows = list(islice(rest, limit))
         jobs = [Pending(r.new.id, r.new.task, r.new.version, r.new.queue, r.state, r.payload) for r in rows]
         return Backlog(jobs, str(rows[-1].seq) if len(rows) == limit else None)
+
+    @plan(write=False)
+    def children(self, parents: Sequence[str], limit: int, after: str | None = None) -> Steps[Children]:
+        """See Store.children. In the order of enqueue; `next` is the number of the last job."""
+        yield NOW
+        last = int(after) if after is not None else 0
+        known = set(parents)
+        rest = (r for r in self.data.jobs.line("all") if r.seq > last and parent_of(r.new.meta) in known)
+        rows = list(islice(rest, limit))
+        return Children([row.new.id for row in rows], str(rows[-1].seq) if len(rows) == limit else None)
 
     @plan(write=False)
     def dead_groups(self, limit: int) -> Steps[list[DeadGroup]]:

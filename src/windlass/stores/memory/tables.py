@@ -45,6 +45,8 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     started_at: int | None = None
     finished_at: int | None = None
     cancelling: bool = False
+    stops_children: bool = False
+    """It was cancelled with its children: what it still enqueues is cancelled as it comes."""
     result: str | None = None
     result_until: int | None = None
     result_expired: bool = False

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from windlass.core.family import STOPPED, parent_of
 from windlass.core.flow import Bounds, Full, Line, due_at
 from windlass.core.job import NewJob, UniqueKey
 from windlass.core.unique import unique_of
@@ -17,7 +18,9 @@ from windlass.stores.sqlite.unique import Owner, Unique, place_of
 
 DUE, EXPIRES = 9, 11
 """Where they stand in a row of `job_insert`."""
-
+WITH_CHILDREN = 2
+"""`held.cancelling` of a job that is cancelled with its children: what it still enqueues is cancelled as it comes."""
+NONE: frozenset[str] = frozenset()
 
 _lines = msgspec.json.Decoder(dict[str, Bounds])
 
@@ -32,11 +35,17 @@ class Enqueueing(Unique):
         line = Line(_lines.decode((yield Statement("queue_bounds"))[0][0]))
         return (yield from self._insert(jobs, now, line))
 
-    def _insert(self, jobs: Sequence[NewJob], now: int, line: Line | None = None) -> Steps[list[Enqueued]]:
-        """`line` knows which queues are bounded; without it, none is."""
+    def _insert(
+        self, jobs: Sequence[NewJob], now: int, line: Line | None = None, stopped: frozenset[str] | None = None
+    ) -> Steps[list[Enqueued]]:
+        """`line` knows which queues are bounded; without it, none is. `stopped` are those to be stored as cancelled,
+        for their parent's sake; without it, the parents are asked."""
+        rich = any(job.meta != "{}" for job in jobs)  # plain jobs are not looked at twice
+        if rich and stopped is None and any('"parent_id"' in job.meta for job in jobs):
+            stopped = yield from self._stopped(jobs)
         bounded = line is not None and line.bounds and any(job.queue in line.bounds for job in jobs)
-        if bounded or any('"unique"' in job.meta for job in jobs):
-            return (yield from self._insert_with_care(jobs, now, line if bounded else None))
+        if bounded or stopped or (rich and any('"unique"' in job.meta for job in jobs)):
+            return (yield from self._insert_with_care(jobs, now, line if bounded else None, stopped or NONE))
         answers: list[Enqueued | None] = [None] * len(jobs)
         keyed = [job for job in jobs if job.idempotency_key is not None]
         if keyed:
@@ -48,6 +57,12 @@ class Enqueueing(Unique):
                 yield Statement("key_insert", many=[_key(job) for job in fresh if job.idempotency_key is not None])
         return [answer or Enqueued(job.id, True) for job, answer in zip(jobs, answers, strict=True)]
 
+    def _stopped(self, jobs: Sequence[NewJob]) -> Steps[frozenset[str]]:
+        """Those whose parent runs and was cancelled with its children."""
+        parents = {job.id: parent_of(job.meta) for job in jobs}
+        found = {row[0] for row in (yield Statement("held_stopped", (as_json(list({*parents.values()})),)))}
+        return frozenset(id for id, parent in parents.items() if parent in found)
+
     def _store(self, jobs: Sequence[NewJob], now: int) -> Steps[None]:
         tail = (yield Statement("jobs_tail"))[0][0]
         rows = [_row(job, tail + n, now) for n, job in enumerate(jobs, 1)]
@@ -57,10 +72,10 @@ class Enqueueing(Unique):
         yield from self._place_new(rows, tail, now)
 
     def _insert_with_care(
-        self, jobs: Sequence[NewJob], now: int, line: Line | None
+        self, jobs: Sequence[NewJob], now: int, line: Line | None, stopped: frozenset[str]
     ) -> Steps[list[Enqueued]]:
-        """A batch in which some jobs are unique, or go to bounded queues: at once where nothing stands in the way of
-        any, else one by one."""
+        """A batch in which some jobs are unique, go to bounded queues or are cancelled as they come: at once where
+        nothing stands in the way of any, else one by one."""
         pairs = [(job, unique) for job in jobs if (unique := unique_of(job.meta))]
         ids = [job.id for job in jobs]
         known = (yield Statement("ids_known", (as_json(ids),))) or (yield from self._merged(ids))
@@ -69,14 +84,14 @@ class Enqueueing(Unique):
         keyed = any(job.idempotency_key is not None for job in jobs)
         if line is not None:
             yield from self._look_at(line, jobs, now)
-        free = not (keyed or known or any(_keeps_out(owners, *pair, now) for pair in pairs))
+        free = not (keyed or known or stopped or any(_keeps_out(owners, *pair, now) for pair in pairs))
         if alone and free and (line is None or line.has_room_for(jobs, now)):
             yield from self._store(jobs, now)
             yield from self._own(pairs, now)
             return [Enqueued(job.id, True) for job in jobs]
         answers = []
         for job in jobs:
-            answers.append((yield from self._insert_one(job, unique_of(job.meta), now, line)))
+            answers.append((yield from self._insert_one(job, unique_of(job.meta), now, line, job.id in stopped)))
         return answers
 
     def _look_at(self, line: Line, jobs: Sequence[NewJob], now: int) -> Steps[None]:
@@ -87,7 +102,7 @@ class Enqueueing(Unique):
             line.looks(queue, depth, 0 if head is None else max(0, now - head))
 
     def _insert_one(
-        self, job: NewJob, unique: UniqueKey | None, now: int, line: Line | None
+        self, job: NewJob, unique: UniqueKey | None, now: int, line: Line | None, stopped: bool
     ) -> Steps[Enqueued]:
         answers: list[Enqueued | None] = [None]
         if (yield Statement("ids_known", (as_json([job.id]),))):
@@ -99,6 +114,9 @@ class Enqueueing(Unique):
             yield from self._known_keys([job], answers, now)
             if answers[0] is not None:
                 return answers[0]
+        if stopped:
+            yield from self._store_cancelled(job, STOPPED, now)
+            return Enqueued(job.id, True)
         owners = (yield from self._owners([(job, unique)], now)) if unique else {}
         if unique and _keeps_out(owners, job, unique, now):
             answer = yield from self._follow(job, unique, owners[place_of(job, unique)], now)
@@ -118,10 +136,16 @@ class Enqueueing(Unique):
     def _turn_away(self, job: NewJob, full: Full, line: Line | None, now: int) -> Steps[Enqueued]:
         if line is None or not line.bounds[job.queue].shed:
             return Enqueued(job.id, False, full=full)
+        yield from self._store_cancelled(job, "shed", now)
+        return Enqueued(job.id, True, full=full)
+
+    def _store_cancelled(self, job: NewJob, reason: str, now: int) -> Steps[None]:
         seq = (yield Statement("jobs_tail"))[0][0] + 1
         yield Statement("job_insert", _row(job, seq, now))
-        yield Statement("ended_insert_unrun", (seq, "cancelled", "shed", now, 0))
-        return Enqueued(job.id, True, full=full)
+        yield Statement("ended_insert_unrun", (seq, "cancelled", reason, now, 0))
+        if job.idempotency_key is not None:
+            key = (job.tenant, job.task, job.idempotency_key, job.digest)
+            yield Statement("key_never_had", (seq, job.id, *key))
 
     def _follow(self, job: NewJob, unique: UniqueKey, owner: Owner, now: int) -> Steps[Enqueued | None]:
         """The answer for a job whose key is taken; None if it was stored, as the owner's successor."""
@@ -160,6 +184,8 @@ class Enqueueing(Unique):
             free = free_at if free_at is not None else None if finished is None else finished + KEY_KEEP
             if free is None or free > now:
                 owners[tenant, task, key] = (owner, digest)
+            else:
+                yield Statement("key_part", (tenant, task, key))
         stored = set(owners)
         for n, job in enumerate(jobs):
             if job.idempotency_key is None:

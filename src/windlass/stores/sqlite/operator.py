@@ -11,6 +11,7 @@ from windlass.core.job import TERMINAL, Job, State
 from windlass.core.unique import unique_of
 from windlass.ports.plan import NOW, Statement, Steps, plan
 from windlass.ports.store import KEY_KEEP, Filter, Pruned, PruneRules, QueueChange, QueueRules, Selected, Selection
+from windlass.stores.sqlite.enqueue import WITH_CHILDREN
 from windlass.stores.sqlite.reading import Reading
 from windlass.stores.sqlite.text import as_json
 from windlass.stores.sqlite.unique import Unique
@@ -55,7 +56,7 @@ class Operator(Reading, Unique):
             ended = [(p.seq, State.CANCELLED.value, "cancelled", now, p.fence) for p in waiting]
             yield Statement("ended_insert_unrun", many=ended)
             yield from self._give_up_of(waiting, now)
-            yield Statement("held_cancel", many=[(p.id,) for p in running])
+            yield Statement("held_cancel", many=[(p.id, WITH_CHILDREN if selection.children else 1) for p in running])
         return _selected(places, waiting, missing, asked=running)
 
     @plan
@@ -63,7 +64,7 @@ class Operator(Reading, Unique):
         """See Store.revive."""
         now = (yield NOW)[0][0]
         places, missing = yield from self._places(selection, TERMINAL | EARLY, self._revivable)
-        again = {p.seq for p in (yield from self._owners_again([p for p in places if p.state.terminal]))}
+        again = {p.seq for p in (yield from self._again([p for p in places if p.state.terminal]))}
         changed = [p for p in places if p.seq in again or p.state in EARLY]
         due = {p.seq: now + selection.delay + n * selection.every for n, p in enumerate(changed)}
         ended, early = [p for p in changed if p.state.terminal], [p for p in changed if not p.state.terminal]
@@ -74,6 +75,7 @@ class Operator(Reading, Unique):
                 yield Statement("ended_remove", (p.seq,))
                 yield Statement("job_revive", (max(fence + 1, p.fence + 1, now), due[p.seq], p.seq))
             yield Statement("unique_retake", many=[(p.id, *key) for p in ended if (key := _unique(p))])
+            yield from self._retake(ended)
             yield Statement("waiting_remove", many=[(p.seq,) for p in early])
             yield Statement("job_due_at", many=[(due[p.seq], p.seq) for p in early])
             later = [(seq, at, State.SCHEDULED.value, "redriven") for seq, at in due.items() if at > now]
@@ -108,26 +110,47 @@ class Operator(Reading, Unique):
         if unique:
             yield from self._give_up(unique, now)
 
-    def _owners_again(self, ended: Sequence[Place]) -> Steps[list[Place]]:
-        """Of ended jobs: those that may live again, as no other has their unique key, nor does one before them here."""
-        taken = yield from self._taken([key for p in ended if (key := _unique(p))])
-        found = []
-        for p in ended:
-            key = _unique(p)
-            if key not in taken:
-                found.append(p)
-                taken |= {key} if key else set()
-        return found
+    def _retake(self, revived: Sequence[Place]) -> Steps[None]:
+        """They have the idempotency keys again that were freed; whoever had one since, has ended and lost it."""
+        for (found,) in (yield Statement("keys_again", (as_json([p.id for p in revived]),))):
+            yield Statement("key_part", tuple(msgspec.json.decode(found)[1:4]))
+        yield Statement("key_retake", many=[(p.id, p.seq) for p in revived])
+        yield Statement("drop_past_keys", many=[(p.seq,) for p in revived])
 
-    def _taken(self, keys: Sequence[tuple[str, str, str]]) -> Steps[set[tuple[str, str, str] | None]]:
-        rows = (yield Statement("unique_live", (as_json(keys),))) if keys else []
-        return set(rows)
+    def _again(self, ended: Sequence[Place]) -> Steps[list[Place]]:
+        """Of ended jobs: those that may live again, as no other has a key of theirs, nor does one before them here."""
+        unique = {p.id: key for p in ended if (key := _unique(p))}
+        fresh = yield from self._with_keys([p.id for p in ended], unique)
+        return [p for p in ended if p.id in fresh]
 
     def _revivable(self, jobs: Sequence[Job]) -> Steps[list[str]]:
         ended = [job for job in jobs if job.state.terminal]
-        keys = {job.id: (job.tenant, job.task, u.key) for job in ended if (u := unique_of(job.meta))}
-        taken = yield from self._taken(list(keys.values()))
-        return [job.id for job in jobs if keys.get(job.id) not in taken]
+        unique = {job.id: (job.tenant, job.task, u.key) for job in ended if (u := unique_of(job.meta))}
+        fresh = yield from self._with_keys([job.id for job in ended], unique)
+        return [job.id for job in jobs if job.id in fresh or not job.state.terminal]
+
+    def _with_keys(self, ids: Sequence[str], unique: dict[str, tuple[str, str, str]]) -> Steps[set[str]]:
+        """Those of the jobs whose keys, of either kind, are theirs or free; of several with one key the first."""
+        if not ids:
+            return set()
+        now = (yield NOW)[0][0]
+        rows = (yield Statement("unique_live", (as_json(list(unique.values())),))) if unique else []
+        taken: set[tuple[str, ...]] = {("unique", *row) for row in rows}
+        wanted: dict[str, list[tuple[str, ...]]] = {id: [("unique", *key)] for id, key in unique.items()}
+        others: set[str] = set()
+        for (found,) in (yield Statement("keys_again", (as_json(list(ids)),))):
+            id, tenant, task, key, owner, free_at, finished = msgspec.json.decode(found)
+            wanted.setdefault(id, []).append(("key", tenant, task, key))
+            free = free_at if free_at is not None else None if finished is None else finished + KEY_KEEP
+            if owner not in (id, None) and (free is None or free > now):
+                others.add(id)
+        fresh = set()
+        for id in ids:
+            keys = wanted.get(id, [])
+            if id not in others and taken.isdisjoint(keys):
+                fresh.add(id)
+                taken.update(keys)
+        return fresh
 
     def _places(
         self, selection: Selection, states: frozenset[State], fits: Fits | None = None
@@ -166,7 +189,7 @@ class Operator(Reading, Unique):
 
     def _drop(self, seqs: Sequence[int]) -> Steps[None]:
         rows = [(seq,) for seq in seqs]
-        for table in ("ended", "attempts", "once", "progress", "logs", "merged", "job"):
+        for table in ("ended", "attempts", "once", "progress", "logs", "merged", "past_keys", "job"):
             yield Statement(f"drop_{table}", many=rows)
 
     @plan
@@ -183,6 +206,7 @@ class Operator(Reading, Unique):
         stale = [(r[0],) for r in rows if r[0] not in gone and r[3] and r[4] is not None and r[4] <= now]
         early = KEY_KEEP - min(rules.keys, KEY_KEEP)
         spent = [(r[0],) for r in rows if r[2] + KEY_KEEP - early <= now]
+        yield Statement("key_part_of", many=spent)
         keys = yield from self._count("keys_drop_of", many=spent)
         yield Statement("keys_outlive", many=[(KEY_KEEP, seq) for seq in old])
         yield Statement("unique_outlive", many=[(seq,) for seq in old])

@@ -58,6 +58,19 @@ LEFT JOIN windlass_ended e ON e.seq = k.seq
 INSERT OR REPLACE INTO windlass_keys (tenant, task, key, id, seq, digest)
 SELECT ?, ?, ?, id, seq, ? FROM windlass_jobs WHERE id = ?
 
+-- A key with free_at has outlived its owner, whose seq may be another job's by now.
+-- name: key_part
+INSERT OR REPLACE INTO windlass_past_keys (seq, id, tenant, task, key, digest)
+SELECT seq, id, tenant, task, key, digest FROM windlass_keys
+WHERE tenant = ? AND task = ? AND key = ? AND free_at IS NULL
+
+-- name: key_part_of
+INSERT OR REPLACE INTO windlass_past_keys (seq, id, tenant, task, key, digest)
+SELECT seq, id, tenant, task, key, digest FROM windlass_keys WHERE seq = ? AND free_at IS NULL
+
+-- name: key_never_had
+INSERT OR REPLACE INTO windlass_past_keys (seq, id, tenant, task, key, digest) VALUES (?, ?, ?, ?, ?, ?)
+
 -- --- claim ----------------------------------------------------------------------------------------------------
 
 -- name: claim_gate
@@ -440,7 +453,7 @@ SELECT json_array(at, level, message) FROM windlass_logs WHERE seq = ? AND line 
 AND (?4 IS NULL OR j.created < ?4) AND j.tenant = ?5 AND j.seq < ?6
 AND (?7 IS NULL OR EXISTS (SELECT 1 FROM json_each(j.meta, '$.tags') t WHERE t.value = ?7))
 AND (?8 IS NULL OR {reason} = ?8)
-AND (?9 IS NULL OR j.meta ->> '$.parent_id' = ?9)
+AND (?9 IS NULL OR iif(json_valid(j.meta), j.meta ->> '$.parent_id', NULL) = ?9)
 AND (?10 IS NULL OR {state} IN (SELECT value FROM json_each(?10)))
 AND (?11 IS NULL OR j.seq IN (SELECT seq FROM windlass_ended WHERE state = 'dead' AND {fingerprint} = ?11))
 AND (?12 IS NULL OR e.finished < ?12)
@@ -469,6 +482,10 @@ WHERE j.seq IN (SELECT seq FROM windlass_held) AND {matches}
 -- name: search_unhappy
 SELECT j.seq, {job} FROM {located}
 WHERE j.seq IN (SELECT seq FROM windlass_ended WHERE state <> 'completed') AND {matches}
+
+-- name: search_children
+SELECT j.seq, {job} FROM {located}
+WHERE j.seq IN (SELECT seq FROM windlass_jobs WHERE {parent} = ?9 AND instr(meta, '"parent_id"')) AND {matches}
 
 -- name: search_group
 SELECT j.seq, {job} FROM {located}
@@ -527,7 +544,10 @@ DELETE FROM windlass_ready WHERE lane = ? AND queue = ? AND rank = ? AND seq = ?
 DELETE FROM windlass_waiting WHERE seq = ?
 
 -- name: held_cancel
-UPDATE windlass_held SET cancelling = 1 WHERE id = ?
+UPDATE windlass_held SET cancelling = max(cancelling, ?2) WHERE id = ?1
+
+-- name: held_stopped
+SELECT id FROM windlass_held WHERE cancelling = 2 AND id IN (SELECT value FROM json_each(?))
 
 -- name: attempt_from_ended
 INSERT OR IGNORE INTO windlass_attempts (seq, fence, number, worker, started, ended, outcome, reason, error)
@@ -550,6 +570,25 @@ SELECT fence FROM windlass_ended WHERE seq = ?
 
 -- name: ended_remove
 DELETE FROM windlass_ended WHERE seq = ?
+
+-- Of jobs that have a key, or had one: which, and who has it now.
+-- name: keys_again
+SELECT json_array(j.id, p.tenant, p.task, p.key, k.id, k.free_at, e.finished)
+FROM json_each(?1) v CROSS JOIN windlass_jobs j ON j.id = v.value
+JOIN windlass_past_keys p ON p.seq = j.seq AND p.id = j.id
+LEFT JOIN windlass_keys k ON k.tenant = p.tenant AND k.task = p.task AND k.key = p.key
+LEFT JOIN windlass_ended e ON e.seq = k.seq AND k.free_at IS NULL
+UNION ALL
+SELECT json_array(j.id, k.tenant, k.task, k.key, j.id, NULL, NULL)
+FROM json_each(?1) v CROSS JOIN windlass_jobs j ON j.id = v.value
+JOIN windlass_keys k ON k.seq = j.seq AND k.id = j.id
+
+-- name: key_retake
+INSERT OR REPLACE INTO windlass_keys (tenant, task, key, id, seq, digest)
+SELECT tenant, task, key, id, seq, digest FROM windlass_past_keys WHERE id = ?1 AND seq = ?2
+
+-- name: drop_past_keys
+DELETE FROM windlass_past_keys WHERE seq = ?
 
 -- name: job_edit
 UPDATE windlass_jobs SET payload = ? WHERE seq = ?
@@ -685,6 +724,8 @@ UNION ALL SELECT 'permit of ' || key, id FROM windlass_permits p
 UNION ALL SELECT 'no permit of ' || k.value, h.id FROM windlass_held h, json_each(h.flow, '$.keys') k
           WHERE NOT EXISTS (SELECT 1 FROM windlass_permits p WHERE p.key = k.value AND p.id = h.id)
 UNION ALL SELECT 'merged', seq FROM windlass_merged WHERE seq NOT IN (SELECT seq FROM windlass_jobs)
+UNION ALL SELECT 'past key ' || key, seq FROM windlass_past_keys p
+          WHERE NOT EXISTS (SELECT 1 FROM windlass_jobs j WHERE j.seq = p.seq AND j.id = p.id)
 UNION ALL SELECT 'unique key ' || key, id FROM windlass_unique u
           WHERE live <> EXISTS (SELECT 1 FROM windlass_jobs j WHERE j.seq = u.seq AND j.id = u.id
                                 AND j.seq NOT IN (SELECT seq FROM windlass_ended))
@@ -728,6 +769,19 @@ CROSS JOIN windlass_jobs j ON j.seq = r.seq
 SELECT json_group_array(json_array(j.id, j.task, j.version, j.queue, 'running', j.payload, json_array(h.id)))
 FROM (SELECT id, seq FROM windlass_held WHERE id > ?1 ORDER BY id LIMIT ?2) h
 CROSS JOIN windlass_jobs j ON j.seq = h.seq
+
+-- fragment: parent
+-- As the index windlass_jobs_parent has it, to the letter; the index is partial, so its condition must stand beside it.
+iif(json_valid(meta), meta ->> '$.parent_id', NULL)
+
+-- name: children
+-- In the order of the parents, and of each in that of the enqueue: so the loops go, by CROSS JOIN and through the
+-- index, and the last one answered is where the next page begins. An ORDER BY would sort all of them for each page.
+SELECT json_group_array(json_array(id, place, seq))
+FROM (SELECT j.id, v.key AS place, j.seq
+      FROM json_each(?1) v CROSS JOIN windlass_jobs j INDEXED BY windlass_jobs_parent
+      WHERE {parent} = v.value AND instr(meta, '"parent_id"') AND v.key >= ?2 AND j.seq > iif(v.key = ?2, ?3, 0)
+      LIMIT ?4)
 
 -- fragment: fingerprint
 -- As the index windlass_ended_dead has it, to the letter.

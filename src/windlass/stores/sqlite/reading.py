@@ -90,6 +90,8 @@ class Reading:
         found: dict[int, Job] = {}
         # A rare state is found from the table it lies in, not by walking a million jobs that ended well.
         sources = {_SOURCES.get(s, "search_all") for s in f.states} or {"search_all"}
+        if f.parent is not None:
+            sources = {"search_children"}
         for source in sorted(sources if f.fingerprint is None else {"search_group"}):
             for seq_, text in (yield Statement(source, row)):
                 found[seq_] = _job.decode(text)

@@ -152,7 +152,11 @@ class Scheduling(Operator, Workers):
     def _fire(self, row: Row | None, tick: Tick, now: int) -> Steps[Fired]:
         if row is None:
             return Fired.STALE
-        if not tick.manual:
+        if tick.manual:
+            before = yield from self._sent_before(tick.job)
+            if before is not None:
+                return before
+        else:
             refused = _refused(row, tick, now)
             if refused is not None:
                 return refused
@@ -162,6 +166,14 @@ class Scheduling(Operator, Workers):
             outcome, row = yield from self._become(row, tick, tick.job, now)
         yield Statement("schedule_put", row)
         return outcome
+
+    def _sent_before(self, job: NewJob | None) -> Steps[Fired | None]:
+        """How a tick went that no cursor knows again; else it would get in its own way when it is sent again."""
+        if job is None:
+            return None
+        if (yield Statement("ids_known", (as_json([job.id]),))):
+            return Fired.FIRED
+        return Fired.SKIPPED if (yield from self._merged([job.id])) else None
 
     def _become(self, row: Row, tick: Tick, job: NewJob, now: int) -> Steps[tuple[Fired, Row]]:
         left = [found[0] for found in (yield Statement("jobs_unended", (row.previous,)))]

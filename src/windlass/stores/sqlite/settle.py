@@ -12,7 +12,7 @@ from windlass.core.errors import ChildConflict, LeaseLost
 from windlass.core.job import LogLine, Progress, Settled, State, Token, Transition
 from windlass.ports.plan import NOW, Statement, Steps, plan
 from windlass.ports.store import LOG_LINES
-from windlass.stores.sqlite.enqueue import Enqueueing
+from windlass.stores.sqlite.enqueue import WITH_CHILDREN, Enqueueing
 from windlass.stores.sqlite.flow import Flow, Given
 from windlass.stores.sqlite.text import as_json
 
@@ -97,7 +97,8 @@ class Settling(Enqueueing, Flow):
             yield from self._give_up([g.seq for g, _ in ends if g.id in given and given[g.id].owns], now)
         children = [child for _, t in ends if t.state is State.COMPLETED for child in t.children]
         if children:
-            answers = yield from self._insert(children, now)
+            stopped = {child.id for g, t in ends if g.cancelling == WITH_CHILDREN for child in t.children}
+            answers = yield from self._insert(children, now, stopped=frozenset(stopped))
             for child, answer in zip(children, answers, strict=True):
                 if answer.conflict:
                     raise ChildConflict(str(child.idempotency_key), answer.id)

@@ -19,6 +19,7 @@ from windlass.stores.sqlite.transaction import (
     ENDED,
     MARK,
     RETRY_FIRST,
+    RETRY_GROWTH,
     RETRY_MOST,
     commit,
     discard,
@@ -123,7 +124,7 @@ class Shell:
                 driver.execute(begin)
             except Busy:
                 pause(name, deadline, wait)
-                wait = min(RETRY_MOST, wait * 1.5)
+                wait = min(RETRY_MOST, wait * RETRY_GROWTH)
             else:
                 return
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 
 from windlass.core.job import Job
 from windlass.ports.plan import Statement, Steps, plan
-from windlass.ports.store import Backlog, DeadGroup, Ending, Pending
+from windlass.ports.store import Backlog, Children, DeadGroup, Ending, Pending
 from windlass.stores.sqlite.text import as_json
 
 STAGES = {
@@ -27,6 +29,8 @@ class PendingRow(Pending, frozen=True, array_like=True):
 _pending = msgspec.json.Decoder(list[PendingRow])
 _endings = msgspec.json.Decoder(list[Ending])
 _job = msgspec.json.Decoder(Job)
+_children = msgspec.json.Decoder(list[tuple[str, int, int]])
+_family_cursor = msgspec.json.Decoder(tuple[int, int])
 _cursor = msgspec.json.Decoder(tuple[str, tuple[int | str, ...]])
 
 
@@ -44,6 +48,14 @@ class Survey:
             return Backlog(list(found), as_json((stage, found[-1].place)))
         rest = stages[stages.index(stage) + 1 :]
         return Backlog(list(found), as_json((rest[0], STAGES[rest[0]])) if rest else None)
+
+    @plan(write=False)
+    def children(self, parents: Sequence[str], limit: int, after: str | None = None) -> Steps[Children]:
+        """See Store.children. `next` is the place of the last one's parent, and its seq."""
+        place, seq = (0, 0) if after is None else _family_cursor.decode(after)
+        text = (yield Statement("children", (as_json(list(parents)), place, seq, limit)))[0][0]
+        found = _children.decode(text)
+        return Children([id for id, _, _ in found], as_json(found[-1][1:]) if len(found) == limit else None)
 
     @plan(write=False)
     def dead_groups(self, limit: int) -> Steps[list[DeadGroup]]:

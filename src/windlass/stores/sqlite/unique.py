@@ -82,7 +82,7 @@ class Unique:
             # An owner that is sent again when only its window is left of it.
             return Enqueued(owner.id, inserted=owner.id == job.id)
         if arrival is Arrival.OUST:
-            yield Statement("held_cancel", (owner.id,))
+            yield Statement("held_cancel", (owner.id, 1))
         if arrival is not Arrival.REPLACE:
             return None
         if owner.successor is None:

@@ -38,6 +38,7 @@ CHAPTERS = (
     "survey",
     "queues",
     "unique",
+    "family",
     "bounds",
     "schedules",
     "cluster",
@@ -56,6 +57,7 @@ from windlass.testing.conformance.bounds import Bounded  # noqa: E402
 from windlass.testing.conformance.claim import Claiming  # noqa: E402
 from windlass.testing.conformance.cluster import Cluster  # noqa: E402
 from windlass.testing.conformance.enqueue import Enqueueing  # noqa: E402
+from windlass.testing.conformance.family import Families  # noqa: E402
 from windlass.testing.conformance.leases import Leases  # noqa: E402
 from windlass.testing.conformance.limits import Limits  # noqa: E402
 from windlass.testing.conformance.model import Model  # noqa: E402
@@ -84,6 +86,7 @@ class Suite(
     Operating,
     Time,
     Unique,
+    Families,
     Bounded,
     Reading,
     Survey,

@@ -10,7 +10,19 @@ from typing import Any, TypeVar
 import msgspec
 
 from windlass.core.flow import Bounds
-from windlass.core.job import Discarded, ErrorInfo, Failed, Held, LogLine, NewJob, Policy, Progress, Snoozed, Succeeded
+from windlass.core.job import (
+    Discarded,
+    ErrorInfo,
+    Failed,
+    Held,
+    LogLine,
+    NewJob,
+    Policy,
+    Progress,
+    Snoozed,
+    Succeeded,
+    Transition,
+)
 from windlass.core.machine import complete, decide, park, release, retry
 from windlass.ports.plan import Plan, Steps, chain
 from windlass.ports.store import (
@@ -129,6 +141,9 @@ class Scene:
             "pause": lambda: store.change_schedules([ScheduleChange(name=name, action="pause") for name in "sp"]),
             "resume": lambda: store.change_schedules([ScheduleChange(name="s", action="resume")]),
             "fan out": self._fan_out,
+            "cancel with children": lambda: store.cancel(Selection((self.parent.id, self.dead.id), children=True)),
+            "enqueue a child too late": self._late_child,
+            "complete with children too late": lambda: store.settle("w4", [self._complete_late()]),
             "lead": lambda: store.lead("maintainer", "a", SECOND),
             "resign": lambda: store.resign("maintainer", "a"),
             "prune": lambda: self._late(30 * DAY, lambda: store.prune(PruneRules(completed=DAY), 1_000)),
@@ -152,6 +167,15 @@ class Scene:
         jobs = self.world.jobs(3, meta=CALM)
         self.world.known |= dict.fromkeys(job.id for job in jobs)
         return self.world.store.fan_out(self.parent.token, "windlass:x", 0, jobs)
+
+    def _late_child(self) -> Plan[Any]:
+        world = self.world
+        meta = f'{{"parent_id":"{self.parent.id}","unique":["late","reject"]}}'
+        return world.store.enqueue(self._known([world.job(meta=meta, idempotency_key="late"), world.job(meta=CALM)]))
+
+    def _complete_late(self) -> Transition:
+        children = self._known([self.world.job(meta=f'{{"parent_id":"{self.parent.id}"}}')])
+        return complete(self.parent.token, "1", DAY, tuple(children))
 
     def _take(self) -> Held:
         """A run that no other step acts on."""

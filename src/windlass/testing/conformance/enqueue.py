@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+from msgspec.structs import replace
+
 from windlass.core.job import Discarded, State, Succeeded
-from windlass.ports.store import KEY_KEEP, Enqueued, PruneRules, Selection
+from windlass.ports.store import KEY_KEEP, Enqueued, Filter, PruneRules, Selected, Selection
 from windlass.testing.conformance.values import NAMES, NUMBERS, PAYLOADS
 from windlass.testing.conformance.world import DAY, HOUR, MINUTE, World
 
@@ -189,6 +193,58 @@ class Enqueueing:
         world.run(world.store.revive(Selection((held.id,))))
         world.clock.advance("20h")
         assert world.enqueue(world.job(idempotency_key="k"))[0].id == held.id
+
+    def test_a_revived_job_takes_its_key_again(self, world: World) -> None:
+        """I10b: also where it was freed, by its time or by a prune; or the next request would be a second one."""
+        prune: Callable[[], object] = lambda: world.run(world.store.prune(PruneRules(), 1_000))
+        for free in (lambda: None, prune):
+            held = world.running(idempotency_key="k", digest="d")
+            world.end(held, Discarded())
+            world.clock.set(world.clock() + KEY_KEEP)
+            free()
+            assert world.run(world.store.revive(Selection((held.id,)))).changed == (held.id,)
+            assert world.enqueue(world.job(idempotency_key="k", digest="d")) == [Enqueued(held.id, inserted=False)]
+            other = world.job(idempotency_key="k", digest="other")
+            assert world.enqueue(other) == [Enqueued(held.id, inserted=False, conflict=True)]
+            world.clock.advance("3d")
+            assert not world.enqueue(world.job(idempotency_key="k", digest="d"))[0].inserted
+            world.run(world.store.delete(Selection((held.id,))))
+            world.healthy()
+
+    def test_a_job_whose_idempotency_key_is_anothers_is_not_revived(self, world: World) -> None:
+        """I10b: two live jobs of one key would both answer for it. By id, by filter, or both at once."""
+        old = world.running(idempotency_key="k")
+        world.end(old, Discarded())
+        world.clock.set(world.clock() + KEY_KEEP)
+        heir = world.running(idempotency_key="k")
+        for _ in range(2):
+            assert world.run(world.store.revive(Selection((old.id,)))).untouched == (old.id,)
+            assert world.run(world.store.revive(Selection(filter=Filter(states=(State.DEAD,))))) == Selected()
+            world.end(heir, Succeeded("1"))  # the key is its own for a day longer
+        world.clock.set(world.clock() + KEY_KEEP)
+        both = Selection((old.id, heir.id), dry_run=True)
+        assert world.run(world.store.revive(both)) == Selected(changed=(old.id,), untouched=(heir.id,))
+        assert world.run(world.store.revive(replace(both, dry_run=False))).changed == (old.id,)
+        assert world.run(world.store.revive(Selection((heir.id,)))).untouched == (heir.id,)
+        assert world.enqueue(world.job(idempotency_key="k")) == [Enqueued(old.id, inserted=False)]
+        world.healthy()
+        world.run(world.store.delete(Selection((old.id,))))
+        assert world.run(world.store.revive(Selection((heir.id,)))).changed == (heir.id,)
+        assert world.enqueue(world.job(idempotency_key="k")) == [Enqueued(heir.id, inserted=False)]
+        world.healthy()
+
+    def test_the_key_of_a_pruned_job_keeps_others_from_being_revived(self, world: World) -> None:
+        old = world.running(idempotency_key="k")
+        world.end(old, Discarded())
+        world.clock.set(world.clock() + KEY_KEEP)
+        heir = world.running(idempotency_key="k")
+        world.end(heir, Succeeded("1"))
+        world.run(world.store.prune(PruneRules(completed=0), 1_000))
+        assert world.run(world.store.revive(Selection((old.id,)))).untouched == (old.id,)
+        world.clock.set(world.clock() + KEY_KEEP)
+        assert world.run(world.store.revive(Selection((old.id,)))).changed == (old.id,)
+        assert world.enqueue(world.job(idempotency_key="k")) == [Enqueued(old.id, inserted=False)]
+        world.healthy()
 
     def test_a_cancelled_or_dead_owner_keeps_its_key_too(self, world: World) -> None:
         cancelled = world.put(idempotency_key="a")

@@ -94,6 +94,7 @@ WEIGHTS = {
     "search": 2,
     "dead_groups": 1,
     "endings": 1,
+    "children": 1,
     "stats": 1,
     "why": 2,
     "workers": 1,
@@ -178,6 +179,7 @@ class Moves:
             schedule=pick((None, None, None, "s")),
             ended_before=pick((None, None, None, now, now - MINUTE)),
             fingerprint=pick((None, None, None, "", self._fingerprint)),
+            parent=self._id() if self._dice.random() < 0.1 else None,
         )
 
     def _selection(self, now: int) -> tuple[Selection]:
@@ -202,7 +204,7 @@ class Moves:
             id=job_id(now // 1_000, self._dice.randbytes(10)),
             task=pick(TASKS),
             payload=f"[[{self._dice.randint(0, 2)}],{{}}]",
-            meta=pick(METAS),
+            meta=self._meta(),
             version=pick((1, 1, 2)),
             queue=pick(QUEUES),
             head_start=pick((0, 0, MINUTE)),
@@ -212,6 +214,14 @@ class Moves:
             idempotency_key=pick(KEYS),
             digest=pick("de"),
         )
+
+    def _meta(self) -> str:
+        """That of a child now and then, also of a job that is not there or that ended long ago."""
+        meta: str = self._dice.choice(METAS)
+        if self._dice.random() < 0.8:
+            return meta
+        parent = self._grants[-1].id if self._grants and self._dice.random() < 0.5 else self._id()
+        return f'{{"parent_id":"{parent}",{meta[1:]}'
 
     def draw_claim(self, now: int) -> tuple[str, int, ClaimRequest]:
         worker = self._worker()
@@ -308,7 +318,14 @@ class Moves:
 
     draw_held = draw_lapsed
 
-    draw_cancel = draw_delete = _selection
+    draw_delete = _selection
+
+    def draw_cancel(self, now: int) -> tuple[Selection]:
+        (selection,) = self._selection(now)
+        return (msgspec.structs.replace(selection, children=self._dice.random() < 0.5),)
+
+    def draw_children(self, now: int) -> tuple[list[str], int]:
+        return [self._id()], 1_000
 
     def draw_revive(self, now: int) -> tuple[Selection]:
         (selection,) = self._selection(now)

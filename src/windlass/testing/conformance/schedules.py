@@ -450,6 +450,19 @@ class Scheduling:
         world.clock.advance("1m")
         assert self.fire(world, self.tick(world)) == [Fired.SKIPPED]  # the tick before that is still there
 
+    def test_a_run_by_hand_that_is_sent_again_is_the_same_run(self, world: World) -> None:
+        """Its answer was lost: neither may it be counted twice, nor cancelled as the one before itself."""
+        self.made(world)
+        by_hand = self.tick(world, manual=True, overlap="cancel-previous", job=world.job())
+        later = self.tick(world, manual=True, overlap="queue", job=world.job())
+        assert by_hand.job is not None
+        assert later.job is not None
+        assert self.fire(world, by_hand, later) == [Fired.FIRED, Fired.FIRED]
+        before = self.read(world)
+        assert self.fire(world, by_hand) == [Fired.FIRED]
+        assert self.read(world) == before
+        assert {world.fetch(id).state for id in (by_hand.job.id, later.job.id)} == {State.QUEUED}
+
     # --- races ---------------------------------------------------------------------------------------------
 
     def test_of_many_schedulers_one_fires(self, world: World) -> None:

@@ -58,5 +58,6 @@ def _checked(world: World, seed: int, store: str) -> Life:
         commits=world.wire.commits,
         seconds=world.scheduler.now,
         delivered=dict(ledger.delivered),
+        answered=dict(ledger.answered),
         trace=None if ledger.text is None else tuple(ledger.text),
     )

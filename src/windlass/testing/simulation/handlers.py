@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from windlass.core.errors import Discard, Retry, Snooze
-from windlass.core.job import NewJob, Progress
+from windlass.core.errors import Discard, Retry, Snooze, StoreError
+from windlass.core.job import Meta, NewJob, Progress
 from windlass.runtime.context import current_run
 from windlass.runtime.registry import Mode, Registry, TaskDef
+from windlass.testing.simulation.holder import Holder
 
 if TYPE_CHECKING:
     from windlass.runtime.run import Run
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
 
 TASK = "act"
 
+CHILDREN = 3
+"""Of a fan-out."""
 Act = list[Any]
 """A word, and perhaps a number: see the methods of Handler."""
 
@@ -108,11 +112,36 @@ class Handler:
         await asyncio.sleep(count * self._world.settings.length / 4)
         return "parent"
 
+    async def spawn(self, run: Run, count: float) -> str:
+        """Enqueue children at once, one after the other, whatever becomes of it meanwhile."""
+        opened = self._world.open(self._process)
+        for number in range(int(count)):
+            child = child_of(run.held.id, run.held.fence, number)
+            self._world.ledger.sent[child.id] = child
+            with contextlib.suppress(StoreError):
+                await opened.async_shell().run(opened.store.enqueue([child]))
+            await asyncio.sleep(self._world.settings.length / 4)
+        return "spawned"
+
+    async def fan(self, run: Run, seconds: float) -> str:
+        """Enqueue children in more than one transaction, from where the attempt before stopped."""
+        done = await run.afan_out("fan", 0, ())
+        while done < CHILDREN:
+            done = await run.afan_out("fan", done, [child_of(run.held.id, 0, done)])
+            await asyncio.sleep(seconds / CHILDREN)
+        return "fanned out"
+
     async def once(self, run: Run, seconds: float) -> Any:
         """Keep the first result of something."""
-        kept = await run.aonce("first", f'"{run.held.fence}"')
+        await run.aonce("first", f'"{run.held.fence}"')
         await asyncio.sleep(seconds)
-        return kept
+        return await run.aonce("first", f'"{run.held.fence} again"')
+
+    async def lock(self, run: Run, seconds: float) -> str:
+        """Hold one slot of a lock for a while, renewing it as `windlass.lock` does."""
+        slots = 1 + hash_of(run.held.id) % 2
+        holder = Holder(self._world, self._process, f"lock-{slots}", f"{run.held.id}/{run.held.fence}", slots)
+        return await holder.hold(seconds)
 
     async def report(self, run: Run, seconds: float) -> str:
         """Say how far it is."""
@@ -126,7 +155,10 @@ def child_of(parent: str, fence: int, number: int) -> NewJob:
     """A child whose id tells which run of which job enqueued it."""
     noise = (hash_of(parent) ^ fence * 64) + number
     identity = f"{parent[:13]}-7{noise & 0xFFF:03x}-8{noise >> 12 & 0xFFF:03x}-{noise >> 24 & 0xFFFFFFFFFFFF:012x}"
-    return NewJob(id=identity, task=TASK, payload='[[[["work",0.01]]],{}]')
+    # Some have children of their own, and some wait for a while.
+    act = {1: ["spawn", 1], 2: ["snooze", 3.0]}.get(number, ["work", 0.01])
+    meta = msgspec.json.encode(Meta(parent_id=parent)).decode()
+    return NewJob(id=identity, task=TASK, payload=msgspec.json.encode([[[act]], {}]).decode(), meta=meta)
 
 
 def hash_of(text: str) -> int:

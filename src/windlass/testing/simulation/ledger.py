@@ -19,8 +19,10 @@ class Commit(NamedTuple):
 
     at: int
     """The store's clock, in microseconds, when the operation read it."""
+    read: float
+    """When that was, in virtual seconds."""
     when: float
-    """Virtual seconds."""
+    """When it was committed, in virtual seconds."""
     who: str
     """The process that asked."""
     operation: str
@@ -51,6 +53,8 @@ class Ledger:
         """How often a handler began, by job."""
         self.delivered: Counter[str] = Counter()
         """Faults that really happened."""
+        self.answered: Counter[str] = Counter()
+        """How often each operation was."""
         self.text: list[str] | None = [] if keep_text else None
         self._hash = hashlib.blake2b(digest_size=8)
 
@@ -62,6 +66,7 @@ class Ledger:
     def commit(self, line: Commit) -> None:
         """The store has committed."""
         self.lines.append(line)
+        self.answered[line.operation] += 1
         said = f"{line.operation} {_short(line.given)} -> {_short(line.answer)}"
         self._note(f"{line.when:10.4f} {line.who:<14} store: {said}")
 

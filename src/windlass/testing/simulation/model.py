@@ -95,7 +95,7 @@ class Found(msgspec.Struct, frozen=True):
 class Node:
     """A state: the store's tables, the seats, the judge, the time."""
 
-    def __init__(self, store: MemoryStore, seats: tuple[Seat, ...], checker: Checker, now: int, made: int) -> None:
+    def __init__(self, store: MemoryStore, seats: tuple[Any, ...], checker: Checker, now: int, made: int) -> None:
         self.store = store
         self.seats = seats
         self.checker = checker
@@ -109,7 +109,7 @@ class Node:
         ours, theirs = store.data, self.store.data
         for id, row in theirs.jobs.items():
             ours.jobs.place(id, row)
-        for name in ("attempts", "workers"):
+        for name in ("attempts", "workers", "schedules", "revisions"):
             for key, value in getattr(theirs, name).items():
                 getattr(ours, name).place(key, value)
         ours.enqueued = theirs.enqueued
@@ -128,10 +128,10 @@ class Node:
         """Run one plan, and have its answer judged."""
         plan: Plan[Any] = getattr(self.store, operation)(*given)
         answer = drive(iter(plan), lambda _: [(self.now,)])
-        self.checker.judge(Commit(self.now, self.now / TICK, "model", operation, given, answer))
+        self.checker.judge(Commit(self.now, 0.0, self.now / TICK, "model", operation, given, answer))
         return answer
 
-    def sit(self, at: int, seat: Seat) -> None:
+    def sit(self, at: int, seat: Any) -> None:
         """Somebody's place has changed."""
         self.seats = (*self.seats[:at], seat, *self.seats[at + 1 :])
 
@@ -141,51 +141,97 @@ class Node:
         return all(row.state.terminal for row in self.store.data.jobs.values())
 
 
-class Model:
-    """The search."""
+class Search:
+    """Goes through all that can happen; what that is, a model says."""
 
-    def __init__(self, make: Callable[[], MemoryStore] = MemoryStore, scope: Scope | None = None) -> None:
+    stuck = "I2: from here no job can ever end"
+    """What is said of a state from which no way leads to a good end."""
+    mercy = frozenset({"cancel"})
+    """Steps on which no such way may depend."""
+
+    def __init__(self, make: Callable[[], MemoryStore]) -> None:
         """`make` makes the store whose plans are the steps; a broken one is a twin that must be caught."""
         self._make = make
-        self._scope = scope or Scope()
 
     def search(self, most: int = 1_000_000) -> Found:
         """Go on until the space is closed or a violation is found. Raises RuntimeError past `most` states."""
         first = self._first()
-        known: dict[Any, tuple[Any, Step | None]] = {key(first): (None, None)}
+        known: dict[Any, tuple[Any, Step | None]] = {self._key(first): (None, None)}
         back: dict[Any, list[Any]] = {}
         ends: list[Any] = []
         queue = deque([first])
         steps = 0
         while queue:
             node = queue.popleft()
-            here = key(node)
+            here = self._key(node)
             for step in list(self._steps(node)):
                 steps += 1
                 with node.tried():
                     self._take(node, step)
-                    there = key(node)
+                    there = self._key(node)
                     new = there not in known
-                    wrong = node.checker.violations or (_state_problems(node) if new else [])
+                    wrong = node.checker.violations or (self._problems(node) if new else [])
                     if wrong:
                         return Found(len(known), steps, tuple(wrong), (*_path(known, here), str(step)))
-                    if step.name != "cancel":  # a job must be able to end without anybody's mercy
+                    if step.name not in self.mercy:
                         back.setdefault(there, []).append(here)
                     if new:
                         known[there] = (here, step)
                         queue.append(node.copy(self._make))
-                        if node.ended:
+                        if self._over(node):
                             ends.append(there)
             if len(known) > most:
                 raise RuntimeError(f"more than {most} states: the scope is too large, or something grows without end")
         stuck = known.keys() - _reaching(ends, back)
         if stuck:
             nearest = min((_path(known, each) for each in stuck), key=len)
-            return Found(len(known), steps, ("I2: from here no job can ever end",), nearest)
+            return Found(len(known), steps, (self.stuck,), nearest)
         return Found(len(known), steps)
 
     def _first(self) -> Node:
-        node = Node(self._make(), (Seat(),) * self._scope.workers, Checker(Ledger(), Dump({}, {}, [], 0)), 0, 0)
+        """Where it begins."""
+        raise NotImplementedError
+
+    def _steps(self, node: Node) -> Iterator[Step]:
+        """What can happen now."""
+        raise NotImplementedError
+
+    def _take(self, node: Node, step: Step) -> None:
+        """Have it happen."""
+        raise NotImplementedError
+
+    def _key(self, node: Node) -> Any:
+        """Equal for states that differ in nothing that can matter."""
+        raise NotImplementedError
+
+    def _problems(self, node: Node) -> list[str]:
+        """What is wrong with a state, however it came about."""
+        raise NotImplementedError
+
+    def _over(self, node: Node) -> bool:
+        """Whether it is a good end."""
+        raise NotImplementedError
+
+
+class Model(Search):
+    """Workers and jobs."""
+
+    def __init__(self, make: Callable[[], MemoryStore] = MemoryStore, scope: Scope | None = None) -> None:
+        """See Search."""
+        super().__init__(make)
+        self._scope = scope or Scope()
+
+    def _key(self, node: Node) -> Any:
+        return key(node)
+
+    def _problems(self, node: Node) -> list[str]:
+        return _state_problems(node)
+
+    def _over(self, node: Node) -> bool:
+        return node.ended
+
+    def _first(self) -> Node:
+        node = Node(self._make(), (Seat(),) * self._scope.workers, Checker(Ledger(), Dump({}, {}, [], 0, []), ()), 0, 0)
         node.now = 1_000 * TICK
         last = self._scope.jobs - 1
         jobs = [

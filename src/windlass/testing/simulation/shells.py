@@ -132,7 +132,10 @@ class Opened:
         """See Opened."""
 
 
-NOTED = ("enqueue", "claim", "recover", "settle", "report", "once", "beat", "reap", "cancel", "revive", "migrate")
+NOTED = (
+    "enqueue", "claim", "recover", "settle", "report", "once", "beat", "reap", "cancel", "revive", "migrate",
+    "change_schedules", "fire", "queues", "lead", "resign", "edit", "delete", "fan_out",
+)  # fmt: skip
 """Operations whose answers go into the ledger; whoever adds one to the seam adds it here."""
 
 
@@ -166,7 +169,7 @@ class Tapped:
             answer = yield from plan
             transaction = wire.running
             assert transaction is not None
-            transaction.notes.append((transaction.at, name, tuple(given), answer))
+            transaction.notes.append((transaction.at, transaction.read, name, tuple(given), answer))
             return answer
 
         return Plan(steps, plan.name, write=plan.write)

@@ -51,7 +51,7 @@ class Transaction:
     """One plan on its way."""
 
     __slots__ = (
-        "answer", "at", "connection", "deadline", "dies", "done", "error", "notes", "plan", "process", "steps",
+        "answer", "at", "connection", "deadline", "dies", "done", "error", "notes", "plan", "process", "read", "steps",
         "stepwise", "tell", "told",
     )  # fmt: skip
 
@@ -65,9 +65,11 @@ class Transaction:
         self.done = False
         self.answer: Any = None
         self.error: BaseException | None = None
-        self.notes: list[tuple[int, str, tuple[Any, ...], Any]] = []
+        self.notes: list[tuple[int, float, str, tuple[Any, ...], Any]] = []
         self.at = 0
         """The store's clock when it was last read."""
+        self.read = 0.0
+        """When that was, in virtual seconds."""
         self.connection: Connection | None = None
         self.steps: Any = None
         self.stepwise = False
@@ -206,7 +208,7 @@ class Wire:
             self._end(transaction, error)
             return
         transaction.steps = iter(plan)
-        transaction.at = self._clock()
+        transaction.at, transaction.read = self._clock(), self._scheduler.now
         self._advance(transaction, None)
 
     def _advance(self, transaction: Transaction, rows: Any) -> None:
@@ -239,7 +241,7 @@ class Wire:
     def _execute(self, transaction: Transaction, connection: Connection, statement: Any) -> Any:
         rows = connection.execute(statement)
         if statement.name == "now":
-            transaction.at = rows[0][0]
+            transaction.at, transaction.read = rows[0][0], self._scheduler.now
         return rows
 
     def _statement(self, transaction: Transaction, wanted: Any) -> None:
@@ -270,8 +272,9 @@ class Wire:
     def committed(self, transaction: Transaction) -> None:
         """Note what it did."""
         self.commits += transaction.plan.write
-        for at, operation, given, answer in transaction.notes:
-            self._ledger.commit(Commit(at, self._scheduler.now, transaction.process.name, operation, given, answer))
+        for at, read, operation, given, answer in transaction.notes:
+            name = transaction.process.name
+            self._ledger.commit(Commit(at, read, self._scheduler.now, name, operation, given, answer))
 
     def _end(self, transaction: Transaction, error: BaseException | None) -> None:
         transaction.done = True

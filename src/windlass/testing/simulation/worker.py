@@ -59,6 +59,7 @@ class WorkerProcess(Process):
                 hold=settings.hold,
                 queues=tuple(queue for queue, _ in settings.queues),
                 tasks=(),
+                schedules=tuple(self.world.code()),
                 concurrency=1 if self._boot.quarantine else settings.concurrency,
                 stall_timeout=None,
             )

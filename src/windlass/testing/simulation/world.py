@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from windlass.core.job import Attempt, Job
 from windlass.ports.plan import drive
+from windlass.ports.store import Filter, Schedule, ScheduleChange
 from windlass.runtime.supervisor import Supervisor
 from windlass.runtime.worker import Worker
 from windlass.stores.memory import MemoryStore
@@ -18,12 +19,13 @@ from windlass.testing.clock import EPOCH
 from windlass.testing.simulation.client import ClientProcess
 from windlass.testing.simulation.database import Database, MemoryDatabase
 from windlass.testing.simulation.faults import Faults
-from windlass.testing.simulation.ledger import Commit, Ledger
+from windlass.testing.simulation.ledger import Ledger
 from windlass.testing.simulation.locks import Locks
 from windlass.testing.simulation.nature import replaced
 from windlass.testing.simulation.scheduler import Process, Scheduler
 from windlass.testing.simulation.shells import Opened
 from windlass.testing.simulation.supervisor import SupervisorProcess
+from windlass.testing.simulation.timetable import Code, draw_versions
 from windlass.testing.simulation.wire import Wire
 
 if TYPE_CHECKING:
@@ -43,6 +45,8 @@ class Cast(msgspec.Struct, frozen=True, kw_only=True):
     worker: Callable[..., Worker] = Worker
     supervisor: Callable[..., Supervisor] = Supervisor
     durability: str = "full"
+    settings: dict[str, Any] = {}
+    """What is not left to the dice: something rare is looked for in lives in which it is less rare."""
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,12 +69,23 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     revives: float
     trouble: float
     """How long faults may strike."""
+    versions: tuple[Code, ...]
+    """Of the application's code, of which each defines schedules."""
+    deploy: float
+    """When the second version replaces the first."""
+    operates: float
+    """How often a client does what operators do."""
+    limited: float
+    """How many of the jobs have limits."""
+    unique: float
+    """How many of the jobs have a unique key."""
     runs_most: int = 60
 
 
 def draw_settings(dice: random.Random) -> Settings:
     """Small lives: what goes wrong between two jobs goes wrong between five."""
     two = dice.random() < 0.3
+    trouble = dice.choice((3.0, 8.0, 15.0))
     return Settings(
         jobs=dice.choice((1, 3, 5, 7, 9, 12)),
         clients=dice.choice((1, 1, 2)),
@@ -84,7 +99,12 @@ def draw_settings(dice: random.Random) -> Settings:
         length=dice.choice((0.3, 1.5, 5.0)),
         cancels=dice.choice((0.0, 0.1, 0.3)),
         revives=dice.choice((0.0, 0.1)),
-        trouble=dice.choice((3.0, 8.0, 15.0)),
+        trouble=trouble,
+        versions=draw_versions(dice, trouble),
+        deploy=dice.random() * trouble,
+        operates=dice.choice((0.0, 0.0, 0.2, 0.5)),
+        limited=dice.choice((0.0, 0.0, 0.3, 0.9)),
+        unique=dice.choice((0.0, 0.0, 0.3, 0.9)),
     )
 
 
@@ -104,6 +124,8 @@ class Life(msgspec.Struct, frozen=True, kw_only=True):
     """Virtual."""
     delivered: dict[str, int]
     """Faults that really happened, by kind."""
+    answered: dict[str, int]
+    """How often each operation was."""
     trace: tuple[str, ...] | None = None
 
     def figures(self) -> dict[str, int]:
@@ -124,6 +146,7 @@ class Dump(msgspec.Struct, frozen=True):
     attempts: dict[str, list[Attempt]]
     audit: list[str]
     now: int
+    schedules: list[Schedule]
 
 
 class World:
@@ -136,7 +159,7 @@ class World:
         self.cast = cast
         self.scheduler = Scheduler(f"windlass {seed}")
         self.dice = self.scheduler.dice
-        self.settings = draw_settings(self.dice)
+        self.settings = msgspec.structs.replace(draw_settings(self.dice), **cast.settings)
         self.ledger = Ledger(keep_text=keep_trace)
         self.offset = 0
         """What was added to the store's clock by steps."""
@@ -197,6 +220,11 @@ class World:
         """The store, as a process opens it."""
         return Opened(self.wire, process, "simulated" if self.on_one_machine else None)
 
+    def code(self) -> Sequence[ScheduleChange]:
+        """The schedules of the code that a process loads now."""
+        versions = self.settings.versions
+        return versions[-1 if self.scheduler.now >= self.settings.deploy else 0]
+
     def _who(self) -> Process:
         assert self.scheduler.acting is not None
         return self.scheduler.acting
@@ -246,6 +274,8 @@ class World:
         self.start_missing()
         for _ in range(clients):
             self._start_client(self.dice.randint(1, 3))
+        if self.faults.over:
+            self._start_client(0)  # the one that there was may have died
 
     def _start_client(self, jobs: int) -> None:
         self.clients.append(ClientProcess(self, f"client-{len(self.clients) + 1}", jobs))
@@ -264,7 +294,8 @@ class World:
             for _ in range(settings.clients):
                 self._start_client(max(1, settings.jobs // settings.clients))
             self.faults.begin(settings.trouble)
-            self.scheduler.run(lambda: self.faults.over)
+            self.scheduler.run(lambda: self.faults.over and self._up)
+            self._start_client(0)
             end = self.scheduler.now + PATIENCE
             while self.scheduler.now < end and not self._at_rest():
                 until = self.scheduler.now + LOOK
@@ -278,25 +309,25 @@ class World:
                 process.kill()
         return dump
 
+    def all_asked(self) -> bool:
+        """Whether every client that lives has asked for all that it wants."""
+        return all(client.finished or client.closing for client in self.clients if client.alive)
+
     def _at_rest(self) -> bool:
-        if not self._up or self.wire.busy or any(not client.finished for client in self.clients if client.alive):
+        if not self._up or self.wire.busy or not all(client.finished for client in self.clients if client.alive):
             return False
         states = self._read(self.wire.database.store.stats(exact=True)).states
-        return not any(states.get(s) for s in ("queued", "running", "scheduled", "retrying", "blocked"))
+        if any(states.get(s) for s in ("queued", "running", "scheduled", "retrying", "blocked")):
+            return False
+        schedules: list[Schedule] = self._read(self.wire.database.store.schedules())
+        return all(schedule.paused or schedule.next_at is None for schedule in schedules)
 
     def _dump(self) -> Dump:
         store = self.wire.database.store
-        ids = list(self.ledger.sent)
-        ids += dict.fromkeys(
-            child.id
-            for line in self.ledger.lines
-            if isinstance(line, Commit) and line.operation == "settle"
-            for transition in line.given[1]
-            for child in transition.children
-        )
-        jobs = {job.id: job for job in self._read(store.fetch(ids)) if job is not None}
+        found = self._read(store.search(Filter(), 100_000)).jobs
+        jobs = {job.id: job for job in found}
         attempts = {id: self._read(store.attempts(id)) for id in jobs}
-        return Dump(jobs, attempts, self._read(store.audit()), self.clock())
+        return Dump(jobs, attempts, self._read(store.audit()), self.clock(), self._read(store.schedules()))
 
     def _read(self, plan: Any) -> Any:
         """Read the store from outside of the simulated world, without a trace; between two transactions."""

@@ -1,0 +1,22 @@
+"""Families of jobs: whose child one is."""
+
+from __future__ import annotations
+
+import msgspec
+
+from windlass.core.job import Meta
+
+STOPPED = "parent_cancelled"
+"""The reason of a child that was cancelled as it came."""
+
+_decode = msgspec.json.Decoder(Meta).decode
+
+
+def parent_of(meta: str) -> str:
+    """The parent in the JSON text of a Meta; empty where there is none, or where it cannot be read."""
+    if '"parent_id"' not in meta:
+        return ""
+    try:
+        return _decode(meta).parent_id
+    except msgspec.DecodeError:
+        return ""

@@ -1,0 +1,91 @@
+"""The judge of limits (I9) and of queues: never more running under a key, or in a queue, than its number; nothing from
+a queue that is paused; nothing into one that is full, and nothing turned away from one that is not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from windlass.core.flow import Bounds
+from windlass.testing.simulation.judge import Judge
+
+if TYPE_CHECKING:
+    from windlass.core.job import NewJob
+    from windlass.ports.store import Enqueued, QueueChange
+    from windlass.testing.simulation.checker import Checker
+    from windlass.testing.simulation.known import Known
+    from windlass.testing.simulation.ledger import Commit
+
+
+class Permits(Judge):
+    """See the head of this file."""
+
+    def __init__(self, checker: Checker) -> None:
+        super().__init__(checker)
+        self._limits: dict[str, int] = {}
+        """Of queues, as operators have set them."""
+        self._bounds: dict[str, Bounds] = {}
+        self._paused: set[str] = set()
+
+    def _on_queues(self, _line: Commit, changes: Sequence[QueueChange], _answer: object) -> None:
+        for change in changes:
+            if change.paused is not None:
+                (self._paused.add if change.paused else self._paused.discard)(change.queue)
+            if change.limit is not None:
+                self._limits[change.queue] = change.limit
+            if change.bounds is not None:
+                self._bounds[change.queue] = change.bounds
+
+    # --- what runs ---------------------------------------------------------------------------------------------------
+
+    def granted(self, line: Commit, job: Known) -> None:
+        """See Judge."""
+        queue, id = job.new.queue, job.new.id
+        if queue in self._paused:
+            self.checker.broken("I9", line, f"{id} is granted from {queue}, which is paused")
+        if not job.meta.limits and not self._limits.get(queue):
+            return
+        run = [each for each in self.checker.jobs.values() if each.holder is not None]
+        for limit in job.meta.limits:
+            count = sum(any(limit.key == other.key for other in each.meta.limits) for each in run)
+            if count > limit.most:
+                self.checker.broken("I9", line, f"{id} is number {count} under {limit.key}, of {limit.most}")
+        count = sum(each.new.queue == queue for each in run)
+        if count > (self._limits.get(queue) or count):
+            self.checker.broken("I9", line, f"{id} is number {count} of queue {queue}, of {self._limits[queue]}")
+
+    # --- what comes in -----------------------------------------------------------------------------------------------
+
+    def arriving(self, line: Commit, job: NewJob, answer: Enqueued) -> None:
+        """See Judge."""
+        bounds = self._bounds.get(job.queue, Bounds())
+        if answer.full is None:
+            if answer.inserted and bounds.depth is not None and job.after == 0:
+                sure = sum(_in_line(each, job.queue) for each in self.checker.jobs.values())
+                if sure >= bounds.depth:
+                    text = f"{job.id} goes in where {sure} wait and {bounds.depth} may"
+                    self.checker.broken("bounds", line, text)
+            return
+        # How full a queue is is looked at before the batch: who went in counts, though another took its place since.
+        fresh = sum(each.queue == job.queue for each in self._came(line))
+        wait = fresh + sum(_waits(each, job.queue) for each in self.checker.jobs.values())
+        if bounds.depth is None or wait < bounds.depth or job.after > 0:
+            self.checker.broken("bounds", line, f"{job.id} is turned away where {wait} wait and {bounds.depth} may")
+        if answer.inserted is not bounds.shed:
+            self.checker.broken("bounds", line, f"{job.id} is turned away as it should not be: {answer}")
+
+    def _came(self, line: Commit) -> list[NewJob]:
+        """Of the batch, those whose place another one of it may have taken."""
+        pairs = zip(*line.given, line.answer, strict=True)
+        return [job for job, answer in pairs if answer.inserted and not answer.full]
+
+
+def _in_line(job: Known, queue: str) -> bool:
+    """Whether it surely stands in the line of that queue: it was due when it came, and nothing has touched it since."""
+    untouched = job.fence == 0 and job.ended is None and not job.touched and job.expires_at is None
+    plain = job.new.after == 0 and job.new.at is None and not job.meta.limits and job.meta.unique is None
+    return job.new.queue == queue and untouched and plain and not job.suspect
+
+
+def _waits(job: Known, queue: str) -> bool:
+    return job.new.queue == queue and job.ended is None and job.holder is None
