@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Generator, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack, cast
 
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from windlass.schedules import AsyncSchedules, Schedules
 
 T = TypeVar("T")
+_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 WhenFull = Literal["reject", "shed"]
 
@@ -89,9 +91,10 @@ class Client:
     def search(self, filter: Filter | None = None, *, limit: int = 50, after: str | None = None) -> Page:
         """Matching jobs, newest first, at most `limit`; `after` is the `next` of the page before.
 
-        Raises InvalidJob for a `limit` that is no whole number from 1, as do the others that take one.
+        Raises InvalidJob for a `limit` that is no whole number from 1, as do the others that take one, and for an
+        `after` that is no job's id.
         """
-        return self._app.engine.run(self._plans.store.search(filter or Filter(), _most(limit), after))
+        return self._app.engine.run(self._plans.store.search(filter or Filter(), _most(limit), _after(after)))
 
     def cancel(
         self,
@@ -178,8 +181,12 @@ class Client:
         return summarise(endings)
 
     def queues(self) -> dict[str, bool]:
-        """The queues that were ever paused or resumed, with whether they are paused."""
+        """The queues of which anything was ever said, with whether they are paused; `rules` has the rest."""
         return _paused(self._app.engine.run(self._plans.store.queues()))
+
+    def rules(self) -> dict[str, QueueRules]:
+        """What was said of queues, and holds: whether each is `paused`, its `limit` and its `bounds`."""
+        return self._app.engine.run(self._plans.store.queues())
 
     def pause(self, *queues: str) -> dict[str, bool]:
         """Let no worker claim from these queues; what runs goes on. Raises InvalidJob for what is no queue's name."""
@@ -251,7 +258,7 @@ class AsyncClient:
 
     async def search(self, filter: Filter | None = None, *, limit: int = 50, after: str | None = None) -> Page:
         """See Client."""
-        return await self._app.engine.arun(self._plans.store.search(filter or Filter(), _most(limit), after))
+        return await self._app.engine.arun(self._plans.store.search(filter or Filter(), _most(limit), _after(after)))
 
     async def cancel(
         self,
@@ -328,6 +335,10 @@ class AsyncClient:
     async def queues(self) -> dict[str, bool]:
         """See Client."""
         return _paused(await self._app.engine.arun(self._plans.store.queues()))
+
+    async def rules(self) -> dict[str, QueueRules]:
+        """See Client."""
+        return await self._app.engine.arun(self._plans.store.queues())
 
     async def pause(self, *queues: str) -> dict[str, bool]:
         """See Client."""
@@ -434,10 +445,17 @@ def _most(value: Any, field: str = "limit") -> int:
     return value
 
 
+def _after(id: Any) -> str | None:
+    """Where to go on, checked: after what is no id at all, a list would end in silence."""
+    if id is not None and not (isinstance(id, str) and _ID.fullmatch(id)):
+        raise InvalidJob("after", f"{shown(id)} is no job's id; give the `next` of the page before")
+    return id
+
+
 def _selection(
     ids: tuple[str, ...], filter: Filter | None, limit: int, dry_run: bool, after: str | None = None
 ) -> Selection:
-    return Selection(ids, filter, _most(limit), dry_run, after)
+    return Selection(ids, filter, _most(limit), dry_run, _after(after))
 
 
 def _cancel(

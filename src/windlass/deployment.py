@@ -1,4 +1,5 @@
-"""Before a release: would the new code be able to run the jobs that wait now? Reads the store, changes nothing.
+"""Before a release: would the new code be able to run the jobs that wait now, and those that schedules will enqueue?
+Reads the store, changes nothing.
 
 Each payload is bound as a worker of the new code would bind it, upcasters included; nothing else of the new code runs.
 """
@@ -6,16 +7,19 @@ Each payload is bound as a worker of the new code would bind it, upcasters inclu
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from typing import Any
 
 import msgspec
 
-from windlass.core.errors import PayloadInvalid
+from windlass.core.errors import InvalidSchedule, PayloadInvalid
+from windlass.core.job import State
+from windlass.core.schedule import read
 from windlass.core.words import brief
 from windlass.ports.plan import Plan
-from windlass.ports.store import Backlog, Pending, Store
+from windlass.ports.store import Backlog, Pending, Schedule, Store
 from windlass.runtime.registry import Registry, TaskDef
+from windlass.schedule import has_ended
 
 PAGE = 1_000
 """Jobs of one reading transaction."""
@@ -69,6 +73,31 @@ class Found(msgspec.Struct):
         return f"{self.count:,} jobs have still other problems"
 
 
+class Unfit(msgspec.Struct, frozen=True):
+    """A schedule whose jobs the new code could not run."""
+
+    schedule: str
+    problem: Problem
+    """Its kind may also be newer_windlass: what nobody here can read."""
+
+    @property
+    def sentence(self) -> str:
+        """The problem in words."""
+        p, name = self.problem, f"schedule `{self.schedule}`"
+        match p.kind:
+            case "unknown_task":
+                return f"{name} enqueues task `{p.task}`, which no longer exists"
+            case "newer_version":
+                return f"{name} enqueues version {p.version} of `{p.task}`, newer than the {p.known} of this code"
+            case "newer_windlass":
+                return f"{name} was made by a newer version of Windlass, or for a zone that is not here"
+            case "payload" if p.detail.startswith("is missing"):
+                return f"{name} enqueues `{p.task}` without the required `{p.field}`"
+            case "payload" if p.detail.startswith("is no argument"):
+                return f"{name} enqueues `{p.task}` with `{p.field}`, which the task takes no more"
+        return f"{name} enqueues `{p.task}` with what cannot be bound: {p.field}: {p.detail}"
+
+
 class Report(msgspec.Struct):
     """What a check found."""
 
@@ -78,6 +107,16 @@ class Report(msgspec.Struct):
     """False: it stopped at its limit, and there were more."""
     found: list[Found]
     """The most frequent first."""
+    schedules: int = 0
+    """Schedules that were looked at."""
+    unfit: list[Unfit] = []
+    queues: set[str] = set()
+    """All those of which there is a job or a schedule."""
+
+    @property
+    def fits(self) -> bool:
+        """Whether the new code can run everything that was looked at."""
+        return not self.found and not self.unfit
 
     @property
     def misfits(self) -> int:
@@ -101,10 +140,11 @@ def pages(run: Callable[[Plan[Backlog]], Backlog], store: Store, limit: int | No
 def check(registry: Registry, backlog: Iterable[Backlog], queues: tuple[str, ...] = ()) -> Report:
     """Compare jobs with the tasks that are to be released; of `queues` only, if any are named."""
     found: dict[Problem, Found] = {}
-    looked, complete = 0, True
+    looked, complete, seen = 0, True, set()
     for page in backlog:
         complete = page.next is None
         for job in page.jobs:
+            seen.add(job.queue)
             if queues and job.queue not in queues:
                 continue
             looked += 1
@@ -116,7 +156,34 @@ def check(registry: Registry, backlog: Iterable[Backlog], queues: tuple[str, ...
                 entry.count += 1
                 if len(entry.ids) < IDS_MOST:
                     entry.ids.append(job.id)
-    return Report(looked, complete, sorted(found.values(), key=lambda each: (-each.count, each.sentence)))
+    return Report(looked, complete, sorted(found.values(), key=lambda each: (-each.count, each.sentence)), queues=seen)
+
+
+def check_schedules(
+    report: Report, registry: Registry, schedules: list[Schedule], own: Container[str], queues: tuple[str, ...] = ()
+) -> None:
+    """Compare the jobs that schedules will enqueue with the tasks that are to be released, and add to the report; of
+    `queues` only, if any are named. Those of `own` the new code defines itself, and replaces unless a person edited
+    them."""
+    for each in schedules:
+        if each.name in own and each.origin != "edited":
+            continue
+        try:
+            said = read(each.definition)
+            if has_ended(each, said):
+                continue
+        except (msgspec.DecodeError, InvalidSchedule):  # or a zone that this machine does not have
+            report.schedules += 1
+            report.unfit.append(Unfit(each.name, Problem("newer_windlass", "", 0)))
+            continue
+        report.queues.add(said.queue)
+        if queues and said.queue not in queues:
+            continue
+        report.schedules += 1
+        job = Pending(each.name, said.task, said.version, said.queue, State.SCHEDULED, said.payload)
+        problem = misfit(registry.tasks.get(said.task), job)
+        if problem is not None:
+            report.unfit.append(Unfit(each.name, problem))
 
 
 def misfit(task: TaskDef | None, job: Pending) -> Problem | None:

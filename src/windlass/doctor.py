@@ -72,6 +72,16 @@ def _service(opened: Opened) -> Iterator[Reading]:
     yield from _locks(opened.run_directory(), {each.id for each in workers})
     for queue in stats.queues:
         yield from _queue(queue, alive)
+    yield from _schedules(opened, alive)
+
+
+def _schedules(opened: Opened, alive: Sequence[WorkerInfo]) -> Iterator[Reading]:
+    # A scheduler looks at one that has ended once more, and sets its `next_at` to None.
+    ticking = sum(each.next_at is not None and not each.paused for each in opened.shell.run(opened.store.schedules()))
+    if ticking and not alive:
+        yield Reading("schedules", ticking, "bad", "are open and nobody fires them: no supervisor is alive")
+    elif ticking:
+        yield Reading("schedules", ticking)
 
 
 def _locks(directory: str | None, known: set[str]) -> Iterator[Reading]:

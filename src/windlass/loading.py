@@ -124,7 +124,7 @@ def _application(module: ModuleType, attribute: str, target: str) -> Windlass:
         found = getattr(module, attribute, None)
         if isinstance(found, Windlass):
             return found
-        what = f"is a {type(found).__name__}, no Windlass" if hasattr(module, attribute) else "is not there"
+        what = f"is of type {type(found).__name__}, no Windlass" if hasattr(module, attribute) else "is not there"
         raise ConfigError(f"app: {target}: {attribute!r} {what}")
     if isinstance(app := getattr(module, "app", None), Windlass):
         return app

@@ -33,7 +33,7 @@ class JobOptions(TypedDict, total=False):
     """Due this long after the store accepted it."""
     at: datetime
     """Due at this instant; with a time zone."""
-    expires: Duration | datetime
+    expires: Duration | datetime | None
     """If it has not started by then, it never will: the job ends as `expired`."""
     timeout: Duration | None
     """Soft limit of one attempt; None is no limit."""
@@ -117,6 +117,8 @@ def _at(value: Any, _: str) -> dict[str, Any]:
 
 
 def _expires(value: Any, name: str) -> dict[str, Any]:
+    if value is None:
+        return {"expires_after": None, "expires_at": None}
     if isinstance(value, datetime):
         return {"expires_at": _instant(value), "expires_after": None}
     return {"expires_after": micros(value, name), "expires_at": None}

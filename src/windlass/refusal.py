@@ -15,5 +15,6 @@ def refused(job: NewJob, answer: Enqueued) -> WindlassError | None:
         return DuplicateJob(job.task, answer.id)
     if answer.full is not None and not answer.inserted:
         full = answer.full
-        return QueueFull(full.queue, full.depth, full.age / 1e6, full.retry_after / 1e6)
+        late = None if full.late is None else full.late / 1e6
+        return QueueFull(full.queue, full.depth, full.age / 1e6, full.retry_after / 1e6, late)
     return None

@@ -59,7 +59,7 @@ class ScheduleOptions(TypedDict, total=False):
     """No tick after this instant."""
     queue: str
     priority: int
-    expires: Duration
+    expires: Duration | None
     timeout: Duration | None
     grace: Duration
     max_attempts: int
@@ -250,6 +250,12 @@ def upcoming(record: Record, definition: Definition, now: int, count: int) -> tu
     return tuple(found)
 
 
+def has_ended(record: Record, definition: Definition) -> bool:
+    """Whether it will never tick again; raises InvalidSchedule for a zone that this machine does not have."""
+    # `next_at` is only an instant at which a scheduler looks at it: after a change, at once.
+    return record.next_at is None or not upcoming(record, definition, record.cursor, 1)
+
+
 def moment(tick: int, definition: Definition) -> datetime:
     """An instant in a schedule's own time zone."""
     return (_EPOCH + timedelta(microseconds=tick)).astimezone(zones.load(definition.rule.timezone))
@@ -259,7 +265,10 @@ def document(info: ScheduleInfo) -> dict[str, Any]:
     """A schedule as a document, for scripts and the web: instants are ISO 8601 in UTC, spans are seconds."""
     record, definition = info.record, info.definition
     timing = definition.rule if definition else Rule()
-    state = "paused" if record.paused else "open" if record.next_at is not None else "ended"
+    meta = _meta(definition.meta if definition else "{}")
+    coming = () if record.paused else info.next
+    over = definition is not None and not info.next and has_ended(record, definition)
+    state = "paused" if record.paused else "ended" if over or record.next_at is None else "open"
     return {
         "name": record.name,
         "task": definition.task if definition else None,
@@ -275,6 +284,13 @@ def document(info: ScheduleInfo) -> dict[str, Any]:
         "end": words.instant(timing.end),
         "queue": definition.queue if definition else None,
         "priority": definition.priority if definition else None,
+        "expires": None if definition is None or not definition.expires_after else definition.expires_after / 1e6,
+        "timeout": meta.policy.timeout,
+        "max_attempts": meta.policy.max_attempts,
+        "tags": list(meta.tags),
+        "headers": meta.headers,
+        "limits": [{"key": limit.key, "most": limit.most} for limit in meta.limits],
+        "unique": meta.unique.key if meta.unique else None,
         "state": state,
         "revision": record.revision,
         "origin": record.origin,
@@ -286,9 +302,20 @@ def document(info: ScheduleInfo) -> dict[str, Any]:
         "last_job": record.last_job,
         "fired": record.fired,
         "skipped": record.skipped,
-        "next_tick": words.instant((info.next[0] - _EPOCH) // timedelta(microseconds=1)) if info.next else None,
-        "next": [tick.isoformat() for tick in info.next],
+        "next_tick": _written(coming[0]) if coming else None,
+        "next": [_written(tick) for tick in coming],
     }
+
+
+def _written(tick: datetime) -> str | None:
+    return words.instant((tick - _EPOCH) // timedelta(microseconds=1))
+
+
+def _meta(text: str) -> Meta:
+    try:
+        return msgspec.json.decode(text, type=Meta)
+    except msgspec.DecodeError:
+        return Meta()
 
 
 def _said(timing: Rule) -> dict[str, Any]:

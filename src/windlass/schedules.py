@@ -260,10 +260,12 @@ class _Plans:
             now = (yield NOW)[0][0]
             record = _found((yield from self.store.schedules((name,))), name)
             if record.seen_at is not None and now - record.seen_at <= CODE_SEEN:
+                ago, left = span(now - record.seen_at), span(record.seen_at + CODE_SEEN - now)
                 raise InvalidSchedule(
                     "name",
-                    f"{name!r} is defined by code that runs (seen {span(now - record.seen_at)} ago) and would come "
-                    "back: pause it, or take it out of the code first",
+                    f"{name!r} is defined by code that runs (seen {ago} ago) and would come back: pause it, or take it "
+                    f"out of the code and delete it once no worker has shown it for {span(CODE_SEEN)} (in {left}, if "
+                    "none does)",
                 )
             yield from self.store.change_schedules((ScheduleChange(name=name, action="delete"),))
 

@@ -61,6 +61,28 @@ def test_a_group_whole(world: World) -> None:
     assert "no dead letters are of group 0123456789ab" in world.run("dead", "show", "0123456789ab").err
 
 
+def test_a_group_by_its_beginning(world: World) -> None:
+    """One that there is not is no job of zero letters, and neither is what could be two."""
+    ids = [lose(world) for _ in range(2)]
+    mail = lose(world, MAIL)
+    found = groups(world)
+    bank, post = (found[place]["group"] for place in ("shop.bank:charge", "shop.mail:send"))
+    assert bank[0] != post[0]  # or this test needs other errors
+    assert world.json("dead", "show", bank[:4])["group"] == bank
+    assert [each["id"] for each in world.json("dead", "list", "--group", post[:4])["jobs"]] == [mail]
+    for words in (["list"], ["redrive"], ["purge", "--yes"], ["purge", "--yes", "--keep", "0"]):
+        ran = world.run("dead", *words, "--group", "nope")
+        assert (ran.code, ran.out, ran.err) == (3, "", "windlass: no dead letters are of group nope\n")
+    assert set(world.json("dead", "redrive", "--group", bank[:4])["changed"]) == set(ids)
+    for _ in range(20):  # sixteen digits are soon used up
+        lose(world, ErrorInfo("E", "x", "", f"place:{len(groups(world))}"))
+    first = sorted(each["group"][0] for each in groups(world).values())
+    twice = next(digit for digit, after in zip(first, first[1:], strict=False) if digit == after)
+    ran = world.run("dead", "redrive", "--group", twice)
+    assert (ran.code, ran.err.startswith(f"windlass: '{twice}' begins ")) == (3, True)
+    assert world.run("dead", "redrive", "--task", "nope").code == 0
+
+
 # --- redrive ------------------------------------------------------------------------------------------------------
 
 

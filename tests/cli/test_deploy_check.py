@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -91,7 +92,38 @@ def test_all_fit(world: World, tasks: str) -> None:
     ran = world.run("deploy-check", tasks)
     assert (ran.code, ran.out) == (0, "1 job looked at; all fit\n")
     found = world.json("deploy-check", tasks)
-    assert found == {"ok": True, "looked_at": 1, "complete": True, "misfits": 0, "problems": []}
+    assert found == {
+        "ok": True, "looked_at": 1, "complete": True, "misfits": 0, "problems": [],
+        "schedules_looked_at": 0, "schedules": [],
+    }  # fmt: skip
+
+
+def test_what_schedules_will_enqueue(world: World, release: str) -> None:
+    """Those that have ended will enqueue nothing; those of the new code are replaced by it, unless a person edited them."""
+    create = world.app.client.schedules.create
+    create("g1", "tasks.gone", every="1h")
+    create("g2", "tasks.add", [1, 2], every="1h")
+    create("g3", "tasks.add", [1, 2, 3, 4], every="1h", queue="theirs")
+    create("g4", "tasks.add", [1, 2, "x"], every="1h")
+    create("g5", "tasks.send", ["ada"], every="1h", version=4)
+    create("fine", "tasks.add", [1, 2, 3], every="1h")
+    create("ended", "tasks.gone", every="1h", end=datetime(2020, 1, 1, tzinfo=UTC))
+    create("redefined", "tasks.gone", every="1h")
+    (world.directory / "release.py").write_text(NEXT + "app.schedule(add, arguments=(1, 2, 3), name='redefined', every='2h')\n")
+    ran = check(world)
+    assert ran.code == 1
+    assert ran.out.splitlines() == [
+        "schedule `g1` enqueues task `tasks.gone`, which no longer exists",
+        "schedule `g2` enqueues `tasks.add` without the required `c`",
+        "schedule `g3` enqueues `tasks.add` with what cannot be bound: args[]: is one too many; the task takes a, b, c",
+        "schedule `g4` enqueues `tasks.add` with what cannot be bound: c: expected int, got str",
+        "schedule `g5` enqueues version 4 of `tasks.send`, newer than the 3 of this code",
+        "5 of 6 schedules would not fit",
+    ]
+    found = check(world, "--json").json
+    assert (found["ok"], found["schedules_looked_at"]) == (False, 6)
+    assert [each["schedule"] for each in found["schedules"]] == ["g1", "g2", "g3", "g4", "g5"]
+    assert "1 of 1 schedule would not fit" in check(world, "--queue", "theirs").out
 
 
 def test_a_sample(world: World, release: str) -> None:
@@ -109,6 +141,8 @@ def test_some_queues(world: World, release: str) -> None:
     world.enqueue("other.service", queue="theirs")
     assert "other.service" not in check(world, "--queue", "default").out
     assert "1 of 1 job would not fit" in check(world, "--queue", "default").out
+    assert check(world, "--queue", "default").err == ""
+    assert check(world, "--queue", "thiers").err == "windlass: no job, schedule or task has queue 'thiers'. Did you mean 'theirs'?\n"
 
 
 def test_looking_changes_nothing(world: World, release: str) -> None:

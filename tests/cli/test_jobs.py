@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from tests.cli.conftest import World
+from windlass import Unique
 from windlass.core.job import ErrorInfo, Failed, LogLine, NewJob, Progress, Succeeded
 from windlass.ports.store import PruneRules
 
@@ -79,6 +80,43 @@ def test_pages(world: World) -> None:
     assert f"there are more: --after {ids[3]}" in world.run("jobs", "list", "--limit", "2").out
 
 
+def test_pages_begin_after_a_job(world: World) -> None:
+    world.enqueue()
+    ran = world.run("jobs", "list", "--after", "nope")
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err == "windlass: --after: 'nope' is no job's id; give the `next` of the page before\n"
+    assert world.run("jobs", "list", "--after", MISSING).code == 0
+
+
+def test_jobs_of_a_schedule(world: World) -> None:
+    """Those of its backfills too, whose ids are of the past: no page leaves them out."""
+    world.enqueue()
+    world.app.client.schedules.create("nightly", "tasks.add", [1, 2], every="1h")
+    run = world.json("schedules", "run", "nightly")["id"]
+    world.run("schedules", "backfill", "nightly", "--from", "2025-01-01T00:00Z", "--to", "2025-01-01T03:00Z")
+    world.enqueue()
+    seen, after = [], []
+    while True:
+        page = world.json("jobs", "list", "--limit", "1", *after)
+        seen += [each["id"] for each in page["jobs"]]
+        if page["next"] is None:
+            break
+        after = ["--after", page["next"]]
+    assert len(seen) == len(set(seen)) == 6
+    found = [each["id"] for each in world.json("jobs", "list", "--schedule", "nightly")["jobs"]]
+    assert (len(found), found[-1], set(found) < set(seen)) == (4, run, True)
+    assert world.run("jobs", "cancel", "--schedule", "nope").out == "0 jobs cancelled\n"
+    assert world.run("jobs", "cancel", "--schedule", "nightly").out == "4 jobs cancelled\n"
+    assert world.app.client.stats().states["queued"] == 2
+
+
+def test_what_a_job_is_limited_by_is_shown(world: World) -> None:
+    id = world.enqueue(arguments={"user": "ada"}, limit=1, limit_key="user", unique=Unique("user"))
+    lines = world.run("jobs", "show", id).out.splitlines()
+    assert ["limits", "1", "at", "once", "of", "tasks.add", "for", "'ada'"] in [line.split() for line in lines]
+    assert any(line.startswith("unique") for line in lines)
+
+
 def test_show_has_every_attempt(world: World) -> None:
     id = world.enqueue(arguments=[1, 2], max_attempts=2, tags=["red"], headers={"traceparent": "00-1"})
     held = world.claim()
@@ -147,6 +185,7 @@ def test_logs(world: World) -> None:
 
 
 def test_waiting_for_a_job_that_does_not_end_says_why(world: World) -> None:
+    world.run("store", "migrate")
     ran = world.run("enqueue", "tasks.add", "[1, 2]", "--wait", "10ms")
     (job,) = world.app.client.search().jobs
     assert (ran.code, ran.out) == (1, "")
@@ -377,6 +416,19 @@ def test_edit_refuses_what_no_task_could_read(world: World, payload: str) -> Non
     ran = world.run("dead", "edit", id, "--payload", payload)
     assert (ran.code, ran.out) == (2, "")
     assert world.json("dead", "show", id)["payload"] == [[1, 2], {}]
+
+
+def test_what_was_written_in_an_editor_is_not_lost(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    id = lose(world, [1, 2])
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    monkeypatch.setattr("click.edit", lambda text, extension: "[[3, 4], {}")
+    monkeypatch.setenv("TMPDIR", str(world.directory))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    ran = world.run("dead", "edit", id)
+    assert ran.code == 2
+    [kept] = world.directory.glob(f"windlass-{id}-*.json")
+    assert kept.read_text() == "[[3, 4], {}"
+    assert ran.err.endswith(f"; what you wrote is kept in {kept}\n")
 
 
 def test_edit_checks_the_types_of_the_task(world: World, tasks: str) -> None:

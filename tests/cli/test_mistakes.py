@@ -37,7 +37,8 @@ MISTAKES = [
     (["dead", "purge", "--all"], 2, "purge cannot be undone; say --yes"),
     (["dead", "edit", ID], 3, f"job {ID} is not in the store"),
     (["enqueue", "tasks.add", "[1, 2"], 2, "ARGS: '[1, 2' is not JSON (Input data was truncated); write a list"),
-    (["enqueue", "tasks.add", "7"], 2, "ARGS: '7' is a int; write a list of arguments"),
+    (["enqueue", "tasks.add", '["\\ud800"]'], 2, "ARGS: '[\"\\\\ud800\"]' holds a lone surrogate, half of a character"),
+    (["enqueue", "tasks.add", "7"], 2, "ARGS: '7' is a number; write a list of arguments"),
     (["enqueue", "tasks.add", "[NaN]"], 2, "ARGS: '[NaN]' is not JSON"),
     (["enqueue", "tasks.add", '[{"a": 1, "a": 2}]'], 2, "ARGS[0].a: is given twice"),
     (["enqueue", "tasks.add", '{"a": 1, "a": 2}'], 2, "ARGS.a: is given twice"),
@@ -180,10 +181,17 @@ def test_a_newer_schema_is_refused(world: World) -> None:
 def test_a_reader_that_has_seen_enough_is_no_error(world: World) -> None:
     for _ in range(50):
         world.enqueue()
-    command = f"{sys.executable} -m windlass jobs list | head -1"
+    command = f"{{ {sys.executable} -m windlass jobs list; echo $? >code; }} | true"
     done = subprocess.run(command, shell=True, capture_output=True, text=True, check=True)
-    assert done.stdout.startswith("ID")
     assert done.stderr == ""
+    assert (world.directory / "code").read_text() == "141\n"
+
+
+def test_what_is_no_text_is_no_id(world: World) -> None:
+    world.enqueue()
+    done = shell("windlass jobs show \"$(printf 'a\\377')\"")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "windlass: 'a\\udcff' is no text\n"
 
 
 def shell(command: str, **environ: str) -> subprocess.CompletedProcess[str]:

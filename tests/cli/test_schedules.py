@@ -36,9 +36,13 @@ def test_add_and_show(world: World) -> None:
     assert (said["start"], said["end"]) == ("2026-01-01T00:00:00.000Z", "2126-01-01T00:00:00.000Z")
     assert (said["queue"], said["priority"], said["state"], said["revision"], said["origin"]) == ("mail", 70, "open", 1, "operator")
     assert len(said["next"]) == 5
-    assert {tick[10:19] for tick in said["next"]} == {"T03:00:00"}
+    assert {tick[10:19] for tick in said["next"]} <= {"T01:00:00", "T02:00:00"}
+    assert said["next"][0] == said["next_tick"]
+    assert (said["expires"], said["timeout"], said["max_attempts"], said["tags"]) == (3_600.0, 30.0, 2, ["a"])
+    assert (said["headers"], said["limits"], said["unique"]) == ({"h": "1"}, [], None)
     shown = world.run("schedules", "show", "nightly", "--next", "2").out
-    for words in ("name       nightly", "zone       Europe/Berlin", "overlap    queue", "catch up   all, 5", "jitter     10m"):
+    for words in ("name       nightly", "zone       Europe/Berlin", "overlap    queue", "catch up   all, 5", "jitter     10m",
+                  "priority   70", "expires    1h after it came", "timeout    30s", "attempts   2", "tags       a", "headers    h=1"):  # fmt: skip
         assert words in shown
     assert shown.count("  Fri ") == 2
 
@@ -70,6 +74,47 @@ def test_edit(world: World) -> None:
     nothing = world.run("schedules", "edit", "nightly")
     assert nothing.code == 2
     assert nothing.err.startswith("windlass: say what to change")
+    assert world.json("schedules", "edit", "nightly", "--timeout", "30s", "--expires", "1h")["timeout"] == 30.0
+    bare = world.json("schedules", "edit", "nightly", "--timeout", "none", "--expires", "none")
+    assert (bare["timeout"], bare["expires"]) == (None, None)
+
+
+def test_instants_without_a_zone_are_the_schedules_own(world: World) -> None:
+    add(world, "nightly", "--cron", "0 3 * * *", "--timezone", "Asia/Tokyo", "--end", "2126-01-01T00:00")
+    assert world.json("schedules", "show", "nightly")["end"] == "2125-12-31T15:00:00.000Z"
+    assert world.json("schedules", "edit", "nightly", "--end", "2127-01-01T00:00Z")["end"] == "2127-01-01T00:00:00.000Z"
+    said = world.json("schedules", "edit", "nightly", "--start", "2026-01-01T00:00", "--timezone", "UTC")
+    assert said["start"] == "2026-01-01T00:00:00.000Z"
+    world.run("schedules", "edit", "nightly", "--start", "none", "--timezone", "Asia/Tokyo")
+    words = ("schedules", "backfill", "nightly", "--from", "2026-01-01T03:00", "--to", "2026-01-01T04:00", "--dry-run")
+    assert world.json(*words)["ticks"] == ["2025-12-31T18:00:00.000Z"]
+    wrong = world.run("schedules", "backfill", "nightly", "--from", "2026-01-02", "--to", "2026-01-01")
+    assert (wrong.code, wrong.err.partition(" (")[0]) == (2, "windlass: --from: 2026-01-02 does not lie before --to, 2026-01-01")
+    wrong = world.run("schedules", "add", "x", "tasks.add", "--every", "1h", "--end", "2020-01-01", "--start", "2021-01-01")
+    assert (wrong.code, wrong.err.startswith("windlass: --")) == (2, True)
+
+
+def test_who_fires_them(world: World) -> None:
+    """Where nobody is there who would, an open schedule says so; one that is paused or has ended shows no tick."""
+    nobody = "nobody fires schedules: no supervisor is alive"
+    add(world)
+    ended = add(world, "ended", "--every", "1h", "--end", "2020-01-01")
+    assert (ended["state"], ended["next_tick"]) == ("ended", None)
+    for words in (["list"], ["show", "nightly"]):
+        assert world.run("schedules", *words).out.splitlines()[-1] == nobody
+    assert nobody not in world.run("schedules", "show", "ended").out
+    doctor = world.run("store", "doctor")
+    assert (doctor.code, "are open and nobody fires them" in doctor.out) == (1, True)
+    world.run("schedules", "pause", "nightly")
+    assert nobody not in world.run("schedules", "list").out
+    [_, paused] = world.json("schedules", "list")["schedules"]
+    assert (paused["state"], paused["next_tick"], paused["next"]) == ("paused", None, [])
+    assert "nothing fires until `windlass schedules resume nightly`" in world.run("schedules", "show", "nightly").out
+    world.run("schedules", "resume", "nightly")
+    world.beat()
+    for words in (["list"], ["show", "nightly"]):
+        assert nobody not in world.run("schedules", *words).out
+    assert world.run("schedules", "show", "nightly", "--next", "0").out.splitlines()[-1].startswith("so far")
 
 
 def test_pause_resume_delete(world: World) -> None:
@@ -101,9 +146,40 @@ def test_why_a_job_waits_for_the_one_before_it(world: World) -> None:
     assert world.do(world.store.claim("w1", 99, ClaimRequest(1, (Quota("default", 1),)))).jobs == []
     said = world.json("jobs", "why", second)
     assert said["cause"] == "overlap"
-    assert said["sentence"] == "blocked: another job of schedule 'nightly' runs, and they must not overlap"
+    assert said["sentence"] == f"blocked behind job {first} (running): jobs of schedule 'nightly' must not overlap"
     world.settle(held, Succeeded("3"))
     assert world.claim().id == second
+
+
+def test_why_a_job_waits_for_one_that_waits_itself(world: World) -> None:
+    """Nobody runs: then it must not say so, and if nobody is there who would, that too."""
+    add(world)
+    jobs = [world.json("schedules", "run", "nightly")["id"] for _ in range(3)]
+    world.claim()
+    assert world.do(world.store.claim("w1", 99, ClaimRequest(2, (Quota("default", 2),)))).jobs == []
+    world.die("w1")
+    said = world.json("jobs", "why", jobs[2])
+    assert (said["cause"], said["facts"]["awaited"], said["facts"]["awaited_state"]) == ("overlap", jobs[0], "queued")
+    assert said["sentence"].startswith(
+        f"blocked behind job {jobs[0]} (queued): jobs of schedule 'nightly' must not overlap; no worker is alive on "
+    )
+    world.beat("w2")
+    assert world.json("jobs", "why", jobs[2])["sentence"].endswith("must not overlap")
+
+
+def test_of_several_each_is_done_and_each_is_told(world: World) -> None:
+    for name in ("a", "b"):
+        add(world, name)
+    world.run("schedules", "pause", "a", "b")
+    ran = world.run("schedules", "resume", "a", "nope", "b")
+    assert ran.code == 3
+    assert [line.partition(";")[0] for line in ran.out.splitlines()] == ["schedule 'a' is open", "schedule 'b' is open"]
+    assert ran.err == "windlass: there is no schedule called 'nope'\n"
+    ran = world.run("schedules", "pause", "nope", "b", "never", "--json")
+    assert (ran.code, [each["name"] for each in ran.json["schedules"]]) == (3, ["b"])
+    assert json.loads(ran.err)["error"] == "there is no schedule called 'nope'; there is no schedule called 'never'"
+    ran = world.run("schedules", "delete", "nope", "b")
+    assert (ran.code, ran.out) == (3, "schedule 'b' is deleted\n")
 
 
 def test_backfill(world: World) -> None:
@@ -120,7 +196,7 @@ def test_backfill(world: World) -> None:
     assert world.run(*words, "--dry-run").out == "6 ticks: 0 jobs would be enqueued, 6 there already\n"
     assert len(world.json("schedules", "backfill", "often", "--from", "2h")["ticks"]) in (12, 13)
     refused = world.run("schedules", "backfill", "often", "--from", "2026-01-01T00:00:00Z", "--limit", "10")
-    assert (refused.code, refused.err) == (2, "windlass: limit: the range has more than 10 ticks; allow more, or ask less\n")
+    assert (refused.code, refused.err) == (2, "windlass: --limit: the range has more than 10 ticks; allow more, or ask less\n")
 
 
 @pytest.mark.parametrize(
@@ -129,13 +205,13 @@ def test_backfill(world: World) -> None:
         (["show", "none"], 3, "there is no schedule called 'none'"),
         (["run", "none"], 3, "there is no schedule called 'none'"),
         (["pause", "none"], 3, "there is no schedule called 'none'"),
-        (["add", "s", "t", "--cron", "x"], 2, "cron: 'x' has 1 field"),
-        (["add", "s", "t", "--cron", "0 99 * * *"], 2, "cron.hour: "),
-        (["add", "s", "t"], 2, "cron: say either cron or every"),
-        (["add", "s", "t", "--every", "1h", "--timezone", "Berlin"], 2, "timezone: 'Berlin' is no time zone; did you mean"),
-        (["add", "s", "t", "--every", "1h", "--overlap", "x"], 2, "overlap: 'x' must be one of skip, queue, cancel-previous"),
+        (["add", "s", "t", "--cron", "x"], 2, "--cron: 'x' has 1 field;"),
+        (["add", "s", "t", "--cron", "0 99 * * *"], 2, "--cron: hour: "),
+        (["add", "s", "t"], 2, "--cron: say either cron or every"),
+        (["add", "s", "t", "--every", "1h", "--timezone", "Berlin"], 2, "--timezone: 'Berlin' is no time zone; did you mean"),
+        (["add", "s", "t", "--every", "1h", "--overlap", "x"], 2, "--overlap: 'x' must be one of skip, queue, cancel-previous"),
         (["add", "s", "t", "--every", "1h", "--start", "x"], 2, "--start: 'x' is no time"),
-        (["add", "s", "t", "7", "--every", "1h"], 2, "ARGS: '7' is a int"),
+        (["add", "s", "t", "7", "--every", "1h"], 2, "ARGS: '7' is a number"),
         (["add", "s", "t", "--every", "1h", "--header", "x"], 2, "headers: 'x' must be NAME=VALUE"),
     ],
 )
@@ -166,4 +242,4 @@ def test_a_schedule_of_the_code_says_so(world: World) -> None:
     assert "origin     code, last seen in code 20" in world.run("schedules", "show", "t").out
     refused = world.run("schedules", "delete", "t")
     assert refused.code == 2
-    assert "would come back: pause it, or take it out of the code first" in refused.err
+    assert "would come back: pause it, or take it out of the code and delete it once no worker has shown it for 3m (in " in refused.err

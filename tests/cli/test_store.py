@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.cli.conftest import World
+from windlass.core.flow import Bounds
 from windlass.core.job import Succeeded
 from windlass.runtime import lockfile
 from windlass.stores.sqlite.diagnosis import has_reset_bug
@@ -265,8 +266,21 @@ def test_queues_are_paused_and_resumed(world: World) -> None:
     assert ran.out.splitlines()[0] == "queue 'default' is paused"
     found = {each["queue"]: each for each in world.json("queues", "list")["queues"]}
     assert {name: each["paused"] for name, each in found.items()} == {"default": True, "idle": False, "unheard-of": True}
+    world.run("queues", "resume", "unheard-of")
+    assert [each["queue"] for each in world.json("queues", "list")["queues"]] == ["default", "idle"]
     assert "default (paused)" in world.run("queues", "list").out
     assert world.json("queues", "resume", "default") == {"queues": {"default": {"paused": False}}}
+
+
+def test_a_queue_that_nobody_knows_is_asked_about(world: World) -> None:
+    """It may be meant for another, or be for jobs that are still to come; a script that reads JSON is not told."""
+    world.enqueue(queue="plain")
+    said = "no job waits or runs in queue 'plian', and no live worker serves it. Did you mean 'plain'?"
+    for words in (["pause", "plian"], ["resume", "plian"], ["limit", "plian", "2"], ["bound", "plian", "--depth", "9"]):
+        ran = world.run("queues", *words)
+        assert (ran.code, ran.err) == (0, f"windlass: {said}\n")
+        assert world.run("queues", *words, "--json").err == ""
+    assert world.run("queues", "pause", "plain").err == ""
 
 
 def test_what_is_no_queue_is_neither_paused_nor_resumed(world: World) -> None:
@@ -294,17 +308,43 @@ def test_queues_are_limited(world: World) -> None:
 def test_queues_are_bounded(world: World) -> None:
     world.enqueue()
     said = world.run("queues", "bound", "default", "--depth", "1", "--age", "10m").out
-    assert said == "queue 'default' is full with 1 jobs in line or once the first has waited 10m, and rejects what comes then\n"
+    assert said == "queue 'default' is full with 1 job in line or once the first has waited 10m, and rejects what comes then\n"
     full = world.run("enqueue", "tasks.add")
     assert full.code == 4
     assert full.err.startswith("windlass: queue 'default' is full: 1 or more jobs wait")
-    found = world.json("queues", "bound", "default", "--depth", "1", "--when-full", "shed")
+    full = json.loads(world.run("enqueue", "tasks.add", "--json").err)
+    assert (full["kind"], full["exit_code"], full["retry_after"]) == ("QueueFull", 4, 1.0)
+    found = world.json("queues", "bound", "default", "--age", "none", "--when-full", "shed")
     assert found == {"queue": "default", "depth": 1, "age": None, "when_full": "shed"}
-    shed = world.run("enqueue", "tasks.add").out.strip()
-    assert world.json("jobs", "why", shed)["cause"] == "shed"
-    assert world.run("queues", "bound", "default").out == "queue 'default' is unbounded\n"
+    [listed] = world.json("queues", "list")["queues"]
+    assert listed["bounds"] == {"depth": 1, "age": None, "when_full": "shed"}
+    assert world.run("queues", "list").out.splitlines()[1].endswith("1 job, then sheds")
+    shed = world.run("enqueue", "tasks.add")
+    assert world.json("jobs", "why", shed.out.strip())["cause"] == "shed"
+    assert shed.err == "windlass: it was shed: its queue is full, so it is stored as cancelled and will not run\n"
+    assert world.run("queues", "bound", "default", "none").out == "queue 'default' is unbounded\n"
+    assert "FULL AT" not in world.run("queues", "list").out
     assert world.run("queues", "bound", "default", "--depth", "0").code == 2
     assert world.run("queues", "bound", "default", "--age", "soon").code == 2
+
+
+def test_a_bound_is_only_taken_away_on_purpose(world: World) -> None:
+    """What is not said stays as it is."""
+    world.enqueue()
+    refused = world.run("queues", "bound", "default", "--when-full", "shed")
+    said = "windlass: queue 'default' has no bound: say --depth or --age with --when-full\n"
+    assert (refused.code, refused.err) == (2, said)
+    world.run("queues", "bound", "default", "--depth", "5", "--age", "10m")
+    bare = world.run("queues", "bound", "default")
+    assert (bare.code, bare.out) == (2, "")
+    assert "say --depth or --age, or `windlass queues bound default none` to take the bounds away" in bare.err
+    found = world.json("queues", "bound", "default", "--when-full", "shed")
+    assert found == {"queue": "default", "depth": 5, "age": 600.0, "when_full": "shed"}
+    found = world.json("queues", "bound", "default", "--depth", "6")
+    assert found == {"queue": "default", "depth": 6, "age": 600.0, "when_full": "shed"}
+    assert world.app.client.rules()["default"].bounds == Bounds(6, 600_000_000, shed=True)
+    assert world.run("queues", "bound", "default", "none", "--depth", "2").code == 2
+    assert world.run("queues", "bound", "default", "--depth", "none", "--age", "none").out == "queue 'default' is unbounded\n"
 
 
 def test_workers(world: World) -> None:
@@ -326,6 +366,9 @@ def test_enqueue_by_name(world: World) -> None:
         "enqueue", "mail.send", '{"to": "a@b"}', "--queue", "mail", "--delay", "1h", "--priority", "80", "--tag", "x",
         "--tag", "y", "--header", "tenant=a=b", "--key", "k1", "--max-attempts", "2", "--timeout", "3s", "--expires", "2h",
     )  # fmt: skip
+    made = f"windlass: there was no store at {world.directory}/jobs.db, so a new one was made there\n"
+    assert (ran.code, ran.err) == (0, made)
+    assert world.run("enqueue", "mail.send").err == ""
     found = world.json("jobs", "show", ran.out.strip())
     assert (found["task"], found["queue"], found["state"], found["priority"]) == ("mail.send", "mail", "scheduled", 80)
     assert (found["payload"], found["tags"], found["headers"]) == ([[], {"to": "a@b"}], ["x", "y"], {"tenant": "a=b"})
@@ -344,6 +387,8 @@ def test_enqueue_under_a_key(world: World) -> None:
     """I10b."""
     first = world.json("enqueue", "t", "[1]", "--key", "k")
     assert world.json("enqueue", "t", "[1]", "--key", "k") == {"id": first["id"], "created": False}
+    again = world.run("enqueue", "t", "[1]", "--key", "k")
+    assert (again.out, again.err) == (first["id"] + "\n", "windlass: it was enqueued before, under the same key\n")
     ran = world.run("enqueue", "t", "[2]", "--key", "k")
     assert ran.code == 1
     assert f"'k' belongs to job {first['id']}, which has another payload" in ran.err

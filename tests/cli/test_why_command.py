@@ -75,8 +75,8 @@ def test_blocked_by_a_unique_key(world: World) -> None:
     id = world.enqueue(arguments={"n": 1}, unique=keep_last)
     found = why(world, id)
     assert found["cause"] == "unique"
-    assert found["sentence"] == f"blocked: job {owner} has the same unique key, and must end first"
-    assert found["facts"] == {"owner": owner}
+    assert found["sentence"] == f"blocked: job {owner} (running) has the same unique key, and must end first"
+    assert found["facts"] == {"owner": owner, "awaited": owner, "awaited_state": "running"}
 
 
 def test_queue_at_its_limit(world: World) -> None:

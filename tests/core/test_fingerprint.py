@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 
-from windlass.core.fingerprint import LENGTH, is_fingerprint, kept, marked
+from windlass.core.fingerprint import LENGTH, is_beginning, kept, marked
 from windlass.core.job import Discarded, ErrorInfo, Failed, Held, Lost, Policy, State
 from windlass.core.machine import decide
 from windlass.core.placement import job_id
@@ -17,7 +17,7 @@ def test_task_class_and_place_make_a_cause() -> None:
     errors = [ErrorInfo(kind, "m", "t", place) for kind, place in itertools.product(("E", "F"), ("a:b", "a:c"))]
     prints = {marked(task, error).fingerprint for task in ("t", "u") for error in errors}
     assert len(prints) == 8
-    assert all(is_fingerprint(each) for each in prints)
+    assert all(is_beginning(each) for each in prints)
     # Where one part ends and the next begins counts too.
     assert marked("t", ErrorInfo("ab", place="c")) != marked("t", ErrorInfo("a", place="bc"))
 
@@ -57,5 +57,5 @@ def test_what_cannot_be_read_has_none() -> None:
 
 
 def test_an_id_is_none() -> None:
-    assert not is_fingerprint(job_id(1, bytes(10)))
-    assert not is_fingerprint("F4EA07FF08C2")
+    assert not is_beginning(job_id(1, bytes(10)))
+    assert not is_beginning("F4EA07FF08C2")

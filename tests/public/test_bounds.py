@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import pytest
 
@@ -38,6 +39,14 @@ def test_a_full_queue_raises_and_says_when_to_come_back(app) -> None:
     assert task.using(delay="1h").enqueue().state() is State.SCHEDULED
     assert app.client.bound("default") == QueueRules()
     assert task.enqueue().created
+
+
+def test_a_queue_that_is_too_old_names_that_bound(app) -> None:
+    app.client.bound("default", age="10ms")
+    app.enqueue("t")
+    time.sleep(0.03)
+    with pytest.raises(QueueFull, match=r"its first job has waited for 0\.\d s, past its bound of 0\.01 s; try again"):
+        app.enqueue("t")
 
 
 def test_on_an_event_loop_each_is_told_for_itself(app) -> None:

@@ -51,7 +51,7 @@ def test_the_only_application_needs_no_name(tmp_path: Path) -> None:
         ("loaded_nowhere.deep:app", "app: there is no module 'loaded_nowhere.deep' in "),
         ("loaded_c.deep:app", "app: there is no module 'loaded_c.deep' in "),
         ("loaded_c:nothing", "app: loaded_c:nothing: 'nothing' is not there"),
-        ("loaded_c:number", "app: loaded_c:number: 'number' is a int, no Windlass"),
+        ("loaded_c:number", "app: loaded_c:number: 'number' is of type int, no Windlass"),
         ("loaded_c", "app: loaded_c: it has several: say which, as module:attribute"),
         ("loaded_d", "app: loaded_d: it has no `app = Windlass()`"),
     ],

@@ -198,6 +198,7 @@ def test_arguments_are_checked_against_the_signature(memory: Windlass) -> None:
         (("1",), {}, "a: expected int, got str"),
         ((1, ["x", 2]), {}, "b[1]: expected str, got int"),
         ((1, [], 2, "3"), {}, "args[3]: expected int, got str"),
+        ((1, {"x": 2}), {}, "b: expected a list, got a dict"),
         ((1,), {"z": "x"}, "z: expected float, got str"),
         ((1, []), {"b": []}, "b: is given twice, by position and by name"),
     ]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import logging
 import random
 import time
 from collections import Counter
@@ -305,6 +306,23 @@ def test_two_versions_of_the_code_do_not_take_turns(stage: Stage) -> None:
         stage.pass_time(MINUTE, ones[0])
         ones[0].scheduler.tick()
     assert (stage.schedule("x").definition, stage.schedule("x").revision) == (old.definition, 3)
+
+
+def test_the_log_speaks_of_instants_and_of_what_is_in_the_store(
+    stage: Stage, caplog: pytest.LogCaptureFixture
+) -> None:
+    old, new = change(origin="code"), change(origin="code", overlap=Overlap.SKIP)
+    one = stage.scheduler(defined=(old,))
+    with caplog.at_level(logging.INFO, "windlass"):
+        one.scheduler.tick()
+        stage.run(stage.store.change_schedules([new]))
+        for _ in range(3):
+            stage.pass_time(60 * SECOND, one)
+            one.scheduler.tick()
+    said = {record.getMessage(): getattr(record, "facts", {}) for record in caplog.records}
+    assert said["a newer definition of schedule 's' is in the store, by newer code or a person"] == {}
+    skipped = said["a tick is skipped: the one before it has not ended"]
+    assert (skipped["schedule"], skipped["tick"][-5:]) == ("s", ".000Z")
 
 
 def test_a_worker_of_new_code_under_the_same_supervisor(stage: Stage) -> None:

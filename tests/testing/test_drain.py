@@ -44,6 +44,14 @@ def test_an_empty_drain_starts_no_worker(shop: Shop, jobs: Jobs) -> None:
     assert shop.did == []
 
 
+def test_a_queue_that_nobody_has_is_a_mistake(shop: Shop, jobs: Jobs) -> None:
+    shop.charge.using(queue="special").enqueue("4242")
+    with pytest.raises(ValueError, match="queue: no task and no job has queue 'spezial'. Did you mean 'special'?"):
+        jobs.drain(queue="spezial")
+    assert jobs.drain(queue="special").ran == 1
+    assert jobs.drain(queue="special").ran == 0
+
+
 def test_retries_wait_for_the_clock(shop: Shop, jobs: Jobs) -> None:
     """I12: exactly at the backoff, not before."""
     shop.charge.enqueue("4242")

@@ -122,3 +122,21 @@ def test_what_is_harmless(url: str, may: bool, monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
     monkeypatch.chdir("/")
     assert harmless(url.replace("{tmp}", str(tmp_path / "temporary")[1:])) is may
+
+
+def test_a_projects_own_files_are_not_harmless(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also if the whole project lies where temporary files do, as a checkout on a build machine may."""
+    monkeypatch.setattr("tempfile.tempdir", "/t")
+    assert not harmless("sqlite:////t/shop/jobs.db", "/t/shop")
+    assert harmless("sqlite:////t/shop/.tmp/jobs.db", "/t/shop", "/t/shop/.tmp")
+    assert harmless("sqlite:////t/pytest-1/jobs.db", "/t/shop")
+    assert harmless("sqlite:////t/shopping/jobs.db", "/t/shop")
+    for whole in ("/t", "/"):  # what pytest takes for the project where there is no configuration
+        assert harmless("sqlite:////t/pytest-1/jobs.db", whole)
+
+
+def test_the_guard_knows_the_project(tmp_path: Path) -> None:
+    tests = "from windlass import Windlass\ndef test_it():\n    Windlass('sqlite:///jobs.db').enqueue('t')\n"
+    done = run(tmp_path, tests)
+    assert "which is not in a temporary directory, or is among the project's own files" in done.stdout, done.stdout
+    assert not (tmp_path / "jobs.db").exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 import time
 from functools import reduce
@@ -21,6 +22,7 @@ from windlass.ports.plan import Plan, Statement, Steps
 from windlass.ports.store import Selection, token_hash
 from windlass.runtime import process_slot, worker
 from windlass.runtime.context import Context, current_run
+from windlass.runtime.letters import LINES
 from windlass.runtime.registry import Mode, Registry
 from windlass.runtime.timers import FEW, Timers
 from windlass.runtime.worker import Worker
@@ -425,3 +427,25 @@ def test_a_child_with_a_key_of_anothers_ends_its_parent_alone(tmp_path: Any) -> 
         finally:
             assert embedded.stop(5)
         assert app.client.fetch(jobs[7].id).reason == "unsettleable"
+
+
+def test_dead_letters_are_in_the_log(tmp_path: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """One line each, as many in a second as anybody would read; what is tried again is none."""
+
+    def fail(n: int) -> None:
+        raise LookupError(f"no {n}\nsecond line")
+
+    with World(tmp_path, task("fail", fail)) as world:
+        jobs = world.enqueue_many("fail", [(n,) for n in range(LINES + 3)], policy=ONCE)
+        world.enqueue("fail", 99, policy=Policy(max_attempts=2, backoff=Backoff(base=60)))
+        with caplog.at_level(logging.WARNING, "windlass.worker"):
+            world.work(lambda link: world.until(lambda: world.states()["dead"] == len(jobs)))
+        said = [record for record in caplog.records if "died" in record.getMessage()]
+        facts: list[Any] = [getattr(record, "facts", None) for record in said]
+        assert {each["job"] for each in facts[:LINES]} <= set(jobs)
+        assert (facts[0]["task"], facts[0]["reason"]) == ("fail", "attempts_exhausted")
+        assert facts[0]["error"].startswith("LookupError: no ")
+        assert len(facts[0]["group"]) == 12
+        assert [record.getMessage() for record in said[LINES:]] == [
+            "more jobs have died within a second than are told here; see `windlass dead groups`"
+        ]

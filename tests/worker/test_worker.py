@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import os
+import sqlite3
 import sys
 import threading
 import time
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -18,6 +20,8 @@ from windlass.core.errors import Discard, OutcomeUnknown, PayloadInvalid, Retry,
 from windlass.core.job import Policy, State
 from windlass.ports.store import Death, Selection
 from windlass.runtime import worker
+from windlass.runtime.context import Context
+from windlass.runtime.executor import Executor
 from windlass.runtime.registry import Mode
 from windlass.runtime.slots import SlotTable
 
@@ -508,6 +512,58 @@ def test_a_cancel_is_final_however_it_is_answered(tmp_path: Any, answer: type[Ba
 
         world.work(script)
         assert world.job(job).state is State.CANCELLED
+
+
+@pytest.mark.parametrize("mode", [Mode.ASYNC, Mode.THREAD])
+def test_who_returns_after_a_cancel_has_not_completed(tmp_path: Any, mode: Mode) -> None:
+    """I13: nor are its children enqueued, nor is what it wrote in its transaction kept."""
+    started = threading.Event()
+
+    async def on_the_loop(ctx: Context) -> str:
+        (await ctx.atransaction()).execute("CREATE TABLE paid (x)")
+        started.set()
+        with suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        return "done"
+
+    def in_a_thread(ctx: Context) -> str:
+        ctx.transaction().execute("CREATE TABLE paid (x)")
+        started.set()
+        while not ctx.cancelled:
+            time.sleep(0.001)
+        return "done"
+
+    handler: Any = on_the_loop if mode is Mode.ASYNC else in_a_thread
+    with World(tmp_path, task("h", handler, mode, context=0)) as world:
+        job = world.enqueue("h")
+
+        async def script(link: FakeLink) -> None:
+            await world.until(started.is_set)
+            link.worker.cancel([job])
+            await world.until(world.idle)
+
+        world.work(script)
+        assert (world.job(job).state, world.job(job).result) == (State.CANCELLED, None)
+        with sqlite3.connect(tmp_path / "jobs.db") as db:
+            assert not db.execute("SELECT 1 FROM sqlite_master WHERE name = 'paid'").fetchall()
+
+
+def test_a_cancel_after_the_return_came_too_late(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whichever was first stands: the work is done."""
+    ended: list[str] = []
+    end = Executor._thread_ended
+
+    def cancelled_then_ended(self: Executor, run: Any, outcome: Any) -> None:
+        self.cancel(run.held.id)
+        ended.append(run.held.id)
+        end(self, run, outcome)
+
+    monkeypatch.setattr(Executor, "_thread_ended", cancelled_then_ended)
+    with World(tmp_path, task("h", lambda: 1, Mode.THREAD)) as world:
+        job = world.enqueue("h")
+        world.work()
+        assert ended == [job]
+        assert world.job(job).state is State.COMPLETED
 
 
 def test_binding_is_under_the_eye_of_the_supervisor(tmp_path: Any) -> None:

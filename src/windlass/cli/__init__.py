@@ -8,6 +8,7 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from typing import Any
 
 import click
 
@@ -35,6 +36,10 @@ COMMANDS = {
 }
 
 
+class _Unread(Exception):
+    """Whoever read our output has closed it."""
+
+
 class Commands(click.Group):
     """The commands of COMMANDS, imported when they are used."""
 
@@ -58,6 +63,13 @@ class Commands(click.Group):
             ctx.fail(f"No such command {args[0]!r}.{near(args[0], COMMANDS)}")
         return super().resolve_command(ctx, args)
 
+    def invoke(self, ctx: click.Context) -> Any:
+        """As click's own, which would answer a closed pipe with an exit code of its own."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:
+            raise _Unread from error
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The list of commands, without importing them."""
         with formatter.section("Commands"):
@@ -80,12 +92,15 @@ def run(arguments: Sequence[str]) -> int:
         closed = "standard output is closed, so there is nowhere to answer; >/dev/null throws an answer away"
         return exits.tell(exits.Known(exits.FAILED, "Refused", closed), as_json=as_json)
     try:
+        for word in arguments:
+            if not _is_text(word):
+                raise click.UsageError(f"{word!a} is no text")
         code = windlass.main(list(arguments), prog_name="windlass", standalone_mode=False)
         sys.stdout.flush()
-    except BrokenPipeError:
+    except (BrokenPipeError, _Unread):
         # Whoever read our output has seen enough; Python must not complain about it once more at its exit.
         _forget_output()
-        return exits.FAILED
+        return exits.UNREAD
     except Exception as error:
         if _is_of_output(error):
             _forget_output()
@@ -100,6 +115,14 @@ def run(arguments: Sequence[str]) -> int:
     except KeyboardInterrupt:
         return exits.INTERRUPTED
     return code if isinstance(code, int) else exits.OK
+
+
+def _is_text(word: str) -> bool:
+    try:
+        word.encode()
+    except UnicodeEncodeError:  # bytes that are no UTF-8
+        return False
+    return True
 
 
 def _is_of_output(error: Exception) -> bool:

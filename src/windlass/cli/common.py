@@ -31,6 +31,7 @@ class Place(Output):
         super().__init__(as_json=as_json)
         self.url = url
         self.target = target
+        self._made: str | None = None
 
     @contextmanager
     def app(self, *, fresh: bool = False, private: bool = False) -> Iterator[Windlass]:
@@ -51,15 +52,28 @@ class Place(Output):
         with app:
             if not private:
                 must_be_shared(app.engine.bare())
+            path, missing = _seen(app)
             if not fresh:
-                _must_exist(app)
+                _must_exist(app, path, missing=missing)
+            self._made = path if missing else None
             yield app
 
+    def tell_of_new_store(self) -> None:
+        """Say so if this command made the store that it wrote to: in another directory there may be the one meant."""
+        if self._made is not None:
+            self.notice(f"there was no store at {self._made}, so a new one was made there")
 
-def _must_exist(app: Windlass) -> None:
+
+def _seen(app: Windlass) -> tuple[str, bool]:
+    """Where the store is, and whether nothing is there."""
     opened = app.engine.bare()
     path = getattr(opened, "path", opened.url)
-    if path != opened.url and not os.path.exists(path):
+    return path, path != opened.url and not os.path.exists(path)
+
+
+def _must_exist(app: Windlass, path: str, *, missing: bool) -> None:
+    opened = app.engine.bare()
+    if missing:
         problem = f"there is no store at {path}"
     elif opened.shell.run(opened.store.version()) == 0:
         problem = f"{path} is no Windlass store"  # somebody's own database, which must not get our tables unasked
@@ -106,6 +120,7 @@ def filters(function: Function) -> Function:
     @click.option("--task", metavar="NAME", help="Of this task.")
     @click.option("--tag", metavar="TAG", help="With this tag.")
     @click.option("--reason", metavar="REASON", help="With this reason, as `show` and `why` name it.")
+    @click.option("--schedule", metavar="NAME", help="Of this schedule.")
     @click.option("--parent", metavar="ID", help="Children of this job.")
     @click.option("--since", metavar="TIME", help='Created at or after: "2h" ago, or 2026-11-22T10:00:00Z.')
     @click.option("--until", metavar="TIME", help="Created before.")
@@ -115,6 +130,7 @@ def filters(function: Function) -> Function:
         task: str | None,
         tag: str | None,
         reason: str | None,
+        schedule: str | None,
         parent: str | None,
         since: str | None,
         until: str | None,
@@ -127,6 +143,7 @@ def filters(function: Function) -> Function:
             task=task,
             tag=tag,
             reason=reason,
+            schedule=schedule,
             parent=parent,
             since=_instant(since, "--since"),
             until=_instant(until, "--until"),
@@ -162,8 +179,9 @@ def _instant(text: str | None, option: str) -> int | None:
     return None if text is None else round(moment(text, option).timestamp() * 1e6)
 
 
-def moment(text: str, option: str) -> dt.datetime:
-    """A time as people write it: "2h" (ago), or an ISO 8601 instant, by the person's own clock unless it says which.
+def moment(text: str, option: str, zone: dt.tzinfo | None = None) -> dt.datetime:
+    """A time as people write it: "2h" (ago), or an ISO 8601 instant; where that names no zone in `zone`, or else by the
+    person's own clock.
 
     Raises UsageError naming `option`.
     """
@@ -177,6 +195,8 @@ def moment(text: str, option: str) -> dt.datetime:
         raise click.UsageError(f'{option}: {text!r} is no time; write "2h" (ago) or 2026-11-22T10:00:00Z') from None
     if found.tzinfo is not None:
         return found
+    if zone is not None:
+        return found.replace(tzinfo=zone)
     try:
         return found.astimezone()  # a person's own clock
     except (OverflowError, ValueError, OSError):  # the first and the last days that dates know have no zone

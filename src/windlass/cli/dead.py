@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import tempfile
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -12,12 +13,13 @@ import msgspec
 from windlass.cli import acts
 from windlass.cli.common import Function, Place, filters, is_given, places
 from windlass.cli.exits import FAILED, NOT_FOUND, OK, USAGE, Refused
-from windlass.cli.show import head, history, page, short
+from windlass.cli.show import head, history, page, searched, short
 from windlass.core import document
 from windlass.core.duration import micros
-from windlass.core.fingerprint import is_fingerprint
+from windlass.core.errors import InvalidValue
+from windlass.core.fingerprint import is_beginning
 from windlass.core.job import State
-from windlass.core.words import instant
+from windlass.core.words import count, instant
 
 if TYPE_CHECKING:
     from windlass import Filter, Windlass
@@ -37,7 +39,8 @@ def dead() -> None:
 
 def grouped(function: Function) -> Function:
     """Give a command --group."""
-    return click.option("--group", metavar="GROUP", help="Of this group, as `windlass dead groups` names it.")(function)
+    told = "Of this group, as `windlass dead groups` names it, or its beginning."
+    return click.option("--group", metavar="GROUP", help=told)(function)
 
 
 @dead.command()
@@ -63,7 +66,8 @@ def groups(place: Place, limit: int) -> None:
 def list_dead(place: Place, chosen: Filter, group: str | None, limit: int, after: str | None) -> None:
     """List dead letters, the newest first."""
     with place.app() as app:
-        page(place, app.client.search(_dead(chosen, group), limit=limit, after=after), "no dead letters")
+        wanted = _dead(chosen, _whole(app, group))
+        page(place, searched(app, wanted, limit, after), "no dead letters")
 
 
 @dead.command()
@@ -73,7 +77,7 @@ def show(place: Place, id: str) -> None:
     """Show a dead letter with its payload and every attempt: worker, times, outcome, error and trace. Of a group, its
     counts, its latest ids, and the letter that died last."""
     with place.app() as app:
-        group, ids = _group(app, id) if is_fingerprint(id) else (None, [])
+        group, ids = _group(app, _whole(app, id) or id) if is_beginning(id) else (None, [])
         job = _letter(app, id) if group is None else group.latest
         attempts = app.client.attempts(job.id)
     letter = {**document.full(job), "attempts": [document.attempt(each) for each in attempts]}
@@ -83,7 +87,8 @@ def show(place: Place, id: str) -> None:
     if group is not None:
         first, last = _seen(group)
         more = " ..." if group.count > len(ids) else ""
-        place.facts([("group", id), ("jobs", f"{group.count:,}"), ("first died", first), ("last died", last)])
+        whole = group.fingerprint
+        place.facts([("group", whole), ("jobs", f"{group.count:,}"), ("first died", first), ("last died", last)])
         place.facts([("ids", "\n".join(["", *ids]) + more)])
         place.say()
     place.facts(head(job, attempts))
@@ -104,13 +109,19 @@ def edit(place: Place, id: str, payload: str | None, redrive: bool) -> int:
 
     with place.app() as app:
         job = _letter(app, id)
+        typed = payload is None
         if payload is None:
             payload = _edited(job.payload)
         elif payload == "-":
             payload = sys.stdin.read()
         if place.target is not None and job.task not in app.tasks:
             raise Refused(f"{place.target} has no task {job.task!r}, so its types cannot be checked", USAGE)
-        changed = app.client.edit(id, arguments(payload, "--payload")).changed
+        try:
+            changed = app.client.edit(id, arguments(payload, "--payload")).changed
+        except InvalidValue as error:
+            if not typed:
+                raise
+            raise Refused(f"{error}; what you wrote is kept in {_kept(id, payload)}", USAGE) from error
         again = app.client.revive(id).changed if changed and redrive else ()
     if place.as_json:
         place.document({"id": id, "edited": bool(changed), "redriven": bool(again)})
@@ -158,10 +169,12 @@ def purge(
         age = None if older_than is None else micros(older_than, "--older-than")
     except ValueError as error:
         raise click.UsageError(str(error)) from None
+    group = _named(place, group)
     return _bound(place, _dead(chosen, group), age, keep, dry_run=how["dry_run"], confirmed=yes)
 
 
 def _act(place: Place, act: acts.Act, chosen: Filter, group: str | None, **how: Any) -> int:
+    group = _named(place, group)
     wanted = _dead(chosen, group) if is_given(chosen) or group is not None else None
     return acts.run(place, act, wanted, default=_dead(chosen, group), **how)
 
@@ -226,6 +239,27 @@ def _pace(text: str | None) -> int:
     return round(pace)
 
 
+def _named(place: Place, group: str | None) -> str | None:
+    if group is None:
+        return None
+    with place.app() as app:
+        return _whole(app, group) or ""
+
+
+def _whole(app: Windlass, group: str | None) -> str | None:
+    """The fingerprint that `group` is, or begins, of those there are; raises Refused for none, and for several."""
+    if not group:  # those that died without an error have no fingerprint
+        return group
+    found = sorted(
+        each.fingerprint for each in app.client.dead_groups(limit=GROUPS_MOST) if each.fingerprint.startswith(group)
+    )
+    if len(found) > 1:
+        raise Refused(f"{group!r} begins {count(len(found), 'group')}: {', '.join(found[:3])} ...", NOT_FOUND)
+    if not found:
+        raise Refused(f"no dead letters are of group {group}", NOT_FOUND)
+    return found[0]
+
+
 def _group(app: Windlass, fingerprint: str) -> tuple[DeadGroup, list[str]]:
     from windlass import Filter
 
@@ -267,6 +301,14 @@ def _letter(app: Windlass, id: str) -> Job:
     if job.state is not State.DEAD:
         raise Refused(f"job {id} is no dead letter, it is {job.state}; see `windlass jobs show {id}`")
     return job
+
+
+def _kept(id: str, text: str) -> str:
+    """Where a text is that cannot be used as it is, to be mended and given again: --payload - < FILE."""
+    handle, path = tempfile.mkstemp(prefix=f"windlass-{id}-", suffix=".json")
+    with open(handle, "w", encoding="utf-8", errors="surrogateescape") as file:
+        file.write(text)
+    return path
 
 
 def _edited(payload: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -13,13 +14,15 @@ from windlass.cli.exits import FAILED, OK, Known, tell
 from windlass.core import document
 from windlass.core.duplicates import refuse_duplicates
 from windlass.core.duration import seconds
-from windlass.core.errors import InvalidJob, JobError, ResultTimeout, UnknownTask
+from windlass.core.errors import InvalidJob, JobError, JobNotFound, ResultTimeout, UnknownTask
 from windlass.core.why import explain
 from windlass.core.words import near, span
 
 if TYPE_CHECKING:
     from windlass import Job, Windlass
 
+_KINDS: dict[type, str] = {str: "a text", bool: "true or false", type(None): "null"}
+SHED = "shed"
 FORMS = """write a list of arguments '[7, "a"]', or an object of named ones '{"user_id": 7}'"""
 
 
@@ -56,12 +59,24 @@ def enqueue(place: Place, task: str, args: str, wait: str | None, **options: Any
             known = ", ".join(sorted(app.tasks)) or "none at all"
             raise UnknownTask(f"{place.target} has no task {task!r}; it has {known}.{near(task, app.tasks)}")
         job = app.enqueue(task, values, **given)
+        place.tell_of_new_store()
         if patience is None:
-            place.say(job.id if job.created else f"{job.id} (enqueued before, under the same key)")
+            place.say(job.id)
+            if not job.created:
+                place.notice("it was enqueued before, under the same key")
+            elif _is_shed(job):
+                place.notice("it was shed: its queue is full, so it is stored as cancelled and will not run")
             if place.as_json:
                 place.document({"id": job.id, "created": job.created})
             return OK
         return _wait(place, app, job, patience)
+
+
+def _is_shed(job: Job[Any]) -> bool:
+    try:
+        return job.refresh().reason == SHED
+    except JobNotFound:  # it ran, and was deleted already
+        return False
 
 
 def arguments(text: str, where: str) -> Any:
@@ -72,12 +87,24 @@ def arguments(text: str, where: str) -> Any:
         value = msgspec.json.decode(text)
         refuse_duplicates(text, where)
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+        if _holds_half_a_character(text):
+            raise InvalidJob(where, f"{_brief(text)} holds a lone surrogate, half of a character") from None
         raise InvalidJob(where, f"{_brief(text)} is not JSON ({error}); {FORMS}") from None
     if not isinstance(value, (list, dict)):
-        raise InvalidJob(where, f"{_brief(text)} is a {type(value).__name__}; {FORMS}")
+        raise InvalidJob(where, f"{_brief(text)} is {_KINDS.get(type(value), 'a number')}; {FORMS}")
     if where == "--payload" and isinstance(value, list) and _is_pair(value):
         return Call(tuple(value[0]), value[1])
     return value
+
+
+def _holds_half_a_character(text: str) -> bool:
+    try:
+        json.dumps(json.loads(text), ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return True
+    except (ValueError, RecursionError):
+        pass
+    return False
 
 
 def _is_pair(value: list[Any]) -> bool:

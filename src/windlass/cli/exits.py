@@ -16,10 +16,13 @@ USAGE = 2
 NOT_FOUND = 3
 UNAVAILABLE = 4
 INTERRUPTED = 130
+UNREAD = 141
+"""What a shell says of one that died by SIGPIPE."""
 
 HELP = """Exit codes: 0 done; 1 it failed, changed nothing, or is unhealthy; 2 wrong usage, setting or input;
 3 no such job, task or schedule; 4 the store is unavailable, full, damaged or without a schema, or the queue is
-full; 130 interrupted.
+full; 130 interrupted; 141 whoever read the output has closed it. A filter that matches nothing is done (0), so that a
+script may be repeated; a group of dead letters that there is not is 3.
 With --json an error is one JSON object on standard error. --debug shows where it came from."""
 
 _CODES: tuple[tuple[type[Exception], int], ...] = (
@@ -54,6 +57,8 @@ class Known(msgspec.Struct, frozen=True):
     kind: str
     message: str
     hint: str = ""
+    retry_after: float | None = None
+    """Seconds after which it may go better, where that is known."""
 
 
 def explain(error: Exception) -> Known | None:
@@ -73,7 +78,7 @@ def explain(error: Exception) -> Known | None:
         return Known(error.exit_code, type(error).__name__, error.format_message())
     for kind, code in _CODES:
         if isinstance(error, kind):
-            return Known(code, type(error).__name__, str(error))
+            return Known(code, type(error).__name__, str(error), retry_after=getattr(error, "retry_after", None))
     return None
 
 
@@ -94,7 +99,10 @@ def tell(known: Known, *, as_json: bool) -> int:
         print(known.message, file=sys.stderr)  # lines of our own, not to be escaped
         return known.code
     if as_json:
-        said = msgspec.json.encode({"error": known.message, "kind": known.kind, "exit_code": known.code}).decode()
+        more = {} if known.retry_after is None else {"retry_after": known.retry_after}
+        said = msgspec.json.encode(
+            {"error": known.message, "kind": known.kind, "exit_code": known.code, **more}
+        ).decode()
     else:
         said = f"windlass: {known.message}" + (f" ({known.hint})" if known.hint else "")
     print(printable(said), file=sys.stderr)

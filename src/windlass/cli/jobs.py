@@ -10,7 +10,7 @@ import msgspec
 
 from windlass.cli import acts
 from windlass.cli.common import Place, filters, is_given, places, states
-from windlass.cli.show import head, history, page
+from windlass.cli.show import head, history, page, searched
 from windlass.core import document
 from windlass.core.words import instant
 
@@ -36,7 +36,7 @@ def list_jobs(place: Place, states: tuple[State, ...], chosen: Filter, limit: in
     """List jobs, the newest first."""
     with place.app() as app:
         wanted = msgspec.structs.replace(chosen, states=states)
-        page(place, app.client.search(wanted, limit=limit, after=after), "no such jobs")
+        page(place, searched(app, wanted, limit, after), "no such jobs")
 
 
 @jobs.command()

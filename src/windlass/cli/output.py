@@ -34,6 +34,11 @@ class Output:
         if not self.as_json:
             print(printable(text), flush=True)
 
+    def notice(self, text: str) -> None:
+        """Print one line of words for a person, beside the answer, which may be going into a pipe."""
+        if not self.as_json and sys.stderr is not None:
+            print(f"windlass: {printable(text)}", file=sys.stderr, flush=True)
+
     def block(self, text: str) -> None:
         """Print lines, set in: what a job wrote cannot pass for a line of ours."""
         for line in text.rstrip("\n").split("\n"):

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from windlass.cli.common import Place, places
-from windlass.cli.stats import queue_rows, queues_document
-from windlass.core.words import span
+from windlass.cli.exits import USAGE, Refused
+from windlass.cli.stats import alive, is_known, queue_rows, queues_document
+from windlass.core.duration import micros
+from windlass.core.flow import Bounds
+from windlass.core.words import count, near, span
 
 if TYPE_CHECKING:
     from windlass import Windlass
+    from windlass.ports.store import QueueRules
 
 
 @click.group()
@@ -22,7 +27,7 @@ def queues() -> None:
 @queues.command("list")
 @places
 def list_queues(place: Place) -> None:
-    """List the queues that hold jobs, were ever paused, or are served by a worker."""
+    """List the queues that hold jobs, have rules (paused, limited, bounded), or are served by a worker."""
     with place.app() as app:
         found, workers = app.client.stats(), app.client.workers()
     if place.as_json:
@@ -59,6 +64,7 @@ def limit(place: Place, name: str, most: str) -> None:
         raise click.UsageError(f"{most!r} must be a whole number from 1, or none")
     with place.app() as app:
         rules = app.client.limit(name, None if most == "none" else int(most))
+        _question(place, app, (name,))
     if place.as_json:
         place.document({"queue": name, "limit": rules.limit})
     else:
@@ -67,34 +73,78 @@ def limit(place: Place, name: str, most: str) -> None:
 
 @queues.command()
 @click.argument("name", metavar="QUEUE")
-@click.option("--depth", type=int, metavar="N", help="It is full once N due jobs wait in it.")
-@click.option("--age", metavar="TIME", help='It is full once the first in line has been due this long: "10m".')
+@click.argument("none", type=click.Choice(["none"]), required=False)
+@click.option("--depth", metavar="N", help="It is full once N due jobs wait in it; none takes that away.")
+@click.option("--age", metavar="TIME", help='Or once the first in line has been due this long: "10m"; or none.')
 @click.option(
     "--when-full",
     type=click.Choice(["reject", "shed"]),
-    default="reject",
-    help="Refuse what comes, or store it as cancelled.",
+    help="Then refuse what comes, as at first, or store it as cancelled.",
 )
 @places
-def bound(place: Place, name: str, depth: int | None, age: str | None, when_full: Any) -> None:
-    """Bound how full a queue may get; without --depth and --age it is unbounded again."""
+def bound(place: Place, name: str, none: str | None, depth: str | None, age: str | None, when_full: str | None) -> None:
+    """Bound how full a queue may get. What is not said stays as it is; none takes all bounds away."""
+    if none is not None and (depth, age, when_full) != (None, None, None):
+        raise click.UsageError("none takes all bounds away; say it alone")
+    if (none, depth, age, when_full) == (None,) * 4:
+        raise click.UsageError(f"say --depth or --age, or `{_none(name)}` to take the bounds away")
     with place.app() as app:
-        bounds = app.client.bound(name, depth=depth, age=age, when_full=when_full).bounds
+        said = Bounds() if none else _changed(name, app.client.rules().get(name), depth, age, when_full)
+        past = None if said.age is None else dt.timedelta(microseconds=said.age)
+        policy: Any = "shed" if said.shed else "reject"
+        bounds = app.client.bound(name, depth=said.depth, age=past, when_full=policy).bounds
+        _question(place, app, (name,))
     seconds = None if bounds.age is None else bounds.age / 1e6
     if place.as_json:
-        place.document({"queue": name, "depth": bounds.depth, "age": seconds, "when_full": when_full})
+        place.document({"queue": name, "depth": bounds.depth, "age": seconds, "when_full": policy})
         return
-    said = [] if bounds.depth is None else [f"with {bounds.depth} jobs in line"]
-    said += [] if bounds.age is None else [f"once the first has waited {span(bounds.age)}"]
+    said_of = [] if bounds.depth is None else [f"with {count(bounds.depth, 'job')} in line"]
+    said_of += [] if bounds.age is None else [f"once the first has waited {span(bounds.age)}"]
     then = "sheds what comes then" if bounds.shed else "rejects what comes then"
-    place.say(f"queue {name!r} is full {' or '.join(said)}, and {then}" if said else f"queue {name!r} is unbounded")
+    full = f"is full {' or '.join(said_of)}, and {then}" if said_of else "is unbounded"
+    place.say(f"queue {name!r} {full}")
+
+
+def _none(name: str) -> str:
+    return f"windlass queues bound {name} none"
+
+
+def _changed(
+    name: str, rules: QueueRules | None, depth: str | None, age: str | None, when_full: str | None
+) -> Bounds:
+    """The bounds of a queue, with what was said about them instead of what held."""
+    old = rules.bounds if rules is not None else Bounds()
+    if (depth, age) == (None, None) and (old.depth, old.age) == (None, None):
+        raise Refused(f"queue {name!r} has no bound: say --depth or --age with --when-full", USAGE)
+    if depth not in (None, "none") and not str(depth).isdecimal():
+        raise click.UsageError(f"--depth: {depth!r} must be a whole number from 1, or none")
+    try:
+        past = None if age in (None, "none") else micros(age, "--age")
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+    if past == 0:
+        raise click.UsageError(f"--age: {age!r} is no time at all; none takes that bound away")
+    deep = old.depth if depth is None else None if depth == "none" else int(depth[:12])
+    late = old.age if age is None else past
+    if (deep, late) == (None, None):
+        return Bounds()
+    return Bounds(deep, late, old.shed if when_full is None else when_full == "shed")
 
 
 def _say(place: Place, app: Windlass, paused: dict[str, bool], names: tuple[str, ...]) -> None:
     if place.as_json:
         place.document({"queues": {name: {"paused": paused.get(name, False)} for name in names}})
         return
-    known = {each.queue for each in app.client.stats().queues}
     for name in names:
-        empty = "" if name in known else " (no job has been seen in it)"
-        place.say(f"queue {name!r} is {'paused' if paused.get(name) else 'open'}{empty}")
+        place.say(f"queue {name!r} is {'paused' if paused.get(name) else 'open'}")
+    _question(place, app, names)
+
+
+def _question(place: Place, app: Windlass, names: tuple[str, ...]) -> None:
+    """What is said of a queue that nobody knows may be meant for another."""
+    found = app.client.stats()
+    known = {each.queue for each in found.queues if is_known(each)}
+    known |= {name for worker in alive(app.client.workers(), found.now) for name in worker.queues}
+    for name in names:
+        if name not in known:
+            place.notice(f"no job waits or runs in queue {name!r}, and no live worker serves it.{near(name, known)}")

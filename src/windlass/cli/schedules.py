@@ -4,20 +4,30 @@ from __future__ import annotations
 
 import datetime as dt
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
+import msgspec
 
 from windlass.cli.common import Place, moment, places
 from windlass.cli.enqueue import arguments, header
+from windlass.cli.exits import OK, explain, tell
+from windlass.cli.show import limits
+from windlass.cli.stats import alive
+from windlass.core.errors import InvalidSchedule, ScheduleNotFound, WindlassError
+from windlass.core.job import PRIORITY
 from windlass.core.words import count, instant, span
+from windlass.runtime import zones
 
 if TYPE_CHECKING:
+    from windlass import Windlass
     from windlass.schedule import ScheduleInfo
 
 Function = Callable[..., Any]
 NEVER = ("none", "never")
+ZONE = "in the schedule's own zone where it names none"
 
 
 @click.group()
@@ -35,12 +45,12 @@ def rules(function: Function) -> Function:
     @click.option("--catch-up", metavar="HOW", help="latest (the default), none or all.")
     @click.option("--catch-up-limit", type=int, metavar="N", help="With all: at most this many; 100.")
     @click.option("--jitter", metavar="TIME", help="Each job is due up to this much later.")
-    @click.option("--start", metavar="TIME", help='No tick before 2026-11-22T10:00:00Z; "none" takes it away.')
-    @click.option("--end", metavar="TIME", help='No tick after it; "none" takes it away.')
+    @click.option("--start", metavar="TIME", help=f"No tick before 2026-11-22T10:00; {ZONE}; none takes it away.")
+    @click.option("--end", metavar="TIME", help="No tick after it; likewise.")
     @click.option("--queue", metavar="NAME", help="Instead of the task's own.")
     @click.option("--priority", type=int, metavar="0..100", help="Larger first.")
-    @click.option("--expires", metavar="TIME", help="A job that has not started by then never will.")
-    @click.option("--timeout", metavar="TIME", help="Limit of one attempt.")
+    @click.option("--expires", metavar="TIME", help="A job that has not started by then never will; or none.")
+    @click.option("--timeout", metavar="TIME", help="Limit of one attempt; none takes it away.")
     @click.option("--max-attempts", type=int, metavar="N", help="How often a job is tried.")
     @click.option("--tag", "tags", multiple=True, metavar="TAG", help="May be repeated.")
     @click.option("--header", "headers", multiple=True, metavar="NAME=VALUE", help="May be repeated.")
@@ -48,9 +58,9 @@ def rules(function: Function) -> Function:
     def with_rule(**options: Any) -> Any:
         names = (*_RULE, "tags", "headers")
         rule = {name: value for name in names if (value := options.pop(name)) not in (None, ())}
-        for name in ("start", "end"):
-            if name in rule:
-                rule[name] = None if rule[name] in NEVER else moment(rule[name], f"--{name}")
+        for name in ("start", "end", "expires", "timeout"):
+            if rule.get(name) in NEVER:
+                rule[name] = None
         if "headers" in rule:
             rule["headers"] = dict(header(each) for each in rule["headers"])
         return function(rule=rule, **options)
@@ -58,6 +68,7 @@ def rules(function: Function) -> Function:
     return with_rule
 
 
+NOBODY = "nobody fires schedules: no supervisor is alive"
 _RULE = (
     "cron",
     "every",
@@ -76,6 +87,9 @@ _RULE = (
 )
 
 
+_OPTIONS = {name: "--" + name.replace("_", "-") for name in (*_RULE, "arguments")}
+
+
 # --- looking ---------------------------------------------------------------------------------------------------------
 
 
@@ -87,11 +101,14 @@ def list_schedules(place: Place) -> None:
 
     with place.app() as app:
         found = app.client.schedules.list()
+        fired = _is_fired(app)
     if place.as_json:
         place.document({"schedules": [document(info) for info in found]})
         return
     head = ("name", "task", "when", "zone", "state", "next", "last")
     place.table(head, [_row(info) for info in found], "there are no schedules")
+    if not fired and any(document(info)["state"] == "open" for info in found):
+        place.say(NOBODY)
 
 
 @schedules.command()
@@ -101,7 +118,7 @@ def list_schedules(place: Place) -> None:
 def show(place: Place, name: str, ticks: int) -> None:
     """Show everything about a schedule, and its next ticks."""
     with place.app() as app:
-        _tell(place, app.client.schedules.show(name, ticks))
+        _tell(place, app, app.client.schedules.show(name, ticks), ticks)
 
 
 @schedules.command("next")
@@ -141,7 +158,11 @@ def add(place: Place, name: str, task: str, args: str, rule: dict[str, Any]) -> 
     with place.app(fresh=True) as app:
         if place.target is not None and task not in app.tasks:
             raise UnknownTask(f"{place.target} has no task {task!r}; it has {', '.join(sorted(app.tasks)) or 'none'}")
-        _tell(place, app.client.schedules.create(name, task, values, **rule))
+        _place(rule, rule.get("timezone", "UTC"))
+        with _by_option(_OPTIONS):
+            info = app.client.schedules.create(name, task, values, **rule)
+        place.tell_of_new_store()
+        _tell(place, app, info)
 
 
 @schedules.command()
@@ -155,36 +176,47 @@ def edit(place: Place, name: str, args: str | None, rule: dict[str, Any]) -> Non
         raise click.UsageError("say what to change")
     values = None if args is None else arguments(args, "--arguments")
     with place.app() as app:
-        _tell(place, app.client.schedules.edit(name, values, **rule))
+        if {"start", "end"} & rule.keys():
+            _place(rule, rule.get("timezone") or _zone(app.client.schedules.show(name, 0)))
+        with _by_option(_OPTIONS):
+            info = app.client.schedules.edit(name, values, **rule)
+        _tell(place, app, info)
 
 
 @schedules.command()
 @click.argument("names", nargs=-1, required=True, metavar="NAME...")
 @places
-def pause(place: Place, names: tuple[str, ...]) -> None:
+def pause(place: Place, names: tuple[str, ...]) -> int:
     """Let these schedules fire nothing until they are resumed."""
-    _each(place, names, "pause")
+    return _each(place, names, "pause")
 
 
 @schedules.command()
 @click.argument("names", nargs=-1, required=True, metavar="NAME...")
 @places
-def resume(place: Place, names: tuple[str, ...]) -> None:
+def resume(place: Place, names: tuple[str, ...]) -> int:
     """Let these schedules fire again, from now on: what was paused is not caught up."""
-    _each(place, names, "resume")
+    return _each(place, names, "resume")
 
 
 @schedules.command()
 @click.argument("names", nargs=-1, required=True, metavar="NAME...")
 @places
-def delete(place: Place, names: tuple[str, ...]) -> None:
+def delete(place: Place, names: tuple[str, ...]) -> int:
     """Remove these schedules; their jobs stay. One that running code defines would come back, and is refused."""
+    deleted, problems = [], []
     with place.app() as app:
-        for name in names:
-            app.client.schedules.delete(name)
-            place.say(f"schedule {name!r} is deleted")
-    if place.as_json:
-        place.document({"deleted": list(names)})
+        for name in dict.fromkeys(names):
+            try:
+                app.client.schedules.delete(name)
+            except (ScheduleNotFound, InvalidSchedule) as error:
+                problems.append(error)
+            else:
+                deleted.append(name)
+                place.say(f"schedule {name!r} is deleted")
+    if place.as_json and (deleted or not problems):
+        place.document({"deleted": deleted})
+    return _complain(place, problems)
 
 
 @schedules.command()
@@ -201,7 +233,7 @@ def run(place: Place, name: str) -> None:
 
 @schedules.command()
 @click.argument("name")
-@click.option("--from", "start", required=True, metavar="TIME", help='From this instant, or "7d" ago.')
+@click.option("--from", "start", required=True, metavar="TIME", help=f'From this instant, {ZONE}; or "7d" ago.')
 @click.option("--to", "end", metavar="TIME", help="Up to, not including, this instant; now unless said otherwise.")
 @click.option("--limit", type=int, default=1_000, show_default=True, help="Refuse a range of more ticks.")
 @click.option("--dry-run", is_flag=True, help="Only count.")
@@ -211,9 +243,13 @@ def backfill(place: Place, name: str, start: str, end: str | None, limit: int, d
 
     A tick that has its job already gets no other, so a backfill that was interrupted can simply be repeated.
     """
-    first, last = moment(start, "--from"), moment(end or "0s", "--to")
     with place.app() as app:
-        done = app.client.schedules.backfill(name, first, last, dry_run=dry_run, limit=limit)
+        zone = zones.load(_zone(app.client.schedules.show(name, 0)))
+        first, last = moment(start, "--from", zone), moment(end or "0s", "--to", zone)
+        if first >= last:
+            raise click.UsageError(f"--from: {start} does not lie before --to, {end or 'now'}")
+        with _by_option({"start": "--from", "end": "--to", "limit": "--limit"}):
+            done = app.client.schedules.backfill(name, first, last, dry_run=dry_run, limit=limit)
     if place.as_json:
         ticks = [instant(_micros(tick)) for tick in done.ticks]
         place.document({"ticks": ticks, "enqueued": done.enqueued, "already": done.already, "dry_run": dry_run})
@@ -225,20 +261,65 @@ def backfill(place: Place, name: str, start: str, end: str | None, limit: int, d
 # --- words -----------------------------------------------------------------------------------------------------------
 
 
-def _each(place: Place, names: tuple[str, ...], action: str) -> None:
+def _each(place: Place, names: tuple[str, ...], action: str) -> int:
+    """Do it to each that is there, whatever becomes of the others, and say both."""
     from windlass.schedule import document
 
+    found: list[ScheduleInfo] = []
+    problems: list[WindlassError] = []
     with place.app() as app:
         client = app.client.schedules
-        found = [getattr(client, action)(name) for name in names]
-    if place.as_json:
+        for name in dict.fromkeys(names):
+            try:
+                found.append(getattr(client, action)(name))
+            except ScheduleNotFound as error:
+                problems.append(error)
+    if place.as_json and (found or not problems):
         place.document({"schedules": [document(info) for info in found]})
     for info in found:
         tick = instant(_micros(info.next[0])) if info.next else "never"
         place.say(f"schedule {info.name!r} is " + ("paused" if info.paused else f"open; its next tick is {tick}"))
+    return _complain(place, problems)
 
 
-def _tell(place: Place, info: ScheduleInfo) -> None:
+def _complain(place: Place, problems: Sequence[WindlassError]) -> int:
+    """Say what could not be done, and answer the exit code: that of the first."""
+    known = [each for error in problems if (each := explain(error)) is not None]
+    if not known:
+        return OK
+    said = [msgspec.structs.replace(known[0], message="; ".join(each.message for each in known))]
+    for each in said if place.as_json else known:
+        tell(each, as_json=place.as_json)
+    return known[0].code
+
+
+def _is_fired(app: Windlass) -> bool:
+    """Whether somebody is there who fires schedules: every supervisor does, and beats with its workers."""
+    return bool(alive(app.client.workers(), app.client.stats().now))
+
+
+def _zone(info: ScheduleInfo) -> str:
+    return info.definition.rule.timezone if info.definition is not None else "UTC"
+
+
+def _place(rule: dict[str, Any], zone: str) -> None:
+    """Make instants of the texts of `start` and `end`."""
+    for name in ("start", "end"):
+        if rule.get(name) is not None:
+            rule[name] = moment(rule[name], f"--{name}", zones.load(zone))
+
+
+@contextmanager
+def _by_option(names: dict[str, str]) -> Iterator[None]:
+    """What is wrong is named as it was written."""
+    try:
+        yield
+    except InvalidSchedule as error:
+        field, dot, part = error.field.partition(".")
+        raise InvalidSchedule(names.get(field, field), f"{part}: {error.problem}" if dot else error.problem) from error
+
+
+def _tell(place: Place, app: Windlass, info: ScheduleInfo, ticks: int = 1) -> None:
     from windlass.schedule import document
 
     said = document(info)
@@ -258,6 +339,14 @@ def _tell(place: Place, info: ScheduleInfo) -> None:
             ("catch up", said["catch_up"] + (f", {said['catch_up_limit']}" if said["catch_up"] == "all" else "")),
             ("jitter", span(said["jitter"] * 1e6) if said["jitter"] else None),
             ("queue", said["queue"]),
+            ("priority", said["priority"] if said["priority"] != PRIORITY else None),
+            ("expires", said["expires"] and f"{span(said['expires'] * 1e6)} after it came"),
+            ("timeout", said["timeout"] and span(said["timeout"] * 1e6)),
+            ("attempts", said["max_attempts"]),
+            ("tags", ", ".join(said["tags"]) or None),
+            ("headers", ", ".join(f"{name}={value}" for name, value in said["headers"].items()) or None),
+            ("limits", limits(said["limits"])),
+            ("unique", said["unique"]),
             ("state", said["state"]),
             ("revision", said["revision"]),
             ("origin", said["origin"] + (f", last seen in code {said['seen_at']}" if said["seen_at"] else "")),
@@ -266,9 +355,15 @@ def _tell(place: Place, info: ScheduleInfo) -> None:
             ("so far", f"{count(said['fired'], 'job')}, {said['skipped']:,} skipped"),
         ]
     )
-    place.say()
-    rows = [(instant(_micros(tick)), f"{tick:%a %d %b %H:%M:%S %Z}") for tick in info.next]
-    place.table(("next", "in its zone"), rows, "there is no tick to come")
+    if info.paused:
+        place.say(f"\nnothing fires until `windlass schedules resume {info.name}`")
+        return
+    if ticks:
+        place.say()
+        rows = [(instant(_micros(tick)), f"{tick:%a %d %b %H:%M:%S %Z}") for tick in info.next]
+        place.table(("next", "in its zone"), rows, "there is no tick to come")
+    if said["state"] == "open" and not _is_fired(app):
+        place.say(NOBODY)
 
 
 def _row(info: ScheduleInfo) -> tuple[object, ...]:

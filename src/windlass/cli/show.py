@@ -7,14 +7,24 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from windlass.core import document
+from windlass.core.errors import InvalidJob
 from windlass.core.words import brief, instant, span
 
 if TYPE_CHECKING:
+    from windlass import Filter, Windlass
     from windlass.cli.output import Output
     from windlass.core.job import Attempt, Job
     from windlass.ports.store import Page
 
 PAYLOAD_MOST = 4_000
+
+
+def searched(app: Windlass, wanted: Filter, limit: int, after: str | None) -> Page:
+    """A page of a search; what is wrong with `after` is named as it was written."""
+    try:
+        return app.client.search(wanted, limit=limit, after=after)
+    except InvalidJob as error:
+        raise InvalidJob(f"--{error.field}", error.problem) from error
 
 
 def page(out: Output, found: Page, empty: str) -> None:
@@ -50,6 +60,8 @@ def head(job: Job, attempts: Sequence[Attempt]) -> list[tuple[str, object]]:
         ("started", doc["started_at"]),
         ("finished", doc["finished_at"]),
         ("worker", job.worker),
+        ("limits", limits(doc["limits"])),
+        ("unique", doc["unique"]),
         ("tags", ", ".join(doc["tags"]) or None),
         ("headers", ", ".join(f"{name}={value}" for name, value in doc["headers"].items()) or None),
         ("correlation", doc["correlation_id"] if doc["correlation_id"] != job.id else None),
@@ -62,6 +74,15 @@ def head(job: Job, attempts: Sequence[Attempt]) -> list[tuple[str, object]]:
         ("error", _error(doc["error"], trace=job.error not in [each.error for each in attempts])),
     ]
     return [(name, value) for name, value in shown if value is not None]
+
+
+def limits(said: list[dict[str, Any]]) -> str | None:
+    """Limits of a job, or of a schedule's."""
+    told = []
+    for each in said:
+        name, keyed, key = each["key"].partition(",")
+        told.append(f"{each['most']} at once of {name}" + (f" for {key!r}" if keyed else ""))
+    return ", ".join(told) or None
 
 
 def history(out: Output, attempts: Sequence[Attempt]) -> None:

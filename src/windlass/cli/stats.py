@@ -13,8 +13,9 @@ from windlass.core.words import count, instant, span
 
 if TYPE_CHECKING:
     from windlass.cli.output import Output
+    from windlass.core.flow import Bounds
     from windlass.core.latency import Spread, TaskLatency
-    from windlass.ports.store import Stats, WorkerInfo
+    from windlass.ports.store import QueueStats, Stats, WorkerInfo
 
 
 @click.command()
@@ -88,10 +89,12 @@ def queues_document(found: Stats, workers: Sequence[WorkerInfo]) -> list[dict[st
             "running": each.running,
             "blocked": each.blocked,
             "limit": each.limit,
+            "bounds": bounds_document(each.bounds),
             "oldest_due": None if each.oldest_due is None else each.oldest_due / 1e6,
             "workers": served.pop(each.queue, 0),
         }
         for each in found.queues
+        if each.queue in served or is_known(each) or is_ruled(each)
     ]
     empty = {
         "paused": False,
@@ -100,14 +103,43 @@ def queues_document(found: Stats, workers: Sequence[WorkerInfo]) -> list[dict[st
         "running": 0,
         "blocked": 0,
         "limit": None,
+        "bounds": None,
         "oldest_due": None,
     }
     documents += [{"queue": name, **empty, "workers": number} for name, number in served.items()]
     return sorted(documents, key=lambda each: str(each["queue"]))
 
 
+def is_known(queue: QueueStats) -> bool:
+    """Whether there is a job in it that has not ended."""
+    return bool(queue.queued or queue.waiting or queue.running or queue.blocked)
+
+
+def is_ruled(queue: QueueStats) -> bool:
+    """Whether an operator has said something about it that holds."""
+    return queue.paused or queue.limit is not None or bounds_document(queue.bounds) is not None
+
+
+def bounds_document(bounds: Bounds) -> dict[str, Any] | None:
+    """How full a queue may get; None where it has no bound."""
+    if bounds.depth is None and bounds.age is None:
+        return None
+    age = None if bounds.age is None else bounds.age / 1e6
+    return {"depth": bounds.depth, "age": age, "when_full": "shed" if bounds.shed else "reject"}
+
+
+def _bounds(said: dict[str, Any] | None) -> str | None:
+    if said is None:
+        return None
+    parts = [] if said["depth"] is None else [count(said["depth"], "job")]
+    parts += [] if said["age"] is None else [span(said["age"] * 1e6)]
+    return f"{' or '.join(parts)}, then {said['when_full']}s"
+
+
 def queue_rows(out: Output, found: Stats, workers: Sequence[WorkerInfo]) -> None:
     """The same as a table."""
+    documents = queues_document(found, workers)
+    bounded = any(each["bounds"] for each in documents)
     rows = [
         (
             each["queue"] + (" (paused)" if each["paused"] else ""),
@@ -116,7 +148,9 @@ def queue_rows(out: Output, found: Stats, workers: Sequence[WorkerInfo]) -> None
             each["running"] if each["limit"] is None else f"{each['running']} of {each['limit']}",
             None if each["oldest_due"] is None else span(each["oldest_due"] * 1e6),
             each["workers"],
+            *((_bounds(each["bounds"]),) if bounded else ()),
         )
-        for each in queues_document(found, workers)
+        for each in documents
     ]
-    out.table(("queue", "queued", "waiting", "running", "oldest", "workers"), rows, "no queues")
+    head = ("queue", "queued", "waiting", "running", "oldest", "workers", *(("full at",) if bounded else ()))
+    out.table(head, rows, "no queues")

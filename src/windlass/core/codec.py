@@ -269,5 +269,5 @@ def _short(value: Any) -> str:
 
 
 def _phrase(message: str) -> str:
-    text = message.replace("`", "")
+    text = message.replace("`array`", "a list").replace("`object`", "a dict").replace("`", "")  # in Python's words
     return text[:1].lower() + text[1:] if text.startswith(_SENTENCES) else text

@@ -303,7 +303,8 @@ def _words(text: str) -> list[str]:
         words.insert(0, "0")
     if len(words) != 6:
         right = "five fields: minute, hour, day of month, month, day of week; or six, with seconds first"
-        raise InvalidSchedule("cron", f"{_short(text)} has {len(words)} fields; write {right}")
+        said = f"{len(words)} field{'' if len(words) == 1 else 's'}"
+        raise InvalidSchedule("cron", f"{_short(text)} has {said}; write {right}")
     return words
 
 

@@ -70,11 +70,12 @@ class QueueFull(WindlassError):
     """The queue takes no more for now: it is as deep, or its first job has waited as long, as it may. Nothing was
     stored; `retry_after` says in how many seconds (1 to 60) there may be room."""
 
-    def __init__(self, queue: str, depth: int, age: float, retry_after: float) -> None:
-        super().__init__(
-            f"queue {queue!r} is full: {depth} or more jobs wait, the first for {age:.1f} s; "
-            f"try again in {retry_after:.0f} s"
-        )
+    def __init__(self, queue: str, depth: int, age: float, retry_after: float, late: float | None = None) -> None:
+        """`late` is the bound of age, if that is what made it full."""
+        why = f"{depth} or more jobs wait, the first for {age:.1f} s"
+        if late is not None:
+            why = f"its first job has waited for {age:.1f} s, past its bound of {late:g} s"
+        super().__init__(f"queue {queue!r} is full: {why}; try again in {retry_after:.0f} s")
         self.queue = queue
         self.depth = depth
         self.age = age

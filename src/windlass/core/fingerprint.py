@@ -32,6 +32,6 @@ def kept(error: str | None) -> str:
         return ""
 
 
-def is_fingerprint(text: str) -> bool:
-    """Whether `text` could be one: a job's id cannot."""
-    return len(text) == LENGTH and all(digit in "0123456789abcdef" for digit in text)
+def is_beginning(text: str) -> bool:
+    """Whether a fingerprint could begin like this: no job's id does."""
+    return 0 < len(text) <= LENGTH and all(digit in "0123456789abcdef" for digit in text)

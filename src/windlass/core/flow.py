@@ -98,6 +98,8 @@ class Full(msgspec.Struct, frozen=True):
     age: int
     retry_after: int
     """Microseconds after which there may be room."""
+    late: int | None = None
+    """The bound of age, in microseconds, where it is that and not the depth by which the queue is full."""
 
 
 RETRY_LEAST, RETRY_MOST = 1_000_000, 60_000_000
@@ -115,7 +117,7 @@ def fullness(queue: str, bounds: Bounds, depth: int, age: int) -> Full | None:
     if not (deep or old):
         return None
     wait = max(age // max(depth, 1) if deep else 0, age - bounds.age if old and bounds.age is not None else 0)
-    return Full(queue, depth, age, min(max(wait, RETRY_LEAST), RETRY_MOST))
+    return Full(queue, depth, age, min(max(wait, RETRY_LEAST), RETRY_MOST), None if deep else bounds.age)
 
 
 def due_at(job: NewJob, now: int) -> int:

@@ -70,6 +70,10 @@ class Facts(Protocol):
     @property
     def owner(self) -> str | None: ...
     @property
+    def awaited(self) -> str | None: ...
+    @property
+    def awaited_state(self) -> State | None: ...
+    @property
     def queue_limit(self) -> int | None: ...
     @property
     def queue_running(self) -> int: ...
@@ -276,33 +280,58 @@ def _parked(facts: Facts) -> Cause:
 
 
 def _blocked(facts: Facts) -> Cause:
+    """What it waits for; and that nobody is there who could bring that about, as nobody is."""
+    found = _behind(facts)
+    if any(_claims(each, facts.now, suspects=True) for each in facts.workers):
+        return found
+    nobody = _nobody(facts)
+    return Cause(found.code, f"{found.sentence}; {nobody.sentence}", {**nobody.facts, **found.facts})
+
+
+def _behind(facts: Facts) -> Cause:
     limit = facts.limit
     if limit is not None and limit.key.startswith(SCHEDULE):
-        return _behind(facts, limit.key.removeprefix(SCHEDULE))
+        return _overlapping(facts, limit.key.removeprefix(SCHEDULE))
     if limit is not None:
         name, keyed, key = limit.key.partition(",")
         whose = f" for {key!r}" if keyed else ""
+        known = {"limit": name, "key": key or None, "running": facts.running, "most": limit.most}
+        turn = ""
+        if facts.awaited and not facts.running:
+            turn = f", and it is the turn of job {facts.awaited}{_which_is(facts)}"
+            known |= _awaited(facts)
         return Cause(
             "limit",
-            f"blocked by the limit {name!r}{whose}: {_those_running(facts.running, limit.most)}",
-            {"limit": name, "key": key or None, "running": facts.running, "most": limit.most},
+            f"blocked by the limit {name!r}{whose}: {_those_running(facts.running, limit.most)}{turn}",
+            known,
         )
     if facts.owner is not None:
         return Cause(
             "unique",
-            f"blocked: job {facts.owner} has the same unique key, and must end first",
-            {"owner": facts.owner},
+            f"blocked: job {facts.owner}{_which_is(facts)} has the same unique key, and must end first",
+            {"owner": facts.owner, **_awaited(facts)},
         )
     reason = facts.job.reason or "no reason was given"
     return Cause("blocked", f"blocked: {brief(reason)}", {"reason": facts.job.reason})
 
 
-def _behind(facts: Facts, schedule: str) -> Cause:
-    """It is a tick whose predecessor runs."""
+def _overlapping(facts: Facts, schedule: str) -> Cause:
+    """It is a tick behind another one."""
     name = schedule.removesuffix(BACKFILL)
-    which = "backfilled job" if schedule.endswith(BACKFILL) else "job"
-    told = {"schedule": name, "running": facts.running}
-    return Cause("overlap", f"blocked: another {which} of schedule {name!r} runs, and they must not overlap", told)
+    which = "backfilled jobs" if schedule.endswith(BACKFILL) else "jobs"
+    known = {"schedule": name, "running": facts.running, **_awaited(facts)}
+    if facts.awaited is None:
+        return Cause("overlap", f"blocked: {which} of schedule {name!r} must not overlap; none runs, it is next", known)
+    other = f"job {facts.awaited}{_which_is(facts)}"
+    return Cause("overlap", f"blocked behind {other}: {which} of schedule {name!r} must not overlap", known)
+
+
+def _which_is(facts: Facts) -> str:
+    return f" ({facts.awaited_state})" if facts.awaited_state else ""
+
+
+def _awaited(facts: Facts) -> dict[str, Any]:
+    return {"awaited": facts.awaited, "awaited_state": facts.awaited_state}
 
 
 # --- what is due ----------------------------------------------------------------------------------------

@@ -185,6 +185,8 @@ class Filter(msgspec.Struct, frozen=True, omit_defaults=True):
     tag: str | None = None
     reason: str | None = None
     parent: str | None = None
+    schedule: str | None = None
+    """Made by the schedule of this name: its ticks, its runs by hand and its backfills."""
     since: int | None = None
     """Created at or after this instant."""
     until: int | None = None
@@ -252,6 +254,8 @@ class QueueStats(msgspec.Struct, frozen=True):
     blocked: int = 0
     limit: int | None = None
     """How many of it may run at once."""
+    bounds: Bounds = Bounds()
+    """How full it may get."""
 
 
 class Stats(msgspec.Struct, frozen=True):
@@ -433,6 +437,10 @@ class Why(msgspec.Struct, frozen=True, kw_only=True):
     """How many jobs run under that limit."""
     owner: str | None = None
     """Of a blocked job: the one that has its unique key, and must end first."""
+    awaited: str | None = None
+    """Of a blocked job: the one for which it waits, if there is one: the owner of its key; of those that run under its
+    limit, the one with the smallest id; or if none runs, the first in line."""
+    awaited_state: State | None = None
     queue_limit: int | None = None
     queue_running: int = 0
     """How many jobs of its queue run, counted only where it has a limit."""

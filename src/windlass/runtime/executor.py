@@ -158,6 +158,8 @@ class Executor:
         return committing.result()
 
     def _success(self, run: Run, value: Any) -> Outcome:
+        if run.cancel_requested:  # it was told before it returned: a cancellation is final, whatever it made of it
+            return Cancelled()
         if value is None and not run.children:
             return _NOTHING
         try:

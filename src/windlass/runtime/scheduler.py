@@ -7,6 +7,7 @@ for everything several times: who does not have it, or cannot ask for it, stands
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 
@@ -134,7 +135,8 @@ class Scheduler:
             if answer.word in ("created", "replaced"):
                 log.info("schedule defined by the code", schedule=change.name, how=answer.word)
             elif answer.word == "superseded":
-                self._complain(f"superseded {change.name}", "newer code, or a person, defines a schedule", change.name)
+                newer = f"a newer definition of schedule {change.name!r} is in the store, by newer code or a person"
+                self._complain(f"superseded {change.name}", newer)
 
     # --- ticks -------------------------------------------------------------------------------------------------------
 
@@ -177,14 +179,14 @@ class Scheduler:
         answers = self._opened.shell.run(self._opened.store.fire(ticks))
         for tick, answer in zip(ticks, answers, strict=True):
             if answer is Fired.SKIPPED:
-                log.info("a tick is skipped: the one before it has not ended", schedule=tick.schedule, tick=tick.to)
+                log.info("a tick is skipped: the one before it has not ended", **_told(tick))
             elif answer in (Fired.STALE, Fired.EARLY):
-                log.debug("a tick is not fired", schedule=tick.schedule, tick=tick.to, because=answer.value)
+                log.debug("a tick is not fired", **_told(tick), because=answer.value)
 
-    def _complain(self, about: str, message: str, problem: object) -> None:
+    def _complain(self, about: str, message: str, problem: object = None) -> None:
         now = self._clock.monotonic()
         if now >= self._complained.get(about, now):
-            log.warning(message, problem=problem)
+            log.warning(message, **({} if problem is None else {"problem": problem}))
             self._complained[about] = now + COMPLAIN_EVERY
 
 
@@ -199,6 +201,10 @@ def _ticks(schedule: Schedule, definition: Definition, found: Due) -> list[Tick]
         ticks.append(msgspec.structs.replace(tick, job=job, overlap=overlap.value))
         cursor = at
     return ticks or [_tick(schedule, schedule.cursor, found.cursor, found.next)]
+
+
+def _told(tick: Tick) -> dict[str, Any]:
+    return {"schedule": tick.schedule, "tick": instant(tick.to)}
 
 
 def _tick(schedule: Schedule, cursor: int, to: int, following: int | None) -> Tick:

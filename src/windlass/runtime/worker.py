@@ -36,6 +36,7 @@ from windlass.ports.plan import Plan, chain
 from windlass.ports.store import Claimed, ClaimRequest, Opened, Quota
 from windlass.runtime.executor import Executor
 from windlass.runtime.hooks import Hooks
+from windlass.runtime.letters import Letters
 from windlass.runtime.registry import Registry
 from windlass.runtime.run import Run, _decode_meta
 from windlass.runtime.settler import BATCH, Holdings, Settler, retriable, stale, unsettleable
@@ -104,6 +105,7 @@ class Worker:
         self._stirring = False
         """A report's wake-up is under way."""
         self._settler = Settler(link.table)
+        self._letters = Letters()
         self._holdings = Holdings(link.table)
         self._seq = 0
         self._recover_from: int | None = None
@@ -202,7 +204,9 @@ class Worker:
     def _done(self, run: Run, outcome: Outcome) -> None:
         if isinstance(outcome, Released) and not self._stopping:
             outcome = Released(outcome.reason, delay=1.0)
-        self._settler.add(decide(run.held, run.meta.policy, outcome, random.random()), run.slot)
+        transition = decide(run.held, run.meta.policy, outcome, random.random())
+        self._letters.expect(transition, run.held.task)
+        self._settler.add(transition, run.slot)
         self._made_way(run.meta)
         self._ended()
 
@@ -429,6 +433,7 @@ class Worker:
     def _answered(self, batch: Sequence[Transition], answers: Sequence[Any]) -> None:
         self._settler.settled(len(batch))
         self._holdings.drop(batch)
+        self._letters.tell(batch, answers, self._loop.time())
         if late := stale(answers):
             log.warning("%d of %d outcomes came too late: their jobs were taken over", late, len(batch))
         if any(t.children for t in batch):

@@ -14,7 +14,7 @@ from windlass.app import Windlass
 from windlass.core.duration import Duration, micros, seconds
 from windlass.core.errors import StoreError, StoreUnavailable, WindlassError
 from windlass.core.job import Attempt, State
-from windlass.core.words import count
+from windlass.core.words import count, near
 from windlass.declaration import Call
 from windlass.ports.store import Filter
 from windlass.runtime.context import current_run
@@ -142,7 +142,7 @@ class Jobs:
             raise ValueError("until: cannot be given together with with_scheduled, which goes on without an end")
         end = None if until is None else self._instant(until, "until")
         bounds = Bounds(seconds(timeout, "timeout"), limit)
-        queues = () if queue is None else (queue,)
+        queues = () if queue is None else (self._known_queue(queue),)
         taken: dict[str, None] = {}
         while True:
             taken.update(dict.fromkeys(await self._bench.work_off(bounds, queues)))
@@ -154,6 +154,15 @@ class Jobs:
             self._bench.move(end)
         records = self._bench.run(self._bench.real.store.fetch(list(taken)))
         return Drained(bounds.ran, tuple(self._see(record) for record in records if record is not None))
+
+    def _known_queue(self, queue: str) -> str:
+        """A queue that some task or job has: a drain of any other would do nothing, and pass for one."""
+        known = set(self.app.registry.queues)
+        if queue not in known:
+            known |= {job.queue for job in self.all()}
+        if queue not in known:
+            raise ValueError(f"queue: no task and no job has queue {queue!r}.{near(queue, known)}")
+        return queue
 
     # --- time --------------------------------------------------------------------------------------------------------
 

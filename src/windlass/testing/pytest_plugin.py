@@ -64,12 +64,15 @@ def _windlass_guard(request: pytest.FixtureRequest) -> Iterator[None]:
     from windlass.engine import Engine
     from windlass.stores import SCHEMES
 
-    before = Engine.opener
+    before, root = Engine.opener, request.config.rootpath
+    own = request.config.getoption("basetemp", None)
 
     def guarded(url: str, **options: Any) -> Any:
-        if url.partition("://")[0] in SCHEMES and not harmless(url):  # for others there is a better error
+        known = url.partition("://")[0] in SCHEMES  # for others there is a better error
+        if known and not harmless(url, str(root), None if own is None else str(own)):
             raise ConfigError(
-                f"url: a test opened the store {_redacted(url)}, which is not in a temporary directory. Use the "
+                f"url: a test opened the store {_redacted(url)}, which is not in a temporary directory, or is among "
+                "the project's own files. Use the "
                 f"fixture windlass_jobs, or mark the test with @pytest.mark.{MARKER} if it means to"
             )
         return before(url, **options)
@@ -82,15 +85,22 @@ def _windlass_guard(request: pytest.FixtureRequest) -> Iterator[None]:
         Engine.opener = staticmethod(before)
 
 
-def harmless(url: str) -> bool:
-    """Whether a store is gone with the test, or lies where temporary files do."""
+def harmless(url: str, project: str = "", own: str | None = None) -> bool:
+    """Whether a store is gone with the test, or lies where temporary files do; not in a `project` that lies there too,
+    but for the directory `own` in which pytest is told to make its temporary ones."""
     scheme, _, path = url.partition("://")
     if scheme == "memory":
         return True
     if not scheme.startswith("sqlite"):
         return False
     temporary = os.path.realpath(tempfile.gettempdir())
-    return os.path.realpath(path[1:]).startswith(temporary + os.sep)
+    place = os.path.realpath(path[1:])
+    among = _within(os.path.realpath(project), temporary) and _within(place, os.path.realpath(project))
+    return _within(place, temporary) and (not among or (own is not None and _within(place, os.path.realpath(own))))
+
+
+def _within(path: str, directory: str) -> bool:
+    return path.startswith(directory.rstrip(os.sep) + os.sep)
 
 
 def _redacted(url: str) -> str:

@@ -26,6 +26,15 @@ class Flow:
         """How many jobs run that carry `key`."""
         return sum(key in flow.keys_of((row.limits,)) for row in self._run())
 
+    def _first_under(self, key: str) -> Row | None:
+        """Whoever runs under `key`, and if nobody does, whose turn it is."""
+        run = [row for row in self._run() if key in flow.keys_of((row.limits,))]
+        if run:
+            return min(run, key=lambda row: row.new.id)
+        line = (row for row in self.data.jobs.values() if row.state is State.QUEUED)
+        carrying = (row for row in line if key in flow.keys_of((row.limits,)))
+        return min(carrying, key=lambda row: (row.rank, row.seq), default=None)
+
     def _runs_in(self, queue: str) -> int:
         """How many jobs of `queue` run."""
         return sum(row.new.queue == queue for row in self._run())

@@ -83,6 +83,7 @@ class Reading(Liveness):
             oldest_due=max(0, now - min(row.due_at for row in ready)) if ready else None,
             blocked=counts[queue, State.BLOCKED],
             limit=self._rules(queue).limit,
+            bounds=self._rules(queue).bounds,
         )
 
     @plan(write=False)
@@ -93,6 +94,8 @@ class Reading(Liveness):
         if row is None:
             return None
         rules = self._rules(row.new.queue)
+        owner = self._awaited(row)
+        first = self.data.jobs[owner] if owner else self._first_under(row.blocked_by.key) if row.blocked_by else None
         return Why(
             job=row.as_job(),
             now=now,
@@ -102,7 +105,9 @@ class Reading(Liveness):
             attempts=self.data.attempts.get(job, ()),
             limit=row.blocked_by,
             running=self._runs_under(row.blocked_by.key) if row.blocked_by else 0,
-            owner=self._awaited(row),
+            owner=owner,
+            awaited=first.new.id if first else None,
+            awaited_state=first.state if first else None,
             queue_limit=rules.limit,
             queue_running=self._runs_in(row.new.queue) if rules.limit else 0,
         )
@@ -178,6 +183,7 @@ def _matches(row: Row, wanted: Filter) -> bool:
         and (wanted.ended_before is None or (row.finished_at or wanted.ended_before) < wanted.ended_before)
         and wanted.fingerprint in {None, kept(row.error) if row.state is State.DEAD else None}
         and (wanted.tag is None or wanted.tag in _meta(row).tags)
+        and wanted.schedule in {None, _meta(row).schedule if wanted.schedule is not None else None}
         and wanted.parent in {None, _meta(row).parent_id if wanted.parent is not None else None}
     )
 

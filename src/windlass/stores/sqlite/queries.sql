@@ -188,8 +188,15 @@ WITH RECURSIVE k (key) AS (
 SELECT key FROM k WHERE key IS NOT NULL LIMIT ?2
 
 -- name: blocked_by
-SELECT b.key, b.most, (SELECT count(*) FROM windlass_permits p WHERE p.key = b.key)
+SELECT b.key, b.most, (SELECT count(*) FROM windlass_permits p WHERE p.key = b.key),
+       (SELECT min(p.id) FROM windlass_permits p WHERE p.key = b.key)
 FROM windlass_blocked b WHERE b.seq = ?
+
+-- Whose turn it is under a key under which none runs: for a person who asks, so it may look through a line.
+-- name: ready_under
+SELECT j.id FROM (SELECT seq, rank FROM windlass_ready LIMIT ?2) r CROSS JOIN windlass_jobs j ON j.seq = r.seq
+WHERE EXISTS (SELECT 1 FROM json_each(j.meta, '$.limits') l WHERE l.value ->> 0 = ?1)
+ORDER BY r.rank, r.seq LIMIT 1
 
 -- --- unique ---------------------------------------------------------------------------------------------------
 
@@ -450,7 +457,8 @@ AND (?9 IS NULL OR iif(json_valid(j.meta), j.meta ->> '$.parent_id', NULL) = ?9)
 AND (?10 IS NULL OR {state} IN (SELECT value FROM json_each(?10)))
 AND (?11 IS NULL OR j.seq IN (SELECT seq FROM windlass_ended WHERE state = 'dead' AND {fingerprint} = ?11))
 AND (?12 IS NULL OR e.finished < ?12)
-ORDER BY j.seq DESC LIMIT ?13
+AND (?13 IS NULL OR j.meta ->> '$.schedule' = ?13)
+ORDER BY j.seq DESC LIMIT ?14
 
 -- name: search_all
 SELECT j.seq, {job} FROM {located} WHERE {matches}

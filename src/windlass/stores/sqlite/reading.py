@@ -9,6 +9,7 @@ import msgspec
 
 from windlass.core.flow import Bounds
 from windlass.core.job import Attempt, Job, KeyLimit, LogLine, State
+from windlass.core.why import AHEAD_MOST
 from windlass.ports.plan import NOW, Statement, Steps, plan
 from windlass.ports.store import Filter, Page, QueueRules, QueueStats, Stats, Why, WorkerInfo
 from windlass.stores.sqlite.text import as_json
@@ -84,7 +85,7 @@ class Reading:
         states = as_json(f.states) if f.states else None
         row = (
             *(f.queue, f.task, f.since, f.until, f.tenant, before, f.tag, f.reason, f.parent),
-            *(states, f.fingerprint, f.ended_before, limit),
+            *(states, f.fingerprint, f.ended_before, f.schedule, limit),
         )
         found: dict[int, Job] = {}
         # A rare state is found from the table it lies in, not by walking a million jobs that ended well.
@@ -152,8 +153,11 @@ class Reading:
         ahead = (yield Statement("ready_ahead", (place[4], place[5], place[6], place[1])))[0][0]
         rules = (yield from self._rules()).get(found.queue, NO_RULES)
         blocked = yield Statement("blocked_by", (place[1],))
-        key, most, running = blocked[0] if blocked else ("", 0, 0)
+        key, most, running, awaited = blocked[0] if blocked else ("", 0, 0, None)
         owner = (yield Statement("unique_owner", (place[1],))) if blocked and not key else []
+        first = (yield Statement("ready_under", (key, AHEAD_MOST))) if key and not running else owner
+        awaited = first[0][0] if first else awaited
+        other = (yield from self._fetch([awaited]))[0] if awaited else None
         busy = (yield Statement("queue_held", (found.queue, EVERY)))[0][0] if rules.limit else 0
         workers = _infos.decode((yield Statement("workers_list"))[0][0])
         attempts = yield from self._attempts(job)
@@ -166,6 +170,8 @@ class Reading:
             attempts=tuple(attempts),
             limit=KeyLimit(key, most) if key else None,
             owner=owner[0][0] if owner else None,
+            awaited=awaited,
+            awaited_state=other.state if other else None,
             running=running,
             queue_limit=rules.limit,
             queue_running=busy,
@@ -182,4 +188,4 @@ class Reading:
 
 def _glance(queue: str, counts: dict[str, int], rules: QueueRules, head: int | None, now: int) -> QueueStats:
     oldest = None if head is None else max(0, now - head)
-    return QueueStats(queue, rules.paused, **counts, oldest_due=oldest, limit=rules.limit)
+    return QueueStats(queue, rules.paused, **counts, oldest_due=oldest, limit=rules.limit, bounds=rules.bounds)

@@ -90,7 +90,7 @@ class Bounded:
         assert world.enqueue(world.job())[0].inserted
         world.clock.advance("5s")
         [answer] = world.enqueue(world.job())
-        assert answer.full == Full("default", 0, 15 * SECOND, 5 * SECOND)
+        assert answer.full == Full("default", 0, 15 * SECOND, 5 * SECOND, 10 * SECOND)
 
     def test_when_to_come_back(self, world: World) -> None:
         """Little's law: of four in line, the first of which has waited 40 s, one leaves in 10 s. 1 s to 60 s."""

@@ -69,7 +69,11 @@ class Limits:
             [held] = world.claim().jobs
             order.append(held.id)
             world.end(held, outcome)
-            assert [s for s in self.states(world, *jobs) if s is State.QUEUED] == [State.QUEUED]
+            states = self.states(world, *jobs)
+            assert [s for s in states if s is State.QUEUED] == [State.QUEUED]
+            why = world.run(world.store.why(jobs[states.index(State.BLOCKED)]))
+            assert why is not None
+            assert (why.awaited, why.running) == (jobs[states.index(State.QUEUED)], 0)
             world.healthy()
         assert order == [first, *jobs[:4]]
 
@@ -88,6 +92,7 @@ class Limits:
         assert [h.id for h in held] == [both[0], task[0]]
         why = [world.run(world.store.why(job)) for job in (both[1], task[1])]
         assert [w and (w.limit, w.running) for w in why] == [(KeyLimit("user", 1), 1), (KeyLimit("task", 2), 2)]
+        assert [w and (w.awaited, w.awaited_state) for w in why] == [(both[0], State.RUNNING)] * 2
         world.end(held[1], Succeeded())
         assert ids(world.claim()) == [task[1]]
         world.end(held[0], Succeeded())

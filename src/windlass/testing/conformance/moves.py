@@ -176,6 +176,7 @@ class Moves:
             queue=pick((None, None, *QUEUES)),
             task=pick((None, None, *TASKS)),
             tag=pick((None, None, None, "x")),
+            schedule=pick((None, None, None, "s")),
             ended_before=pick((None, None, None, now, now - MINUTE)),
             fingerprint=pick((None, None, None, "", self._fingerprint)),
             parent=self._id() if self._dice.random() < 0.1 else None,

@@ -162,7 +162,7 @@ class Unique:
         assert (job.state, job.reason) == (State.BLOCKED, "unique")
         why = world.run(world.store.why(first.id))
         assert why is not None
-        assert why.owner == held.id
+        assert (why.owner, why.awaited, why.awaited_state) == (held.id, held.id, State.RUNNING)
         assert self.again(world, "keep-last", payload="[[2],{}]", queue="other") == Enqueued(first.id, inserted=False)
         assert world.claim().jobs == []
         assert world.claim(queue="other").jobs == []
