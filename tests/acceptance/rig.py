@@ -79,6 +79,15 @@ def _list(path: str) -> list[str]:
         return []
 
 
+def stopped(pid: int) -> bool:
+    """Whether every thread of a process has stopped, or it is gone."""
+    for stat in Path(f"/proc/{pid}/task").glob("*/stat"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            if stat.read_text().rpartition(")")[2].split()[0] not in "TtZX":
+                return False
+    return True
+
+
 class Supervised:
     """One `windlass worker` with its workers."""
 
