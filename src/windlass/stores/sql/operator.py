@@ -11,9 +11,9 @@ from windlass.core.job import TERMINAL, Job, State
 from windlass.core.unique import unique_of
 from windlass.ports.plan import NOW, Statement, Steps, plan
 from windlass.ports.store import KEY_KEEP, Filter, Pruned, PruneRules, QueueChange, QueueRules, Selected, Selection
-from windlass.stores.sqlite.reading import Reading
-from windlass.stores.sqlite.text import as_json
-from windlass.stores.sqlite.unique import Unique
+from windlass.stores.sql.reading import Reading
+from windlass.stores.sql.text import as_json
+from windlass.stores.sql.unique import Unique
 
 EARLY = frozenset({State.SCHEDULED, State.RETRYING})
 WAITING = EARLY | {State.QUEUED, State.BLOCKED}
