@@ -21,6 +21,10 @@ class Placed(Protocol):
     @property
     def id(self) -> str: ...
     @property
+    def tenant(self) -> str: ...
+    @property
+    def task(self) -> str: ...
+    @property
     def meta(self) -> str: ...
     @property
     def suspect(self) -> bool: ...
@@ -62,8 +66,8 @@ class Flow:
         return max(0, limit - int((yield Statement("queue_held", (queue, limit)))[0][0]))
 
     def _admit(self, line: Sequence[P], room: int) -> Steps[tuple[list[P], list[Kept], bool]]:
-        """Of jobs in their order: those to let in, and those that a limit keeps back; and whether there are others, about
-        which somebody else is deciding just now."""
+        """Of jobs in their order: those to let in, and those that a limit keeps back; and whether there are others
+        about which somebody else is deciding just now."""
         asking = [flow.limits_of(row.meta) for row in line]
         keys = flow.keys_of(asking)
         if not keys:

@@ -137,7 +137,8 @@ class Operator(Reading, Unique):
         ids: Sequence[str] = selection.ids
         if selection.filter is not None:
             ids = yield from self._found(selection, states, fits)
-        rows = yield Statement("places_by_id", (as_json(list(dict.fromkeys(ids))),))
+        look = "places_by_id" if selection.dry_run else "places_to_change"
+        rows = yield Statement(look, (as_json(list(dict.fromkeys(ids))),))
         places = [Place(r[0], r[1], State(r[2]), *r[3:]) for r in rows]
         known = {p.id for p in places}
         return places, tuple(i for i in ids if i not in known)

@@ -1,0 +1,124 @@
+"""The PostgreSQL store: `postgresql://user@host/database`, PostgreSQL 15 or later."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import tempfile
+from typing import Any
+from urllib.parse import parse_qsl, urlencode
+
+from windlass.core.errors import CapabilityMissing, ConfigError
+from windlass.stores.postgres.connection import Connector
+from windlass.stores.postgres.hints import Hints
+from windlass.stores.postgres.shell import Clock, Shell
+from windlass.stores.postgres.statements import load_scripts
+from windlass.stores.postgres.store import PostgresStore
+from windlass.stores.sql.async_shell import AsyncShell
+
+SCHEMA = "windlass"
+NAME_MOST = 50
+"""Of a schema, in bytes: with what is put before and behind it, it must stay a name of PostgreSQL's, 63 bytes long."""
+CONNECTIONS = 8
+"""Of one process at once, if nothing else is said: one more for a supervisor, which listens."""
+
+
+def open_postgres(
+    url: str, *, clock: Clock | None = None, timeout: float = 5.0, beside: OpenedPostgres | None = None
+) -> OpenedPostgres:
+    """Open the store in the database that `url` names; nothing is sent before the first operation.
+
+    Of the parameters behind a `?`, `schema` names the schema (default: windlass), `pool` how many connections this
+    process may have at once (default: 8), and `pooler=transaction` says that a pooler stands in between that gives each
+    transaction another connection, as PgBouncer does; `listen` is then the URL by which the server itself is reached,
+    for the one connection that must last. The others are libpq's. Raises ConfigError for what cannot be right.
+    """
+    base, ours = _parameters(url)
+    schema = ours.get("schema", SCHEMA)
+    if not schema or len(schema.encode()) > NAME_MOST or "\0" in schema:
+        raise ConfigError(f"url: schema={schema!r} must be a name of 1 to {NAME_MOST} bytes")
+    most = _number(ours.get("pool", str(CONNECTIONS)))
+    pooler = ours.get("pooler", "session")
+    if pooler not in {"session", "transaction"}:
+        raise ConfigError(f"url: pooler={pooler!r} must be transaction or session")
+    return OpenedPostgres(url, base, ours.get("listen", base), schema, most, pooler == "transaction", clock, timeout)
+
+
+class OpenedPostgres:
+    """See ports.store.Opened."""
+
+    def __init__(
+        self,
+        url: str,
+        base: str,
+        direct: str,
+        schema: str,
+        most: int,
+        pooled: bool,
+        clock: Clock | None,
+        timeout: float,
+    ) -> None:
+        from windlass.stores.postgres.connection import shown
+
+        self.url = shown(url)
+        self.schema = schema
+        self.store = PostgresStore(schema)
+        self._identity = f"{base}\n{schema}"
+        work = Connector(base, pooled=pooled)
+        listening = Connector(direct, pooled=False)
+        hints = Hints(f"windlass:{schema}", listening.connect, lambda channel: self.shell.notify(channel))
+        self.shell: Shell = Shell(work.connect, load_scripts(schema), hints, clock, timeout, most)
+        self._async: dict[asyncio.AbstractEventLoop, AsyncShell] = {}
+
+    def async_shell(self) -> AsyncShell:
+        """See ports.store.Opened."""
+        loop = asyncio.get_running_loop()
+        for gone in [each for each in list(self._async) if each.is_closed()]:
+            shell = self._async.pop(gone, None)
+            if shell is not None:
+                shell.stop()
+        found = self._async.get(loop)
+        if found is None:
+            found = self._async[loop] = AsyncShell(self.shell, loop)
+        return found
+
+    def own(self, connection: Any) -> Any:
+        """See ports.store.Opened."""
+        raise CapabilityMissing(f"caller_transaction: a {type(connection).__name__} cannot be joined by this store")
+
+    def run_directory(self) -> str | None:
+        """See ports.store.Opened. Workers of this machine that go by the same URL meet here; others by their leases."""
+        digest = hashlib.sha256(self._identity.encode()).hexdigest()[:16]
+        runtime = os.environ.get("XDG_RUNTIME_DIR")
+        base = os.path.join(runtime, "windlass") if runtime and os.path.isdir(runtime) else _shared()
+        return os.path.join(base, f"postgres-{digest}")
+
+    def close(self) -> None:
+        """See ports.store.Opened."""
+        for shell in list(self._async.values()):
+            shell.stop()
+        self._async.clear()
+        self.shell.close()
+
+
+def _shared() -> str:
+    return os.path.join(tempfile.gettempdir(), f"windlass-{os.getuid()}")
+
+
+def _parameters(url: str) -> tuple[str, dict[str, str]]:
+    """The URL as libpq is to read it, and the parameters that are ours."""
+    base, _, query = url.partition("?")
+    ours, rest = {}, []
+    for name, value in parse_qsl(query, keep_blank_values=True):
+        if name in {"schema", "pool", "pooler", "listen"}:
+            ours[name] = value
+        else:
+            rest.append((name, value))
+    return base + (f"?{urlencode(rest)}" if rest else ""), ours
+
+
+def _number(text: str) -> int:
+    if not text.isdecimal() or not 2 <= int(text) <= 1_000:
+        raise ConfigError(f"url: pool={text!r} must be a number from 2 to 1000")
+    return int(text)

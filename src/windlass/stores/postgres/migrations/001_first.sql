@@ -1,0 +1,258 @@
+-- As in the SQLite store, a job's state is the table in which it lies: `ready`, `waiting`, `blocked`, `held` or `ended`,
+-- exactly one of them. The row in `jobs` is written at enqueue and touched again only by what is rare. Texts that are
+-- compared are in the collation "C", so that every database orders them alike.
+-- `windlass` stands for the schema that the URL names.
+
+CREATE SEQUENCE windlass.jobs_seq;
+
+-- Moves whenever something was committed that others may wait for; see `changed` in queries.sql.
+CREATE SEQUENCE windlass.changes_seq;
+
+CREATE TABLE windlass.jobs (
+    seq        bigint PRIMARY KEY DEFAULT nextval('windlass.jobs_seq'),
+    id         text COLLATE "C" NOT NULL UNIQUE,
+    tenant     text COLLATE "C" NOT NULL,
+    task       text COLLATE "C" NOT NULL,
+    version    bigint NOT NULL,
+    queue      text COLLATE "C" NOT NULL,
+    priority   bigint NOT NULL,
+    head_start bigint NOT NULL,
+    created    bigint NOT NULL,
+    due        bigint NOT NULL,
+    rank       bigint NOT NULL,
+    expires    bigint,
+    payload    text NOT NULL,
+    meta       text NOT NULL,
+    attempt    bigint NOT NULL DEFAULT 0,
+    crashes    bigint NOT NULL DEFAULT 0,
+    losses     bigint NOT NULL DEFAULT 0,
+    fence      bigint NOT NULL DEFAULT 0,
+    lane       smallint NOT NULL DEFAULT 0,
+    error      text
+);
+
+-- lane 0 is everybody's, lane 1 holds suspects, which only a quarantine worker claims.
+-- Rows of these narrow tables live for as long as a job waits or runs, so vacuum has to come often.
+CREATE TABLE windlass.ready (
+    lane  smallint NOT NULL,
+    queue text COLLATE "C" NOT NULL,
+    rank  bigint NOT NULL,
+    seq   bigint NOT NULL,
+    PRIMARY KEY (lane, queue, rank, seq)
+) WITH (autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_threshold = 2000, autovacuum_vacuum_cost_delay = 0);
+
+CREATE TABLE windlass.waiting (
+    seq    bigint PRIMARY KEY,
+    due    bigint NOT NULL,
+    state  text NOT NULL,
+    reason text
+) WITH (autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_threshold = 2000, autovacuum_vacuum_cost_delay = 0);
+CREATE INDEX waiting_due ON windlass.waiting (due, seq);
+
+-- `flow` is what the end of a run has to give up: a JSON object with the keys of its limits, and whether it owns a
+-- unique key; NULL for a job without either.
+CREATE TABLE windlass.held (
+    id         text COLLATE "C" PRIMARY KEY,
+    seq        bigint NOT NULL,
+    worker     text COLLATE "C" NOT NULL,
+    grant_seq  bigint NOT NULL,
+    fence      bigint NOT NULL,
+    attempt    bigint NOT NULL,
+    started    bigint NOT NULL,
+    cancelling smallint NOT NULL DEFAULT 0,
+    flow       text
+) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_threshold = 2000,
+        autovacuum_vacuum_cost_delay = 0);
+CREATE INDEX held_worker ON windlass.held (worker);
+
+-- The last attempt rides in this row: a job that succeeds at once writes no row of history.
+CREATE TABLE windlass.ended (
+    seq          bigint PRIMARY KEY,
+    state        text COLLATE "C" NOT NULL,
+    reason       text,
+    finished     bigint NOT NULL,
+    fence        bigint NOT NULL,
+    number       bigint,
+    charged      smallint NOT NULL DEFAULT 0,
+    worker       text,
+    started      bigint,
+    outcome      text,
+    result       text,
+    error        text,
+    result_until bigint
+);
+CREATE INDEX ended_unhappy ON windlass.ended (state, seq) WHERE state <> 'completed';
+-- Taken from the text, not from the JSON: JSON that holds an escaped NUL, as messages of exceptions may, is JSON that
+-- PostgreSQL will not read.
+CREATE INDEX ended_dead
+ON windlass.ended (coalesce(substring(error FROM '"fingerprint":"([^"\\]*)"'), '') COLLATE "C", finished, seq)
+WHERE state = 'dead';
+
+CREATE TABLE windlass.attempts (
+    seq     bigint NOT NULL,
+    fence   bigint NOT NULL,
+    number  bigint NOT NULL,
+    worker  text,
+    started bigint,
+    ended   bigint NOT NULL,
+    outcome text NOT NULL,
+    reason  text,
+    error   text,
+    PRIMARY KEY (seq, fence)
+);
+
+CREATE TABLE windlass.expiring (
+    expires bigint NOT NULL,
+    seq     bigint NOT NULL,
+    PRIMARY KEY (expires, seq)
+);
+
+CREATE TABLE windlass.keys (
+    tenant  text COLLATE "C" NOT NULL,
+    task    text COLLATE "C" NOT NULL,
+    key     text COLLATE "C" NOT NULL,
+    id      text COLLATE "C" NOT NULL,
+    seq     bigint NOT NULL,
+    digest  text NOT NULL,
+    free_at bigint,
+    PRIMARY KEY (tenant, task, key)
+);
+CREATE INDEX keys_seq ON windlass.keys (seq);
+CREATE INDEX keys_free ON windlass.keys (free_at) WHERE free_at IS NOT NULL;
+
+CREATE TABLE windlass.once (
+    seq   bigint NOT NULL,
+    name  text COLLATE "C" NOT NULL,
+    value text NOT NULL,
+    PRIMARY KEY (seq, name)
+);
+
+CREATE TABLE windlass.progress (
+    seq  bigint PRIMARY KEY,
+    body text NOT NULL
+) WITH (fillfactor = 70);
+
+CREATE TABLE windlass.logs (
+    seq     bigint NOT NULL,
+    line    bigint NOT NULL,
+    at      bigint NOT NULL,
+    level   text NOT NULL,
+    message text NOT NULL,
+    PRIMARY KEY (seq, line)
+);
+
+-- A job that waits for a key: of a limit, or (key empty) for the owner of its unique key.
+CREATE TABLE windlass.blocked (
+    key   text COLLATE "C" NOT NULL,
+    lane  smallint NOT NULL,
+    queue text COLLATE "C" NOT NULL,
+    rank  bigint NOT NULL,
+    seq   bigint NOT NULL UNIQUE,
+    most  bigint NOT NULL,
+    PRIMARY KEY (key, lane, queue, rank, seq)
+);
+
+-- One row for each key of each running job that has any.
+CREATE TABLE windlass.permits (
+    key text COLLATE "C" NOT NULL,
+    id  text COLLATE "C" NOT NULL,
+    PRIMARY KEY (key, id)
+);
+
+-- Who has a unique key. `seq` is NULL once its owner was pruned; `live` is 0 where only a throttle's window is left.
+CREATE TABLE windlass.unique_keys (
+    tenant    text COLLATE "C" NOT NULL,
+    task      text COLLATE "C" NOT NULL,
+    key       text COLLATE "C" NOT NULL,
+    id        text COLLATE "C" NOT NULL,
+    seq       bigint,
+    live      smallint NOT NULL,
+    successor bigint,
+    until     bigint,
+    PRIMARY KEY (tenant, task, key)
+);
+CREATE INDEX unique_seq ON windlass.unique_keys (seq) WHERE seq IS NOT NULL;
+CREATE INDEX unique_successor ON windlass.unique_keys (successor) WHERE successor IS NOT NULL;
+CREATE INDEX unique_until ON windlass.unique_keys (until) WHERE live = 0;
+
+-- Jobs that took the place of another, so that one that is sent again does not take it twice.
+CREATE TABLE windlass.merged (
+    id  text COLLATE "C" PRIMARY KEY,
+    seq bigint NOT NULL
+);
+CREATE INDEX merged_seq ON windlass.merged (seq);
+
+CREATE TABLE windlass.workers (
+    id         text COLLATE "C" PRIMARY KEY,
+    supervisor text COLLATE "C" NOT NULL,
+    host       text NOT NULL,
+    pid        bigint NOT NULL,
+    state      text NOT NULL,
+    slots      bigint NOT NULL,
+    busy       bigint NOT NULL,
+    queues     text NOT NULL,
+    tasks      text NOT NULL,
+    started    bigint NOT NULL,
+    since      bigint NOT NULL,
+    beat       bigint NOT NULL,
+    lease      bigint NOT NULL,
+    hold       bigint NOT NULL,
+    taken      smallint NOT NULL DEFAULT 0,
+    closed_seq bigint NOT NULL DEFAULT 0
+) WITH (fillfactor = 50);
+
+CREATE TABLE windlass.queues (
+    name   text COLLATE "C" PRIMARY KEY,
+    paused smallint NOT NULL,
+    most   bigint,
+    bounds text
+);
+
+CREATE TABLE windlass.leads (
+    name   text COLLATE "C" NOT NULL,
+    slot   bigint NOT NULL,
+    holder text COLLATE "C" NOT NULL,
+    term   bigint NOT NULL,
+    until  bigint NOT NULL,
+    ttl    bigint NOT NULL,
+    PRIMARY KEY (name, slot)
+) WITH (fillfactor = 50);
+
+CREATE TABLE windlass.marks (
+    name  text COLLATE "C" PRIMARY KEY,
+    value bigint NOT NULL,
+    text  text COLLATE "C"
+);
+
+CREATE TABLE windlass.schedules (
+    name         text COLLATE "C" PRIMARY KEY,
+    revision     bigint NOT NULL,
+    definition   text NOT NULL,
+    digest       text NOT NULL,
+    timing       text NOT NULL,
+    origin       text NOT NULL,
+    paused       smallint NOT NULL DEFAULT 0,
+    cursor       bigint NOT NULL,
+    next_at      bigint,
+    created      bigint NOT NULL,
+    changed      bigint NOT NULL,
+    seen         bigint,
+    shown        bigint,
+    past         text NOT NULL,
+    previous     text NOT NULL,
+    last_tick    bigint,
+    last_outcome text,
+    last_job     text,
+    fired        bigint NOT NULL,
+    skipped      bigint NOT NULL
+) WITH (fillfactor = 70);
+CREATE INDEX schedules_next ON windlass.schedules (next_at) WHERE paused = 0 AND next_at IS NOT NULL;
+
+-- JSON, or NULL where it cannot be read: one bad row must not fail a search.
+CREATE FUNCTION windlass.as_json(body text) RETURNS jsonb LANGUAGE plpgsql IMMUTABLE AS $$
+BEGIN
+    RETURN body::jsonb;
+EXCEPTION WHEN others THEN
+    RETURN NULL;
+END
+$$;

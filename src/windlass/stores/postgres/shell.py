@@ -1,0 +1,261 @@
+"""I/O for one PostgreSQL database: connections, transactions, and what becomes of those that fail."""
+
+from __future__ import annotations
+
+import os
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, TypeVar
+
+from windlass.core.errors import OutcomeUnknown, StoreError, StoreTimeout, StoreUnavailable
+from windlass.ports.plan import NOW, Plan, Rows, Statement, drive
+from windlass.stores.postgres.errors import Again, Late, Lost
+from windlass.stores.postgres.hints import Hints, HintListener
+from windlass.stores.postgres.statements import BEGIN, BEGIN_READING, COMMIT, ROLLBACK, Part, Script
+from windlass.stores.postgres.wire import Wire
+
+T = TypeVar("T")
+
+Clock = Callable[[], int]
+Connect = Callable[[float], Wire]
+
+RAW = "raw"
+"""The one statement name that carries its own text: a migration's."""
+RETRY_FIRST, RETRY_MOST = 0.001, 0.05
+SERVERS_SHARE = 0.95
+"""Of what is left until the deadline, how much the server may wait for a lock: so that it is the one to give up, and the
+connection stays good."""
+GOODBYE = 1.0
+"""Seconds for a rollback, after which the connection is thrown away instead."""
+
+
+class Shell:
+    """Runs plans, each in one transaction, on a connection of its own per thread that is inside."""
+
+    def __init__(
+        self, connect: Connect, scripts: dict[str, Script], hints: Hints, clock: Clock | None, timeout: float, most: int
+    ) -> None:
+        """`connect` is given the instant of the monotonic clock until which it may take; `clock` replaces the server's;
+        `most` is how many connections there may be at once."""
+        self._connect = connect
+        self._scripts = scripts
+        self._hints = hints
+        self._clock = clock
+        self.timeout = timeout
+        self._idle: list[Wire] = []
+        self._places = threading.Semaphore(most)
+        self._most = most
+        self._closed = False
+        self._pid = os.getpid()
+
+    # --- plans -----------------------------------------------------------------------------------------------------
+
+    def run(self, plan: Plan[T], timeout: float | None = None) -> T:
+        """See ports.store.Shell."""
+        deadline = time.monotonic() + (self.timeout if timeout is None else timeout)
+        wait = RETRY_FIRST
+        while True:
+            self.check()
+            try:
+                answer = self._once(plan, deadline)
+            except Again as error:
+                if time.monotonic() + wait > deadline:
+                    raise StoreTimeout(
+                        f"{plan.name}: other transactions were in the way until the deadline; nothing was applied"
+                    ) from error
+                time.sleep(wait * (0.5 + random.random() / 2))
+                wait = min(RETRY_MOST, wait * 2)
+            else:
+                if plan.hint:
+                    # After the commit, and beside it: NOTIFY in the transaction would have all that notify flush one
+                    # after the other.
+                    self._hints.send()
+                return answer
+
+    def _once(self, plan: Plan[T], deadline: float) -> T:
+        with self._borrowed(deadline) as wire:
+            turn = Turn(wire, self._scripts, self._clock, deadline)
+            try:
+                return turn.run(plan)
+            except (Late, Lost) as error:
+                self._idle.clear() if isinstance(error, Lost) else None
+                raise _told(error, plan.name, wire) from error
+            except BaseException:
+                turn.undo()
+                raise
+
+    # --- connections -----------------------------------------------------------------------------------------------
+
+    def check(self) -> None:
+        """Raises StoreError where this shell must not be used: once it was closed, and in a forked child (I28)."""
+        if self._closed:
+            raise StoreError("this store was closed")
+        if os.getpid() != self._pid:
+            raise StoreError(
+                f"this store was opened by process {self._pid}; its connections must not be used in a forked child, "
+                "which has to open the store anew"
+            )
+
+    @contextmanager
+    def _borrowed(self, deadline: float) -> Iterator[Wire]:
+        if not self._places.acquire(timeout=max(0.0, deadline - time.monotonic())):
+            raise StoreTimeout(f"all {self._most} connections of this process were in use until the deadline")
+        try:
+            wire = self._idle.pop() if self._idle else self._connect(deadline)
+            try:
+                yield wire
+            finally:
+                self._give_back(wire)
+        finally:
+            self._places.release()
+
+    def _give_back(self, wire: Wire) -> None:
+        if self._closed or wire.lost or wire.in_transaction or wire.ending:
+            wire.close()
+        else:
+            self._idle.append(wire)
+
+    # --- hints -----------------------------------------------------------------------------------------------------
+
+    def changed(self) -> int:
+        """See ports.store.Shell. The sequence moves just before a commit is seen, so a change counts twice: whoever
+        looked too early looks once more."""
+        self.check()
+        deadline = time.monotonic() + self.timeout
+        with self._borrowed(deadline) as wire:
+            for part in self._scripts["changed"].parts:
+                wire.send(part)
+            try:
+                return self._hints.seen(int(wire.exchange(deadline)[0][0]))
+            except (Late, Lost) as error:
+                raise _told(error, "changed", wire) from error
+            except Again:
+                return -1
+
+    def hint(self) -> None:
+        """See ports.store.Shell."""
+        self._hints.send()
+
+    def listen(self) -> HintListener:
+        """See ports.store.Shell."""
+        return self._hints.listen()
+
+    def notify(self, channel: str) -> None:
+        """Tell every listener of the database. Nobody waits for this to be flushed: a hint that is lost in a crash of
+        the server is worth nothing after it."""
+        deadline = time.monotonic() + self.timeout
+        with self._borrowed(deadline) as wire:
+            wire.send(BEGIN)
+            wire.send(_NOTIFY, (channel,))
+            wire.send(COMMIT)
+            wire.exchange(deadline)
+
+    def close(self) -> None:
+        """See ports.store.Shell."""
+        self._closed = True
+        if os.getpid() != self._pid:  # the connections are the parent's to close
+            return
+        self._hints.close()
+        while self._idle:
+            self._idle.pop().close()
+
+
+_NOTIFY = Part(
+    b"notify", b"SELECT set_config('synchronous_commit', 'off', true), pg_notify($1, '')", (0,)
+)
+
+
+class Turn:
+    """One transaction on one connection."""
+
+    def __init__(self, wire: Wire, scripts: dict[str, Script], clock: Clock | None, deadline: float) -> None:
+        self._wire = wire
+        self._scripts = scripts
+        self._clock = clock
+        self._deadline = deadline
+        self._now: Rows | None = None
+        self._wrote = False
+
+    def run(self, plan: Plan[T]) -> T:
+        """Begin, run the plan, commit."""
+        wire = self._wire
+        if plan.write:
+            wire.send(BEGIN)
+            self.wait_at_most()
+        else:
+            wire.send(BEGIN_READING)
+        answer = self.inside(plan)
+        if self._wrote:
+            self._send("touch")
+        wire.send(COMMIT)
+        wire.ending = plan.write
+        wire.exchange(self._deadline)
+        wire.ending = False
+        return answer
+
+    def inside(self, plan: Plan[T]) -> T:
+        """Run the plan in the transaction that is open."""
+        return drive(iter(plan), self.execute)
+
+    def wait_at_most(self) -> None:
+        """Have the server give up waiting for a lock shortly before we give up waiting for it."""
+        left = max(1, int((self._deadline - time.monotonic()) * 1_000 * SERVERS_SHARE))
+        self._send("wait_at_most", (f"{left}ms",))
+
+    def execute(self, statement: Statement) -> Rows:
+        """Run one statement of a plan, or queue it where nobody waits for what it answers."""
+        name, params, many = statement
+        if statement is NOW:
+            return self._clock_now()
+        if name == "changes":
+            self._wire.exchange(self._deadline)
+            return [(self._wire.changes,)]
+        if name == RAW:
+            self._wire.send(Part(b"", params[0].encode(), ()))
+            return self._wire.exchange(self._deadline)
+        script = self._scripts[name]
+        self._wrote = self._wrote or (script.writes and (many is None or bool(many)))
+        for row in (params,) if many is None else many:
+            for part in script.parts:
+                self._wire.send(part, row)
+            if self._wire.full:
+                self._wire.exchange(self._deadline)
+        return self._wire.exchange(self._deadline) if many is None and script.answers else []
+
+    def _clock_now(self) -> Rows:
+        """The store's clock, asked once a transaction: what is done in one is done at one instant."""
+        if self._now is None:
+            if self._clock is not None:
+                self._now = [(self._clock(),)]
+            else:
+                self._send("now")
+                self._now = self._wire.exchange(self._deadline)
+        return self._now
+
+    def _send(self, name: str, params: tuple[Any, ...] = ()) -> None:
+        for part in self._scripts[name].parts:
+            self._wire.send(part, params)
+
+    def undo(self) -> None:
+        """Roll back what was begun. Where that cannot be had, the connection is closed, which does the same."""
+        wire = self._wire
+        wire.forget()
+        wire.ending = False
+        if wire.lost:
+            return
+        if wire.in_transaction:
+            with suppress(Late, Lost, Again, StoreError):
+                wire.send(ROLLBACK)
+                wire.exchange(time.monotonic() + GOODBYE)
+
+
+def _told(error: Late | Lost, name: str, wire: Wire) -> StoreError:
+    """What a broken or silent connection means for whoever asked."""
+    if wire.ending:
+        return OutcomeUnknown(f"{name}: the answer to a commit was lost: {error}")
+    if isinstance(error, Late):
+        return StoreTimeout(f"{name}: {error}; nothing was applied")
+    return StoreUnavailable(f"{name}: {error}; nothing was applied")
