@@ -9,7 +9,7 @@
 -- 1. `moves`: shared by what moves single jobs and knows whose they are (claim, settle, promote, beat); exclusive for
 --    what moves any (an operator, a takeover). An enqueue takes none: it may be part of somebody's long transaction.
 -- 2. `schedules`, `endings`: one at a time who fires or edits schedules; who prunes or revives.
--- 3. `keys`, `unique`: buckets of idempotency and unique keys, in order, all at once.
+-- 3. `keys`, `unique`: buckets of idempotency and unique keys, in order, all at once; `bounds`: by queue, in order.
 -- 4. rows of `held` by id; buckets of `limits` in order; rows of `unique_keys` by key. Rows of the lines (`ready`,
 --    `waiting`, `blocked`) are only ever taken by skipping what is locked, or by who has the job's unique key.
 -- A claim waits for none of 3 and 4: it tries, and passes by.
@@ -82,6 +82,8 @@ SELECT nextval('windlass.jobs_seq') - 1
 SELECT coalesce(json_object_agg(name, bounds::json)::text, '{}') FROM windlass.queues WHERE bounds IS NOT NULL
 
 -- name: queue_depth
+-- One at a time fills a queue that has a bound, or each would fill the same places.
+SELECT pg_advisory_xact_lock(hashtext('windlass.bounds'), hashtext($1));
 SELECT count(*) FROM (SELECT 1 FROM windlass.ready WHERE lane = 0 AND queue = $1 LIMIT $2) r
 
 -- name: job_insert
@@ -92,6 +94,9 @@ VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14) ON CONFLICT
 -- fragment: lock_keys
 SELECT pg_advisory_xact_lock(hashtext('windlass.keys'), b.n)
 FROM (SELECT DISTINCT hashtext(v::text) & 1023 AS n FROM jsonb_array_elements($1::jsonb) v ORDER BY n) b
+
+-- name: keys_lock (nobody reads the answer)
+{lock_keys}
 
 -- name: keys_find
 {lock_keys};
@@ -521,8 +526,9 @@ LEFT JOIN windlass.progress p ON p.seq = j.seq
 SELECT {job} FROM {located} WHERE j.id = ANY (ARRAY(SELECT jsonb_array_elements_text($1::jsonb)))
 
 -- fragment: places
+-- In the order asked for.
 SELECT j.id, j.seq, {state}, j.fence, j.lane, j.queue, j.rank, j.meta, j.tenant, j.task
-FROM {located} WHERE j.id = ANY (ARRAY(SELECT jsonb_array_elements_text($1::jsonb)))
+FROM jsonb_array_elements_text($1::jsonb) WITH ORDINALITY v (id, n), {located} WHERE j.id = v.id ORDER BY v.n
 
 -- name: places_by_id
 {places}

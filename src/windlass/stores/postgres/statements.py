@@ -11,7 +11,10 @@ PACKAGE = "windlass.stores.postgres"
 QUIET = frozenset({"worker_beat", "workers_set_back", "lead_put", "held_insert", "ready_take", "held_flow"})
 """What these write, nobody waits for: a lease, or a job that now runs."""
 DEFERRED = frozenset(
-    {"moves_share", "moves_alone", "schedules_alone", "endings_alone", "schema_lock", "touch", "wait_at_most"}
+    {
+        *("moves_share", "moves_alone", "schedules_alone", "endings_alone", "keys_lock", "schema_lock"),
+        *("touch", "wait_at_most"),
+    }
 )
 """Selects whose answer nobody reads."""
 

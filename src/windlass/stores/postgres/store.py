@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from windlass.core import flow
 from windlass.core.errors import SchemaError
+from windlass.core.flow import Line
 from windlass.core.job import Held, NewJob, Transition
 from windlass.core.unique import unique_of
 from windlass.ports.plan import NOW, Plan, Statement, Steps, plan
@@ -16,6 +17,7 @@ from windlass.ports.store import (
     Claimed,
     ClaimRequest,
     Death,
+    Enqueued,
     Fired,
     PruneRules,
     Pruned,
@@ -162,6 +164,13 @@ class PostgresStore(Scheduling, Survey, Claiming):
 
     def _store(self, jobs: Sequence[NewJob], now: int) -> Steps[None]:
         yield Statement("jobs_store", (now, as_json([row_of(job, 0, now) for job in jobs])))
+
+    def _insert_with_care(self, jobs: Sequence[NewJob], now: int, line: Line | None) -> Steps[list[Enqueued]]:
+        # All at once, as they are asked for one by one.
+        keys = [(j.tenant, j.task, j.idempotency_key) for j in jobs if j.idempotency_key is not None]
+        if keys:
+            yield Statement("keys_lock", (as_json(keys),))
+        return (yield from super()._insert_with_care(jobs, now, line))
 
     def _promote(self, now: int, limit: int) -> Steps[int]:
         return int((yield Statement("promote_ready", (now, limit)))[0][0])

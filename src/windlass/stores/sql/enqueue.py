@@ -75,9 +75,9 @@ class Enqueueing(Unique):
 
     def _look_at(self, line: Line, jobs: Sequence[NewJob], now: int) -> Steps[None]:
         """See how full the queues are to which these jobs go."""
-        for queue in {job.queue for job in jobs} & line.bounds.keys():
-            head = (yield Statement("ready_head", (0, queue, 1)))[0][0]
+        for queue in sorted({job.queue for job in jobs} & line.bounds.keys()):
             depth = (yield Statement("queue_depth", (queue, line.bounds[queue].depth or 0)))[0][0]
+            head = (yield Statement("ready_head", (0, queue, 1)))[0][0]
             line.looks(queue, depth, 0 if head is None else max(0, now - head))
 
     def _insert_one(
