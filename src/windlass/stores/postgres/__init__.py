@@ -10,11 +10,13 @@ from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
 from windlass.core.errors import CapabilityMissing, ConfigError
+from windlass.stores.postgres.caller_shell import AsyncCallerShell, CallerShell
 from windlass.stores.postgres.connection import Connector
 from windlass.stores.postgres.hints import Hints
 from windlass.stores.postgres.shell import Clock, Shell
 from windlass.stores.postgres.statements import load_scripts
 from windlass.stores.postgres.store import PostgresStore
+from windlass.stores.postgres.wire import joined
 from windlass.stores.sql.async_shell import AsyncShell
 
 SCHEMA = "windlass"
@@ -24,9 +26,7 @@ CONNECTIONS = 8
 """Of one process at once, if nothing else is said: one more for a supervisor, which listens."""
 
 
-def open_postgres(
-    url: str, *, clock: Clock | None = None, timeout: float = 5.0, beside: OpenedPostgres | None = None
-) -> OpenedPostgres:
+def open_postgres(url: str, *, clock: Clock | None = None, timeout: float = 5.0) -> OpenedPostgres:
     """Open the store in the database that `url` names; nothing is sent before the first operation.
 
     Of the parameters behind a `?`, `schema` names the schema (default: windlass), `pool` how many connections this
@@ -67,7 +67,7 @@ class OpenedPostgres:
         self._identity = f"{base}\n{schema}"
         work = Connector(base, pooled=pooled)
         listening = Connector(direct, pooled=False)
-        hints = Hints(f"windlass:{schema}", listening.connect, lambda channel: self.shell.notify(channel))
+        hints = Hints(f"windlass:{schema}", listening.connect)
         self.shell: Shell = Shell(work.connect, load_scripts(schema), hints, clock, timeout, most)
         self._async: dict[asyncio.AbstractEventLoop, AsyncShell] = {}
 
@@ -83,9 +83,15 @@ class OpenedPostgres:
             found = self._async[loop] = AsyncShell(self.shell, loop)
         return found
 
-    def own(self, connection: Any) -> Any:
-        """See ports.store.Opened."""
-        raise CapabilityMissing(f"caller_transaction: a {type(connection).__name__} cannot be joined by this store")
+    def own(self, connection: Any) -> CallerShell:
+        """See ports.store.Opened: a psycopg Connection or AsyncConnection to this very database."""
+        found = joined(connection)
+        if found is None:
+            raise CapabilityMissing(
+                f"caller_transaction: a {type(connection).__name__} is no psycopg connection; this store joins no other"
+            )
+        wire, on_a_loop = found
+        return (AsyncCallerShell if on_a_loop else CallerShell)(self.shell, connection, wire)
 
     def run_directory(self) -> str | None:
         """See ports.store.Opened. Workers of this machine that go by the same URL meet here; others by their leases."""

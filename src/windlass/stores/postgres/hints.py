@@ -1,4 +1,4 @@
-"""Hints by way of the server: NOTIFY, sent beside the transactions and never in them, and LISTEN, one per supervisor."""
+"""Hints by way of the server: NOTIFY, sent beside the transactions and never in them; LISTEN, once per supervisor."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
-import psycopg
-
 from windlass.core.errors import StoreError
 from windlass.stores.postgres.errors import Again, Late, Lost
 from windlass.stores.postgres.statements import Part, quoted
@@ -19,6 +17,8 @@ from windlass.stores.postgres.wire import Wire
 PAUSE = 0.002
 """Seconds between two NOTIFYs of one process: whatever is enqueued meanwhile shares the next one."""
 RECONNECT_FIRST, RECONNECT_MOST = 0.1, 2.0
+INSIDE_EVERY = 0.05
+"""Seconds between two callers' transactions that notify."""
 ECHO = 0.05
 """Seconds after a change was seen in which it may not have been readable yet."""
 
@@ -26,11 +26,12 @@ ECHO = 0.05
 class Hints:
     """Sends and receives the hints of one store."""
 
-    def __init__(self, channel: str, connect: Callable[[float], Wire], notify: Callable[[str], None]) -> None:
-        """`connect` makes a connection for a listener; `notify` sends one hint, on a connection of the shell's."""
+    def __init__(self, channel: str, connect: Callable[[float], Wire]) -> None:
+        """`connect` makes a connection for a listener."""
         self.channel = channel
         self._connect = connect
-        self._notify = notify
+        self.notify: Callable[[str], None] = lambda _: None
+        """Sends one hint, on a connection of the shell's."""
         self._wanted = threading.Event()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -38,6 +39,7 @@ class Hints:
         self._listeners: set[HintListener] = set()
         self._last = (-1, 0.0)
         self._count = 0
+        self._inside = 0.0
 
     def send(self) -> None:
         """Tell every listener, soon; never fails, never waits."""
@@ -56,8 +58,16 @@ class Hints:
                 return
             self._wanted.clear()
             with suppress(StoreError, Again, Late, Lost):  # a hint; whoever needs it also looks by itself
-                self._notify(self.channel)
+                self.notify(self.channel)
             time.sleep(PAUSE)
+
+    def may_notify_inside(self) -> bool:
+        """Whether a transaction of a caller's may notify: now and then only."""
+        now = time.monotonic()
+        if now - self._inside < INSIDE_EVERY:
+            return False
+        self._inside = now
+        return True
 
     def seen(self, number: int) -> int:
         """A number that moves when `number` has, and once more a little later."""
@@ -149,28 +159,24 @@ class HintListener:
                     continue
                 wait = RECONNECT_FIRST
                 os.eventfd_write(self._hint, 1)  # what was said meanwhile, nobody heard
-            if not self._heard(self._wire):
-                self._wire.close()
+            wire = self._wire
+            if wire is not None and not self._heard(wire):
+                wire.close()
                 self._wire = None
         if self._wire is not None:
             self._wire.close()
 
-    def _heard(self, wire: Wire | None) -> bool:
+    def _heard(self, wire: Wire) -> bool:
         """Wait for something and pass it on; False once the connection broke."""
-        assert wire is not None
         poll = select.poll()
-        poll.register(wire.pg.socket, select.POLLIN)
+        poll.register(wire.fileno(), select.POLLIN)
         poll.register(self._end, select.POLLIN)
         poll.poll()
         if self._closing:
             return True
         try:
-            wire.pg.consume_input()
-        except psycopg.Error:
+            if wire.notified():
+                os.eventfd_write(self._hint, 1)
+        except Lost:
             return False
-        said = False
-        while wire.pg.notifies() is not None:
-            said = True
-        if said:
-            os.eventfd_write(self._hint, 1)
-        return not wire.lost
+        return True

@@ -8,14 +8,17 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from windlass.core.errors import OutcomeUnknown, StoreError, StoreTimeout, StoreUnavailable
 from windlass.ports.plan import NOW, Plan, Rows, Statement, drive
 from windlass.stores.postgres.errors import Again, Late, Lost
-from windlass.stores.postgres.hints import Hints, HintListener
+from windlass.stores.postgres.hints import HintListener, Hints
 from windlass.stores.postgres.statements import BEGIN, BEGIN_READING, COMMIT, ROLLBACK, Part, Script
 from windlass.stores.postgres.wire import Wire
+
+if TYPE_CHECKING:
+    from windlass.stores.postgres.session import Session
 
 T = TypeVar("T")
 
@@ -26,7 +29,7 @@ RAW = "raw"
 """The one statement name that carries its own text: a migration's."""
 RETRY_FIRST, RETRY_MOST = 0.001, 0.05
 SERVERS_SHARE = 0.95
-"""Of what is left until the deadline, how much the server may wait for a lock: so that it is the one to give up, and the
+"""Of what is left until the deadline, how much the server may wait for a lock: so it is the one to give up, and the
 connection stays good."""
 GOODBYE = 1.0
 """Seconds for a rollback, after which the connection is thrown away instead."""
@@ -43,10 +46,12 @@ class Shell:
         self._connect = connect
         self._scripts = scripts
         self._hints = hints
+        hints.notify = self.notify
         self._clock = clock
         self.timeout = timeout
         self._idle: list[Wire] = []
         self._places = threading.Semaphore(most)
+        self._sessions = threading.Semaphore(most)
         self._most = most
         self._closed = False
         self._pid = os.getpid()
@@ -57,10 +62,17 @@ class Shell:
         """See ports.store.Shell."""
         deadline = time.monotonic() + (self.timeout if timeout is None else timeout)
         wait = RETRY_FIRST
+        broken = False
         while True:
             self.check()
             try:
                 answer = self._once(plan, deadline)
+            except Lost as error:
+                # Nothing was committed. A server that was started anew, or a network that forgot a connection, is found
+                # out when the connection is used next: that is no reason to bother anybody, unless it happens again.
+                if broken:
+                    raise StoreUnavailable(f"{plan.name}: {error}; nothing was applied") from error
+                broken = True
             except Again as error:
                 if time.monotonic() + wait > deadline:
                     raise StoreTimeout(
@@ -80,8 +92,12 @@ class Shell:
             turn = Turn(wire, self._scripts, self._clock, deadline)
             try:
                 return turn.run(plan)
-            except (Late, Lost) as error:
-                self._idle.clear() if isinstance(error, Lost) else None
+            except Lost as error:
+                self._forget_idle()  # made when this one was, and gone like it
+                if not wire.ending:
+                    raise
+                raise _told(error, plan.name, wire) from error
+            except Late as error:
                 raise _told(error, plan.name, wire) from error
             except BaseException:
                 turn.undo()
@@ -104,7 +120,7 @@ class Shell:
         if not self._places.acquire(timeout=max(0.0, deadline - time.monotonic())):
             raise StoreTimeout(f"all {self._most} connections of this process were in use until the deadline")
         try:
-            wire = self._idle.pop() if self._idle else self._connect(deadline)
+            wire = self._idle.pop() if self._idle else self._connected(deadline)
             try:
                 yield wire
             finally:
@@ -112,11 +128,55 @@ class Shell:
         finally:
             self._places.release()
 
+    def _connected(self, deadline: float) -> Wire:
+        try:
+            return self._connect(deadline)
+        except Late as error:
+            raise StoreTimeout(f"{error}; nothing was applied") from error
+
+    def session(self, timeout: float | None = None) -> Session:
+        """Open a transaction for a caller's own statements and ours: see Session."""
+        from windlass.stores.postgres.session import Session
+
+        self.check()
+        wait = self.timeout if timeout is None else timeout
+        deadline = time.monotonic() + wait
+        if not self._sessions.acquire(timeout=wait):
+            raise StoreTimeout(f"all {self._most} transactions of this process's handlers were open until the deadline")
+        try:
+            wire = self._connected(deadline)
+            try:
+                return Session(wire, self._scripts, self._clock, wait, self._sessions.release)
+            except BaseException:
+                wire.close()
+                raise
+        except (Late, Lost) as error:
+            self._sessions.release()
+            raise StoreUnavailable(f"transaction: {error}; nothing was applied") from error
+        except BaseException:
+            self._sessions.release()
+            raise
+
+    def turn(self, wire: Wire, deadline: float) -> Turn:
+        """A transaction on a connection that is not of this shell's making."""
+        return Turn(wire, self._scripts, self._clock, deadline)
+
+    @property
+    def channel(self) -> str | None:
+        """Where to notify from within somebody's transaction; None while that was done a moment ago. Transactions that
+        notify are flushed one after the other, so only a few should."""
+        return self._hints.channel if self._hints.may_notify_inside() else None
+
     def _give_back(self, wire: Wire) -> None:
-        if self._closed or wire.lost or wire.in_transaction or wire.ending:
+        if self._closed or wire.lost or wire.busy or wire.ending:
             wire.close()
         else:
             self._idle.append(wire)
+
+    def _forget_idle(self) -> None:
+        while self._idle:
+            with suppress(IndexError):  # another thread has taken the last one
+                self._idle.pop().close()
 
     # --- hints -----------------------------------------------------------------------------------------------------
 
@@ -149,7 +209,8 @@ class Shell:
         deadline = time.monotonic() + self.timeout
         with self._borrowed(deadline) as wire:
             wire.send(BEGIN)
-            wire.send(_NOTIFY, (channel,))
+            wire.send(UNFLUSHED)
+            wire.send(NOTIFY, (channel,))
             wire.send(COMMIT)
             wire.exchange(deadline)
 
@@ -159,13 +220,11 @@ class Shell:
         if os.getpid() != self._pid:  # the connections are the parent's to close
             return
         self._hints.close()
-        while self._idle:
-            self._idle.pop().close()
+        self._forget_idle()
 
 
-_NOTIFY = Part(
-    b"notify", b"SELECT set_config('synchronous_commit', 'off', true), pg_notify($1, '')", (0,)
-)
+UNFLUSHED = Part(b"unflushed", b"SET LOCAL synchronous_commit = off", ())
+NOTIFY = Part(b"notify", b"SELECT pg_notify($1, '')", (0,))
 
 
 class Turn:
@@ -188,8 +247,7 @@ class Turn:
         else:
             wire.send(BEGIN_READING)
         answer = self.inside(plan)
-        if self._wrote:
-            self._send("touch")
+        self.touch()
         wire.send(COMMIT)
         wire.ending = plan.write
         wire.exchange(self._deadline)
@@ -199,6 +257,14 @@ class Turn:
     def inside(self, plan: Plan[T]) -> T:
         """Run the plan in the transaction that is open."""
         return drive(iter(plan), self.execute)
+
+    def touch(self, channel: str | None = None) -> None:
+        """If anything was written, say so to those who look; with a channel, to those who listen as well, once this is
+        committed."""
+        if self._wrote:
+            self._send("touch")
+            if channel is not None:
+                self._wire.send(NOTIFY, (channel,))
 
     def wait_at_most(self) -> None:
         """Have the server give up waiting for a lock shortly before we give up waiting for it."""
@@ -246,7 +312,7 @@ class Turn:
         wire.ending = False
         if wire.lost:
             return
-        if wire.in_transaction:
+        if wire.busy:
             with suppress(Late, Lost, Again, StoreError):
                 wire.send(ROLLBACK)
                 wire.exchange(time.monotonic() + GOODBYE)

@@ -1,4 +1,4 @@
-"""The statements of queries.sql as they are sent: cut up, in the schema of the store, with the parameters each takes."""
+"""The statements of queries.sql as they are sent: cut up, in the store's schema, with the parameters each takes."""
 
 from __future__ import annotations
 
@@ -83,3 +83,6 @@ BEGIN = Part(b"begin", b"BEGIN", ())
 BEGIN_READING = Part(b"begin_reading", b"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", ())
 COMMIT = Part(b"commit", b"COMMIT", ())
 ROLLBACK = Part(b"rollback", b"ROLLBACK", ())
+SAVEPOINT = Part(b"savepoint", b"SAVEPOINT windlass_job", ())
+RELEASE = Part(b"release", b"RELEASE SAVEPOINT windlass_job", ())
+BACK = Part(b"back", b"ROLLBACK TO SAVEPOINT windlass_job", ())

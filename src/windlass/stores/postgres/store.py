@@ -19,8 +19,8 @@ from windlass.ports.store import (
     Death,
     Enqueued,
     Fired,
-    PruneRules,
     Pruned,
+    PruneRules,
     Reaped,
     ScheduleChange,
     ScheduleChanged,
@@ -59,7 +59,7 @@ def under(lock: str, *plans: Plan[T], hint: bool = False) -> Plan[T]:
 class PostgresStore(Scheduling, Survey, Claiming):
     """Every operation of `ports.store.Store` in one schema of a PostgreSQL database; see migrations/001_first.sql."""
 
-    capabilities = frozenset({"atomic_batch", "durable", "push", "search"})
+    capabilities = frozenset({"atomic_batch", "caller_transaction", "durable", "push", "search", "transaction"})
 
     def __init__(self, schema: str) -> None:
         self.schema = schema

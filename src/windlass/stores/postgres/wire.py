@@ -14,7 +14,7 @@ from typing import Any
 import psycopg
 from psycopg import pq
 
-from windlass.core.errors import StoreError
+from windlass.core.errors import CapabilityMissing, StoreError
 from windlass.ports.plan import Rows
 from windlass.stores.postgres.errors import Late, Lost, translate
 from windlass.stores.postgres.statements import Part
@@ -26,6 +26,9 @@ _OK = frozenset({pq.ExecStatus.TUPLES_OK, pq.ExecStatus.COMMAND_OK})
 _ERROR = pq.ExecStatus.FATAL_ERROR
 _SYNC = pq.ExecStatus.PIPELINE_SYNC
 _SQLSTATE = pq.DiagnosticField.SQLSTATE
+_SEVERITY = pq.DiagnosticField.SEVERITY_NONLOCALIZED
+_FATAL = {b"FATAL", b"PANIC"}
+"""The server has ended the connection."""
 _MESSAGE = pq.DiagnosticField.MESSAGE_PRIMARY
 
 
@@ -59,8 +62,8 @@ class Wire:
         return self.pg.status != pq.ConnStatus.OK
 
     @property
-    def in_transaction(self) -> bool:
-        """Whether the server is in one, or would not say."""
+    def busy(self) -> bool:
+        """Whether a transaction is open, or the server would not say."""
         return self.pg.transaction_status != pq.TransactionStatus.IDLE
 
     def send(self, part: Part, params: Sequence[Any] = ()) -> None:
@@ -141,12 +144,12 @@ class Wire:
 
     def _failure(self, result: pq.abc.PGresult, *, at_end: bool) -> Exception:
         state = result.error_field(_SQLSTATE)
-        message = result.error_field(_MESSAGE)
-        if state is None:
-            raise Lost(result.get_error_message().strip())
+        message = (result.error_field(_MESSAGE) or b"").decode("utf-8", "replace")
+        if state is None or result.error_field(_SEVERITY) in _FATAL:
+            raise Lost(message or result.get_error_message().strip())
         if not at_end:
             self.ending = False  # the server passes by what comes after a failure
-        return translate(state.decode(), (message or b"").decode("utf-8", "replace"))
+        return translate(state.decode(), message)
 
     def _result(self, deadline: float) -> pq.abc.PGresult | None:
         while self.pg.is_busy():
@@ -160,9 +163,45 @@ class Wire:
         if left <= 0 or not self._poll.poll(left * 1_000):
             raise Late("the server did not answer before the deadline")
 
+    def connection(self) -> psycopg.Connection[Any]:
+        """Psycopg's own connection over this one."""
+        return psycopg.Connection(self.pg)
+
+    def fileno(self) -> int:
+        """What becomes readable when the server says something."""
+        return self.pg.socket
+
+    def notified(self) -> bool:
+        """Read what the server has said by itself; whether there was a notification. Raises Lost."""
+        try:
+            self.pg.consume_input()
+            said = False
+            while self.pg.notifies() is not None:
+                said = True
+        except psycopg.Error as failure:
+            raise Lost(str(failure)) from failure
+        if self.lost:
+            raise Lost("the connection to the server was lost")
+        return said
+
     def close(self) -> None:
         """Close the connection, whatever became of it; what was not committed never will be."""
         self.pg.finish()
+
+
+def joined(connection: Any) -> tuple[Wire, bool] | None:
+    """A wire over a connection of the caller's, and whether it belongs to an event loop; None if it is none of
+    psycopg's. Raises CapabilityMissing for one that cannot be joined."""
+    if not isinstance(connection, psycopg.Connection | psycopg.AsyncConnection):
+        return None
+    pg = connection.pgconn
+    if pg.status != pq.ConnStatus.OK:
+        raise CapabilityMissing("caller_transaction: the connection is closed")
+    if pg.pipeline_status != pq.PipelineStatus.OFF:
+        raise CapabilityMissing("caller_transaction: the connection is in pipeline mode; leave it first")
+    if pg.parameter_status(b"client_encoding") != b"UTF8":
+        raise CapabilityMissing("caller_transaction: the connection's client_encoding must be UTF8")
+    return Wire(pg, prepares=False), isinstance(connection, psycopg.AsyncConnection)
 
 
 def rows_of(result: pq.abc.PGresult) -> Rows:
