@@ -6,10 +6,12 @@ import asyncio
 import hashlib
 import os
 import tempfile
+from collections.abc import Iterator
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
 from windlass.core.errors import CapabilityMissing, ConfigError
+from windlass.core.health import Reading
 from windlass.stores.postgres.caller_shell import AsyncCallerShell, CallerShell
 from windlass.stores.postgres.connection import Connector
 from windlass.stores.postgres.hints import Hints
@@ -99,6 +101,24 @@ class OpenedPostgres:
         runtime = os.environ.get("XDG_RUNTIME_DIR")
         base = os.path.join(runtime, "windlass") if runtime and os.path.isdir(runtime) else _shared()
         return os.path.join(base, f"postgres-{digest}")
+
+    def migration_sql(self, version: int) -> str:
+        """What brings a schema of this version to ours, for those who may not let a program do it."""
+        from windlass.stores.postgres.scripts import migration
+
+        return migration(self.schema, version)
+
+    def roles_sql(self) -> str:
+        """What makes the roles of those who migrate, work, enqueue and read."""
+        from windlass.stores.postgres.scripts import roles
+
+        return roles(self.schema)
+
+    def diagnose(self) -> Iterator[Reading]:
+        """What `windlass store doctor` wants to know of this store in particular."""
+        from windlass.stores.postgres.diagnosis import diagnose
+
+        return diagnose(self)
 
     def close(self) -> None:
         """See ports.store.Opened."""

@@ -190,9 +190,10 @@ class Shell:
                 wire.send(part)
             try:
                 return self._hints.seen(int(wire.exchange(deadline)[0][0]))
-            except (Late, Lost) as error:
+            except Late as error:
                 raise _told(error, "changed", wire) from error
-            except Again:
+            except (Again, Lost):  # it may well have; whoever asks again is told on another connection
+                self._forget_idle()
                 return -1
 
     def hint(self) -> None:
