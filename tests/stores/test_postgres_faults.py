@@ -17,7 +17,8 @@ from tests.stores.postgres_server import PLACES, database
 from windlass import Windlass, stores
 from windlass.core.errors import OutcomeUnknown, StoreError, StoreTimeout, StoreUnavailable
 from windlass.ports.plan import NOW, Plan, Statement, Steps, chain
-from windlass.ports.store import Opened
+from windlass.ports.store import ClaimRequest, Death, Opened, Quota
+from windlass.testing.conformance.world import report
 
 RAW = "raw"
 
@@ -283,3 +284,51 @@ def test_a_value_that_cannot_be_stored(opened: Opened) -> None:
         with pytest.raises(StoreError):
             opened.shell.run(opened.store.enqueue([new_job(**{field: "a\0b"})]))
     assert opened.shell.run(opened.store.enqueue([new_job()]))[0].inserted
+
+
+def test_a_process_that_was_stopped_in_the_middle_stops_nobody_for_long(opened: Opened) -> None:
+    """I8: it holds what a takeover needs alone. The server throws it out; until then the others work on."""
+    other = stores.open(opened.url)
+    leave, inside = threading.Event(), threading.Event()
+    failures: list[Exception] = []
+
+    def stopped() -> Steps[None]:
+        if not inside.is_set():
+            yield Statement("moves_share")
+            yield NOW
+            yield Statement(RAW, ("SELECT 1",))
+            inside.set()
+            leave.wait(20)
+        yield Statement(RAW, ("SELECT 1",))
+
+    def stop() -> None:
+        try:
+            opened.shell.run(Plan(stopped, "stopped", write=True), 30.0)
+        except StoreError as error:
+            failures.append(error)
+
+    def take_over() -> None:
+        opened.shell.run(opened.store.reap([Death(worker="w", observed=True)]), 20.0)
+
+    other.shell.run(other.store.beat([report("w"), report("v")]))
+    threads = [threading.Thread(target=stop)]
+    threads[0].start()
+    assert inside.wait(10)
+    began = time.monotonic()
+    threads.append(threading.Thread(target=take_over))
+    threads[1].start()
+    waits = []
+    for seq in range(1, 200):
+        asked = time.monotonic()
+        other.shell.run(other.store.claim("v", seq, ClaimRequest(1, (Quota("default", 1),))))
+        waits.append(time.monotonic() - asked)
+        if not threads[1].is_alive():
+            break
+        time.sleep(0.02)
+    threads[1].join()
+    assert 4.0 < time.monotonic() - began < 8.0, "the server waits 5 s for a transaction that does nothing"
+    assert max(waits) < 0.5
+    leave.set()
+    threads[0].join()
+    assert failures == [], "it was begun again"
+    other.close()

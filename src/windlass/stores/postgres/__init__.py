@@ -13,8 +13,9 @@ from urllib.parse import parse_qsl, urlencode
 from windlass.core.errors import CapabilityMissing, ConfigError
 from windlass.core.health import Reading
 from windlass.stores.postgres.caller_shell import AsyncCallerShell, CallerShell
-from windlass.stores.postgres.connection import Connector
+from windlass.stores.postgres.connection import Connector, shown
 from windlass.stores.postgres.hints import Hints
+from windlass.stores.postgres.pool import Pool
 from windlass.stores.postgres.shell import Clock, Shell
 from windlass.stores.postgres.statements import load_scripts
 from windlass.stores.postgres.store import PostgresStore
@@ -28,13 +29,16 @@ CONNECTIONS = 8
 """Of one process at once, if nothing else is said: one more for a supervisor, which listens."""
 
 
-def open_postgres(url: str, *, clock: Clock | None = None, timeout: float = 5.0) -> OpenedPostgres:
+def open_postgres(
+    url: str, *, clock: Clock | None = None, timeout: float = 5.0, beside: OpenedPostgres | None = None
+) -> OpenedPostgres:
     """Open the store in the database that `url` names; nothing is sent before the first operation.
 
     Of the parameters behind a `?`, `schema` names the schema (default: windlass), `pool` how many connections this
     process may have at once (default: 8), and `pooler=transaction` says that a pooler stands in between that gives each
     transaction another connection, as PgBouncer does; `listen` is then the URL by which the server itself is reached,
-    for the one connection that must last. The others are libpq's. Raises ConfigError for what cannot be right.
+    for the one connection that must last. The others are libpq's. `beside` is the same store, opened in this process
+    already: each is closed by itself, but both use the same connections. Raises ConfigError for what cannot be right.
     """
     base, ours = _parameters(url)
     schema = ours.get("schema", SCHEMA)
@@ -44,7 +48,10 @@ def open_postgres(url: str, *, clock: Clock | None = None, timeout: float = 5.0)
     pooler = ours.get("pooler", "session")
     if pooler not in {"session", "transaction"}:
         raise ConfigError(f"url: pooler={pooler!r} must be transaction or session")
-    return OpenedPostgres(url, base, ours.get("listen", base), schema, most, pooler == "transaction", clock, timeout)
+    pooled = pooler == "transaction"
+    pool = Pool(Connector(base, pooled=pooled).connect, most) if beside is None else beside.shell.pool
+    direct = Connector(ours.get("listen", base), pooled=False)
+    return OpenedPostgres(url, f"{base}\n{schema}", schema, pool, direct, clock, timeout)
 
 
 class OpenedPostgres:
@@ -53,24 +60,19 @@ class OpenedPostgres:
     def __init__(
         self,
         url: str,
-        base: str,
-        direct: str,
+        identity: str,
         schema: str,
-        most: int,
-        pooled: bool,
+        pool: Pool,
+        direct: Connector,
         clock: Clock | None,
         timeout: float,
     ) -> None:
-        from windlass.stores.postgres.connection import shown
-
         self.url = shown(url)
         self.schema = schema
         self.store = PostgresStore(schema)
-        self._identity = f"{base}\n{schema}"
-        work = Connector(base, pooled=pooled)
-        listening = Connector(direct, pooled=False)
-        hints = Hints(f"windlass:{schema}", listening.connect)
-        self.shell: Shell = Shell(work.connect, load_scripts(schema), hints, clock, timeout, most)
+        self._identity = identity
+        hints = Hints(f"windlass:{schema}", direct.connect)
+        self.shell: Shell = Shell(pool, load_scripts(schema), hints, clock, timeout)
         self._async: dict[asyncio.AbstractEventLoop, AsyncShell] = {}
 
     def async_shell(self) -> AsyncShell:

@@ -18,8 +18,6 @@ SETTINGS = {
     # Plans are made once and kept, some of them while a table is still empty. All our tables are read by their keys.
     "enable_seqscan": "off",
     "plan_cache_mode": "force_generic_plan",
-    # A process that was stopped in the middle of a transaction must not keep its locks for ever.
-    "idle_in_transaction_session_timeout": "60s",
 }
 
 

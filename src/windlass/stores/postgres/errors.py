@@ -6,11 +6,20 @@ from windlass.core import errors
 
 
 class Again(Exception):
-    """Another transaction was in the way; nothing was applied, and the plan can start again."""
+    """Another transaction was in the way; nothing was applied, and the plan can start again, after `wait` seconds at
+    the least."""
+
+    wait = 0.0
 
 
 class Anew(Again):
     """The same, but the connection remembers what is no longer so: another one is needed."""
+
+
+class Behind(Again):
+    """Others hold a lock that must not be queued for, as everybody else would queue behind."""
+
+    wait = 0.1
 
 
 class Lost(Exception):

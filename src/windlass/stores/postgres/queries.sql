@@ -7,7 +7,8 @@
 --
 -- Locks, in the order in which they are taken:
 -- 1. `moves`: shared by what moves single jobs and knows whose they are (claim, settle, promote, beat); exclusive for
---    what moves any (an operator, a takeover). An enqueue takes none: it may be part of somebody's long transaction.
+--    what moves any (an operator, a takeover), which does not stand in line for it: the others would stand behind it.
+--    An enqueue takes none: it may be part of somebody's long transaction.
 -- 2. `schedules`, `endings`: one at a time who fires or edits schedules; who prunes or revives.
 -- 3. `keys`, `unique`: buckets of idempotency and unique keys, in order, all at once; `bounds`: by queue, in order.
 -- 4. rows of `held` by id; buckets of `limits` in order; rows of `unique_keys` by key. Rows of the lines (`ready`,
@@ -56,6 +57,14 @@ SELECT nextval('windlass.changes_seq')
 
 -- name: wait_at_most (nobody reads the answer)
 SELECT set_config('lock_timeout', $1, true)
+
+-- name: be_quick (nobody reads the answer)
+-- A process that was stopped, or cut off, in the middle of a transaction would keep its locks for as long.
+SELECT set_config('idle_in_transaction_session_timeout', '5s', true)
+
+-- name: take_your_time (nobody reads the answer)
+-- A handler may think between two statements of its own; it holds no lock of ours.
+SELECT set_config('idle_in_transaction_session_timeout', '0', true)
 
 -- --- enqueue --------------------------------------------------------------------------------------------------
 

@@ -41,6 +41,8 @@ class Session:
         self._given_back = given_back
         self._over = False
         wire.send(BEGIN)
+        for part in scripts["take_your_time"].parts:
+            wire.send(part)
         wire.send(SAVEPOINT)
         wire.exchange(time.monotonic() + timeout)
         self.connection = Writer(wire.connection())
@@ -50,7 +52,7 @@ class Session:
         if not self._wire.busy:
             raise StoreError(ENDED)
         turn = Turn(self._wire, self._scripts, self._clock, time.monotonic() + self._timeout)
-        turn.wait_at_most()
+        turn.be_quick()
         try:
             return turn.inside(plan)
         except (Again, Late, Lost) as error:

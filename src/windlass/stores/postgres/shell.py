@@ -6,14 +6,15 @@ import os
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from windlass.core.errors import OutcomeUnknown, StoreError, StoreTimeout, StoreUnavailable
 from windlass.ports.plan import NOW, Plan, Rows, Statement, drive
-from windlass.stores.postgres.errors import Again, Late, Lost
+from windlass.stores.postgres.errors import Again, Behind, Late, Lost
 from windlass.stores.postgres.hints import HintListener, Hints
+from windlass.stores.postgres.pool import Pool
 from windlass.stores.postgres.statements import BEGIN, BEGIN_READING, COMMIT, ROLLBACK, Part, Script
 from windlass.stores.postgres.wire import Wire
 
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 Clock = Callable[[], int]
-Connect = Callable[[float], Wire]
 
 RAW = "raw"
 """The one statement name that carries its own text: a migration's."""
@@ -31,6 +31,8 @@ RETRY_FIRST, RETRY_MOST = 0.001, 0.05
 SERVERS_SHARE = 0.95
 """Of what is left until the deadline, how much the server may wait for a lock: so it is the one to give up, and the
 connection stays good."""
+PATIENCE = 100
+"""Milliseconds for which the lock on all moves is waited for at a time."""
 GOODBYE = 1.0
 """Seconds for a rollback, after which the connection is thrown away instead."""
 
@@ -39,20 +41,17 @@ class Shell:
     """Runs plans, each in one transaction, on a connection of its own per thread that is inside."""
 
     def __init__(
-        self, connect: Connect, scripts: dict[str, Script], hints: Hints, clock: Clock | None, timeout: float, most: int
+        self, pool: Pool, scripts: dict[str, Script], hints: Hints, clock: Clock | None, timeout: float
     ) -> None:
-        """`connect` is given the instant of the monotonic clock until which it may take; `clock` replaces the server's;
-        `most` is how many connections there may be at once."""
-        self._connect = connect
+        """`clock` replaces the server's."""
+        self._pool = pool
+        pool.users += 1
         self._scripts = scripts
         self._hints = hints
         hints.notify = self.notify
         self._clock = clock
         self.timeout = timeout
-        self._idle: list[Wire] = []
-        self._places = threading.Semaphore(most)
-        self._sessions = threading.Semaphore(most)
-        self._most = most
+        self._sessions = threading.Semaphore(pool.most)
         self._closed = False
         self._pid = os.getpid()
 
@@ -78,7 +77,7 @@ class Shell:
                     raise StoreTimeout(
                         f"{plan.name}: other transactions were in the way until the deadline; nothing was applied"
                     ) from error
-                time.sleep(wait * (0.5 + random.random() / 2))
+                time.sleep(max(wait, error.wait) * (0.5 + random.random() / 2))
                 wait = min(RETRY_MOST, wait * 2)
             else:
                 if plan.hint:
@@ -88,12 +87,12 @@ class Shell:
                 return answer
 
     def _once(self, plan: Plan[T], deadline: float) -> T:
-        with self._borrowed(deadline) as wire:
+        with self._pool.borrowed(deadline) as wire:
             turn = Turn(wire, self._scripts, self._clock, deadline)
             try:
                 return turn.run(plan)
             except Lost as error:
-                self._forget_idle()  # made when this one was, and gone like it
+                self._pool.forget()
                 if not wire.ending:
                     raise
                 raise _told(error, plan.name, wire) from error
@@ -115,25 +114,6 @@ class Shell:
                 "which has to open the store anew"
             )
 
-    @contextmanager
-    def _borrowed(self, deadline: float) -> Iterator[Wire]:
-        if not self._places.acquire(timeout=max(0.0, deadline - time.monotonic())):
-            raise StoreTimeout(f"all {self._most} connections of this process were in use until the deadline")
-        try:
-            wire = self._idle.pop() if self._idle else self._connected(deadline)
-            try:
-                yield wire
-            finally:
-                self._give_back(wire)
-        finally:
-            self._places.release()
-
-    def _connected(self, deadline: float) -> Wire:
-        try:
-            return self._connect(deadline)
-        except Late as error:
-            raise StoreTimeout(f"{error}; nothing was applied") from error
-
     def session(self, timeout: float | None = None) -> Session:
         """Open a transaction for a caller's own statements and ours: see Session."""
         from windlass.stores.postgres.session import Session
@@ -142,9 +122,9 @@ class Shell:
         wait = self.timeout if timeout is None else timeout
         deadline = time.monotonic() + wait
         if not self._sessions.acquire(timeout=wait):
-            raise StoreTimeout(f"all {self._most} transactions of this process's handlers were open until the deadline")
+            raise StoreTimeout(f"{self._pool.most} transactions of other handlers were open here until the deadline")
         try:
-            wire = self._connected(deadline)
+            wire = self._pool.connect(deadline)
             try:
                 return Session(wire, self._scripts, self._clock, wait, self._sessions.release)
             except BaseException:
@@ -157,6 +137,11 @@ class Shell:
             self._sessions.release()
             raise
 
+    @property
+    def pool(self) -> Pool:
+        """Where its connections come from."""
+        return self._pool
+
     def turn(self, wire: Wire, deadline: float) -> Turn:
         """A transaction on a connection that is not of this shell's making."""
         return Turn(wire, self._scripts, self._clock, deadline)
@@ -167,17 +152,6 @@ class Shell:
         notify are flushed one after the other, so only a few should."""
         return self._hints.channel if self._hints.may_notify_inside() else None
 
-    def _give_back(self, wire: Wire) -> None:
-        if self._closed or wire.lost or wire.busy or wire.ending:
-            wire.close()
-        else:
-            self._idle.append(wire)
-
-    def _forget_idle(self) -> None:
-        while self._idle:
-            with suppress(IndexError):  # another thread has taken the last one
-                self._idle.pop().close()
-
     # --- hints -----------------------------------------------------------------------------------------------------
 
     def changed(self) -> int:
@@ -185,7 +159,7 @@ class Shell:
         looked too early looks once more."""
         self.check()
         deadline = time.monotonic() + self.timeout
-        with self._borrowed(deadline) as wire:
+        with self._pool.borrowed(deadline) as wire:
             for part in self._scripts["changed"].parts:
                 wire.send(part)
             try:
@@ -193,7 +167,7 @@ class Shell:
             except Late as error:
                 raise _told(error, "changed", wire) from error
             except (Again, Lost):  # it may well have; whoever asks again is told on another connection
-                self._forget_idle()
+                self._pool.forget()
                 return -1
 
     def hint(self) -> None:
@@ -208,7 +182,7 @@ class Shell:
         """Tell every listener of the database. Nobody waits for this to be flushed: a hint that is lost in a crash of
         the server is worth nothing after it."""
         deadline = time.monotonic() + self.timeout
-        with self._borrowed(deadline) as wire:
+        with self._pool.borrowed(deadline) as wire:
             wire.send(BEGIN)
             wire.send(UNFLUSHED)
             wire.send(NOTIFY, (channel,))
@@ -217,11 +191,11 @@ class Shell:
 
     def close(self) -> None:
         """See ports.store.Shell."""
-        self._closed = True
-        if os.getpid() != self._pid:  # the connections are the parent's to close
+        if self._closed or os.getpid() != self._pid:  # the connections are the parent's to close
             return
+        self._closed = True
         self._hints.close()
-        self._forget_idle()
+        self._pool.leave()
 
 
 UNFLUSHED = Part(b"unflushed", b"SET LOCAL synchronous_commit = off", ())
@@ -244,7 +218,7 @@ class Turn:
         wire = self._wire
         if plan.write:
             wire.send(BEGIN)
-            self.wait_at_most()
+            self.be_quick()
         else:
             wire.send(BEGIN_READING)
         answer = self.inside(plan)
@@ -267,6 +241,11 @@ class Turn:
             if channel is not None:
                 self._wire.send(NOTIFY, (channel,))
 
+    def be_quick(self) -> None:
+        """From here on the transaction may hold what others wait for: it must not idle, nor wait past the deadline."""
+        self._send("be_quick")
+        self.wait_at_most()
+
     def wait_at_most(self) -> None:
         """Have the server give up waiting for a lock shortly before we give up waiting for it."""
         left = max(1, int((self._deadline - time.monotonic()) * 1_000 * SERVERS_SHARE))
@@ -280,6 +259,8 @@ class Turn:
         if name == "changes":
             self._wire.exchange(self._deadline)
             return [(self._wire.changes,)]
+        if name == "moves_alone":
+            return self._alone()
         if name == RAW:
             self._wire.send(Part(b"", params[0].encode(), ()))
             return self._wire.exchange(self._deadline)
@@ -291,6 +272,17 @@ class Turn:
             if self._wire.full:
                 self._wire.exchange(self._deadline)
         return self._wire.exchange(self._deadline) if many is None and script.answers else []
+
+    def _alone(self) -> Rows:
+        """Wait for the lock for a moment only. One who stands in line for it has everybody who would share it stand
+        behind; and whoever holds it may be a process that was stopped."""
+        self._send("wait_at_most", (f"{PATIENCE}ms",))
+        self._send("moves_alone")
+        self.wait_at_most()
+        try:
+            return self._wire.exchange(self._deadline)
+        except StoreTimeout as error:
+            raise Behind(str(error)) from error
 
     def _clock_now(self) -> Rows:
         """The store's clock, asked once a transaction: what is done in one is done at one instant."""

@@ -13,7 +13,7 @@ QUIET = frozenset({"worker_beat", "workers_set_back", "lead_put", "held_insert",
 DEFERRED = frozenset(
     {
         *("moves_share", "moves_alone", "schedules_alone", "endings_alone", "keys_lock", "schema_lock"),
-        *("touch", "wait_at_most"),
+        *("touch", "wait_at_most", "be_quick", "take_your_time"),
     }
 )
 """Selects whose answer nobody reads."""
@@ -79,7 +79,7 @@ def _part(name: str, text: str) -> Part:
     return Part(name.encode(), sql.encode(), tuple(number - 1 for number in uses))
 
 
-BEGIN = Part(b"begin", b"BEGIN", ())
+BEGIN = Part(b"begin", b"BEGIN ISOLATION LEVEL READ COMMITTED", ())
 BEGIN_READING = Part(b"begin_reading", b"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", ())
 COMMIT = Part(b"commit", b"COMMIT", ())
 ROLLBACK = Part(b"rollback", b"ROLLBACK", ())
