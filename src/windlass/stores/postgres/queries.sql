@@ -5,6 +5,8 @@
 -- snapshot of its own, so what comes after a lock sees what its last holder left: that is why locks stand in statements
 -- of their own, and why they stand here and not in the plans, which SQLite's one writer needs them for nothing.
 --
+-- Where a statement reads `given`, it is given all rows of a batch, as one JSON array of arrays.
+--
 -- Locks, in the order in which they are taken:
 -- 1. `moves`: shared by what moves single jobs and knows whose they are (claim, settle, promote, beat); exclusive for
 --    what moves any (an operator, a takeover), which does not stand in line for it: the others would stand behind it.
@@ -116,7 +118,8 @@ LEFT JOIN windlass.ended e ON e.seq = k.seq
 
 -- name: key_insert
 INSERT INTO windlass.keys (tenant, task, key, id, seq, digest)
-SELECT $1::text, $2::text, $3::text, id, seq, $4::text FROM windlass.jobs WHERE id = $5
+SELECT DISTINCT ON (1, 2, 3) given ->> 0, given ->> 1, given ->> 2, j.id, j.seq, given ->> 3
+FROM jsonb_array_elements($1::jsonb) given JOIN windlass.jobs j ON j.id = given ->> 4
 ON CONFLICT (tenant, task, key) DO UPDATE SET id = excluded.id, seq = excluded.seq, digest = excluded.digest,
                                               free_at = NULL
 
@@ -160,8 +163,8 @@ SELECT expires, seq, mine, fence, lane, queue, rank FROM (
            OR EXISTS (SELECT 1 FROM windlass.ended e WHERE e.seq = j.seq) AS stale,
            coalesce(r.seq, w.seq, b.seq) IS NOT NULL AS mine
     FROM x LEFT JOIN windlass.jobs j ON j.seq = x.seq
-    LEFT JOIN LATERAL (SELECT r.seq FROM windlass.ready r WHERE r.lane = j.lane AND r.queue = j.queue AND r.rank = j.rank
-                       AND r.seq = j.seq AND j.expires = x.expires FOR UPDATE SKIP LOCKED) r ON true
+    LEFT JOIN LATERAL (SELECT r.seq FROM windlass.ready r WHERE r.lane = j.lane AND r.queue = j.queue
+                       AND r.rank = j.rank AND r.seq = j.seq AND j.expires = x.expires FOR UPDATE SKIP LOCKED) r ON true
     LEFT JOIN LATERAL (SELECT w.seq FROM windlass.waiting w WHERE w.seq = j.seq AND j.expires = x.expires
                        FOR UPDATE SKIP LOCKED) w ON true
     LEFT JOIN LATERAL (SELECT b.seq FROM windlass.blocked b WHERE b.seq = j.seq AND j.expires = x.expires
@@ -169,7 +172,8 @@ SELECT expires, seq, mine, fence, lane, queue, rank FROM (
 WHERE stale OR mine ORDER BY expires, seq
 
 -- name: expiring_delete
-DELETE FROM windlass.expiring WHERE expires <= $1 AND seq = $2
+DELETE FROM windlass.expiring x USING jsonb_array_elements($1::jsonb) given
+WHERE x.expires = (given ->> 0)::bigint AND x.seq = (given ->> 1)::bigint
 
 -- fragment: held_row
 j.id, greatest(j.fence + 1, $1::bigint), j.task, j.version, j.queue, j.tenant, j.payload, j.meta, j.attempt + 1,
@@ -235,19 +239,23 @@ SELECT key, count(*) FROM windlass.permits
 WHERE key = ANY (ARRAY(SELECT jsonb_array_elements_text($1::jsonb))) GROUP BY key
 
 -- name: permit_insert
-INSERT INTO windlass.permits (key, id) VALUES ($1, $2)
+INSERT INTO windlass.permits (key, id) SELECT given ->> 0, given ->> 1 FROM jsonb_array_elements($1::jsonb) given
 
 -- name: permit_delete
-DELETE FROM windlass.permits WHERE key = $1 AND id = $2
+DELETE FROM windlass.permits p USING jsonb_array_elements($1::jsonb) given WHERE p.key = given ->> 0
+AND p.id = given ->> 1
 
 -- name: held_flow
-UPDATE windlass.held SET flow = $1 WHERE id = $2
+UPDATE windlass.held h SET flow = given ->> 0 FROM jsonb_array_elements($1::jsonb) given WHERE h.id = given ->> 1
 
 -- name: blocked_insert
-INSERT INTO windlass.blocked (key, lane, queue, rank, seq, most) VALUES ($1, $2, $3, $4, $5, $6)
+INSERT INTO windlass.blocked (key, lane, queue, rank, seq, most)
+SELECT given ->> 0, (given ->> 1)::smallint, given ->> 2, (given ->> 3)::bigint, (given ->> 4)::bigint,
+       (given ->> 5)::bigint
+FROM jsonb_array_elements($1::jsonb) given
 
 -- name: blocked_remove
-DELETE FROM windlass.blocked WHERE seq = $1
+DELETE FROM windlass.blocked t USING jsonb_array_elements($1::jsonb) given WHERE t.seq = (given ->> 0)::bigint
 
 -- name: blocked_under
 -- Under the locks of the keys: a claim that found one full before this run was over may be blocking a job under it.
@@ -312,13 +320,15 @@ INSERT INTO windlass.merged (id, seq) VALUES ($1, $2) ON CONFLICT (id) DO UPDATE
 
 -- name: unique_put
 INSERT INTO windlass.unique_keys (tenant, task, key, until, id, seq, live)
-SELECT $1::text, $2::text, $3::text, $4::bigint, id, seq, 1 FROM windlass.jobs WHERE id = $5
+SELECT given ->> 0, given ->> 1, given ->> 2, (given ->> 3)::bigint, j.id, j.seq, 1
+FROM jsonb_array_elements($1::jsonb) given JOIN windlass.jobs j ON j.id = given ->> 4
 ON CONFLICT (tenant, task, key) DO UPDATE SET until = excluded.until, id = excluded.id, seq = excluded.seq, live = 1,
                                               successor = NULL
 
 -- name: unique_retake
 INSERT INTO windlass.unique_keys (id, tenant, task, key, seq, live)
-SELECT id, $2::text, $3::text, $4::text, seq, 1 FROM windlass.jobs WHERE id = $1
+SELECT j.id, given ->> 1, given ->> 2, given ->> 3, j.seq, 1 FROM jsonb_array_elements($1::jsonb) given
+JOIN windlass.jobs j ON j.id = given ->> 0
 ON CONFLICT (tenant, task, key) DO UPDATE SET id = excluded.id, seq = excluded.seq, live = 1, successor = NULL
 
 -- name: unique_live
@@ -346,18 +356,20 @@ FROM windlass.unique_keys u LEFT JOIN windlass.jobs j ON j.seq = u.successor
 WHERE u.live <> 0 AND u.seq = ANY (ARRAY(SELECT v::bigint FROM jsonb_array_elements_text($1::jsonb) v))
 
 -- name: unique_inherit
-UPDATE windlass.unique_keys SET id = (SELECT j.id FROM windlass.jobs j WHERE j.seq = successor), seq = successor,
-                                successor = NULL, until = NULL
-WHERE seq = $1
+UPDATE windlass.unique_keys u
+SET id = (SELECT j.id FROM windlass.jobs j WHERE j.seq = u.successor), seq = u.successor, successor = NULL, until = NULL
+FROM jsonb_array_elements($1::jsonb) given WHERE u.seq = (given ->> 0)::bigint
 
 -- name: unique_rest
-UPDATE windlass.unique_keys SET live = 0 WHERE seq = $1
+UPDATE windlass.unique_keys u SET live = 0 FROM jsonb_array_elements($1::jsonb) given
+WHERE u.seq = (given ->> 0)::bigint
 
 -- name: unique_drop
-DELETE FROM windlass.unique_keys WHERE seq = $1
+DELETE FROM windlass.unique_keys t USING jsonb_array_elements($1::jsonb) given WHERE t.seq = (given ->> 0)::bigint
 
 -- name: unique_outlive
-UPDATE windlass.unique_keys SET seq = NULL WHERE seq = $1 AND live = 0
+UPDATE windlass.unique_keys u SET seq = NULL FROM jsonb_array_elements($1::jsonb) given
+WHERE u.seq = (given ->> 0)::bigint AND u.live = 0
 
 -- name: unique_prune
 DELETE FROM windlass.unique_keys WHERE live = 0 AND until <= $1
@@ -382,7 +394,7 @@ UPDATE windlass.jobs SET version = $1, queue = $2, priority = $3, head_start = $
 WHERE seq = $10
 
 -- name: drop_merged
-DELETE FROM windlass.merged WHERE seq = $1
+DELETE FROM windlass.merged t USING jsonb_array_elements($1::jsonb) given WHERE t.seq = (given ->> 0)::bigint
 
 -- name: mark_text
 SELECT text FROM windlass.marks WHERE name = $1
@@ -413,27 +425,38 @@ SELECT h.seq, $2::text, $3::text, $1::bigint, h.fence, h.attempt, $4::smallint, 
 FROM jsonb_each_text($7::jsonb) v JOIN windlass.held h ON h.id = v.key
 
 -- name: ended_insert_unrun
-INSERT INTO windlass.ended (seq, state, reason, finished, fence) VALUES ($1, $2, $3, $4, $5)
+INSERT INTO windlass.ended (seq, state, reason, finished, fence)
+SELECT (given ->> 0)::bigint, given ->> 1, given ->> 2, (given ->> 3)::bigint, (given ->> 4)::bigint
+FROM jsonb_array_elements($1::jsonb) given
 
 -- name: attempt_insert
 INSERT INTO windlass.attempts (seq, fence, number, worker, started, ended, outcome, reason, error)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT DO NOTHING
+SELECT (given ->> 0)::bigint, (given ->> 1)::bigint, (given ->> 2)::bigint, given ->> 3, (given ->> 4)::bigint,
+       (given ->> 5)::bigint, given ->> 6, given ->> 7, given ->> 8
+FROM jsonb_array_elements($1::jsonb) given ON CONFLICT DO NOTHING
 
 -- name: job_turned
-UPDATE windlass.jobs SET attempt = $1, crashes = crashes + $2, losses = losses + $3, fence = $4,
-                         lane = coalesce($5::smallint, lane), due = coalesce($6::bigint, due),
-                         rank = coalesce($6::bigint - head_start, rank), error = coalesce($7::text, error)
-WHERE seq = $8
+UPDATE windlass.jobs j
+SET attempt = (given ->> 0)::bigint, crashes = crashes + (given ->> 1)::bigint, losses = losses + (given ->> 2)::bigint,
+    fence = (given ->> 3)::bigint, lane = coalesce((given ->> 4)::smallint, lane),
+    due = coalesce((given ->> 5)::bigint, due), rank = coalesce((given ->> 5)::bigint - head_start, rank),
+    error = coalesce(given ->> 6, error)
+FROM jsonb_array_elements($1::jsonb) given WHERE j.seq = (given ->> 7)::bigint
 
 -- name: ready_insert
-INSERT INTO windlass.ready (lane, queue, rank, seq) SELECT lane, queue, rank, seq FROM windlass.jobs WHERE seq = $1
+INSERT INTO windlass.ready (lane, queue, rank, seq)
+SELECT j.lane, j.queue, j.rank, j.seq FROM jsonb_array_elements($1::jsonb) given
+JOIN windlass.jobs j ON j.seq = (given ->> 0)::bigint
 
 -- name: waiting_insert
-INSERT INTO windlass.waiting (seq, due, state, reason) VALUES ($1, $2, $3, $4)
+INSERT INTO windlass.waiting (seq, due, state, reason)
+SELECT (given ->> 0)::bigint, (given ->> 1)::bigint, given ->> 2, given ->> 3 FROM jsonb_array_elements($1::jsonb) given
 
 -- name: expiring_insert
 INSERT INTO windlass.expiring (expires, seq)
-SELECT expires, seq FROM windlass.jobs WHERE seq = $1 AND expires IS NOT NULL ON CONFLICT DO NOTHING
+SELECT j.expires, j.seq FROM jsonb_array_elements($1::jsonb) given
+JOIN windlass.jobs j ON j.seq = (given ->> 0)::bigint WHERE j.expires IS NOT NULL
+ON CONFLICT DO NOTHING
 
 -- name: receipts
 SELECT v.j ->> 0, j.seq IS NOT NULL,
@@ -451,13 +474,17 @@ LEFT JOIN windlass.ended e ON e.seq = j.seq
 WHERE (v ->> 1)::bigint > 0 AND (v ->> 1)::bigint = coalesce(e.fence, j.fence)
 
 -- name: progress_put
-INSERT INTO windlass.progress (seq, body) VALUES ($1, $2) ON CONFLICT (seq) DO UPDATE SET body = excluded.body
+INSERT INTO windlass.progress (seq, body) SELECT (given ->> 0)::bigint, given ->> 1
+FROM jsonb_array_elements($1::jsonb) given
+ON CONFLICT (seq) DO UPDATE SET body = excluded.body
 
 -- name: logs_count
 SELECT count(*) FROM windlass.logs WHERE seq = $1
 
 -- name: log_insert
-INSERT INTO windlass.logs (seq, line, at, level, message) VALUES ($1, $2, $3, $4, $5)
+INSERT INTO windlass.logs (seq, line, at, level, message)
+SELECT (given ->> 0)::bigint, (given ->> 1)::bigint, (given ->> 2)::bigint, given ->> 3, given ->> 4
+FROM jsonb_array_elements($1::jsonb) given
 
 -- name: once_get
 SELECT value FROM windlass.once WHERE seq = $1 AND name = $2
@@ -658,13 +685,15 @@ FROM (SELECT 1 FROM windlass.ready WHERE lane = $1 AND queue = $2 AND (rank, seq
 -- --- operator -------------------------------------------------------------------------------------------------
 
 -- name: ready_remove
-DELETE FROM windlass.ready WHERE lane = $1 AND queue = $2 AND rank = $3 AND seq = $4
+DELETE FROM windlass.ready r USING jsonb_array_elements($1::jsonb) given
+WHERE r.lane = (given ->> 0)::smallint AND r.queue = given ->> 1 AND r.rank = (given ->> 2)::bigint
+      AND r.seq = (given ->> 3)::bigint
 
 -- name: waiting_remove
-DELETE FROM windlass.waiting WHERE seq = $1
+DELETE FROM windlass.waiting t USING jsonb_array_elements($1::jsonb) given WHERE t.seq = (given ->> 0)::bigint
 
 -- name: held_cancel
-UPDATE windlass.held SET cancelling = 1 WHERE id = $1
+UPDATE windlass.held h SET cancelling = 1 FROM jsonb_array_elements($1::jsonb) given WHERE h.id = given ->> 0
 
 -- name: attempt_from_ended
 INSERT INTO windlass.attempts (seq, fence, number, worker, started, ended, outcome, reason, error)
@@ -680,7 +709,8 @@ UPDATE windlass.jobs SET attempt = 0, crashes = 0, losses = 0, lane = 0, fence =
 WHERE seq = $3
 
 -- name: job_due_at
-UPDATE windlass.jobs SET due = $1, rank = $1::bigint - head_start WHERE seq = $2
+UPDATE windlass.jobs j SET due = (given ->> 0)::bigint, rank = (given ->> 0)::bigint - head_start
+FROM jsonb_array_elements($1::jsonb) given WHERE j.seq = (given ->> 1)::bigint
 
 -- name: ended_fence
 SELECT fence FROM windlass.ended WHERE seq = $1
@@ -689,34 +719,36 @@ SELECT fence FROM windlass.ended WHERE seq = $1
 DELETE FROM windlass.ended WHERE seq = $1
 
 -- name: job_edit
-UPDATE windlass.jobs SET payload = $1 WHERE seq = $2
+UPDATE windlass.jobs j SET payload = given ->> 0 FROM jsonb_array_elements($1::jsonb) given
+WHERE j.seq = (given ->> 1)::bigint
 
 -- name: keys_outlive
 UPDATE windlass.keys k
-SET free_at = (SELECT e.finished FROM windlass.ended e WHERE e.seq = k.seq) + $1::bigint
-WHERE k.seq = $2 AND k.free_at IS NULL
+SET free_at = (SELECT e.finished FROM windlass.ended e WHERE e.seq = k.seq) + (given ->> 0)::bigint
+FROM jsonb_array_elements($1::jsonb) given WHERE k.seq = (given ->> 1)::bigint AND k.free_at IS NULL
 
 -- name: keys_drop_of
 -- A key with free_at has outlived its owner, whose seq may be another job's by now.
-DELETE FROM windlass.keys WHERE seq = $1 AND free_at IS NULL
+DELETE FROM windlass.keys t USING jsonb_array_elements($1::jsonb) given WHERE t.seq = (given ->> 0)::bigint
+AND t.free_at IS NULL
 
 -- name: drop_ended
-DELETE FROM windlass.ended WHERE seq = $1
+DELETE FROM windlass.ended t USING jsonb_array_elements($1::jsonb) given WHERE t.seq = (given ->> 0)::bigint
 
 -- name: drop_attempts
-DELETE FROM windlass.attempts WHERE seq = $1
+DELETE FROM windlass.attempts t USING jsonb_array_elements($1::jsonb) given WHERE t.seq = (given ->> 0)::bigint
 
 -- name: drop_once
-DELETE FROM windlass.once WHERE seq = $1
+DELETE FROM windlass.once t USING jsonb_array_elements($1::jsonb) given WHERE t.seq = (given ->> 0)::bigint
 
 -- name: drop_progress
-DELETE FROM windlass.progress WHERE seq = $1
+DELETE FROM windlass.progress t USING jsonb_array_elements($1::jsonb) given WHERE t.seq = (given ->> 0)::bigint
 
 -- name: drop_logs
-DELETE FROM windlass.logs WHERE seq = $1
+DELETE FROM windlass.logs t USING jsonb_array_elements($1::jsonb) given WHERE t.seq = (given ->> 0)::bigint
 
 -- name: drop_job
-DELETE FROM windlass.jobs WHERE seq = $1
+DELETE FROM windlass.jobs t USING jsonb_array_elements($1::jsonb) given WHERE t.seq = (given ->> 0)::bigint
 
 -- --- prune ----------------------------------------------------------------------------------------------------
 
@@ -730,7 +762,7 @@ INSERT INTO windlass.marks (name, value) VALUES ($1, $2) ON CONFLICT (name) DO U
 SELECT seq, state, finished, result IS NOT NULL, result_until FROM windlass.ended WHERE seq > $1 ORDER BY seq LIMIT $2
 
 -- name: result_drop
-UPDATE windlass.ended SET result = NULL WHERE seq = $1
+UPDATE windlass.ended e SET result = NULL FROM jsonb_array_elements($1::jsonb) given WHERE e.seq = (given ->> 0)::bigint
 
 -- name: keys_prune
 DELETE FROM windlass.keys WHERE free_at <= $1

@@ -17,6 +17,7 @@ from windlass.stores.postgres.hints import HintListener, Hints
 from windlass.stores.postgres.pool import Pool
 from windlass.stores.postgres.statements import BEGIN, BEGIN_READING, COMMIT, ROLLBACK, Part, Script
 from windlass.stores.postgres.wire import Wire
+from windlass.stores.sql.text import as_json
 
 if TYPE_CHECKING:
     from windlass.stores.postgres.session import Session
@@ -98,6 +99,9 @@ class Shell:
                 raise _told(error, plan.name, wire) from error
             except Late as error:
                 raise _told(error, plan.name, wire) from error
+            except UnicodeError as error:
+                turn.undo()
+                raise StoreError(f"{plan.name}: a value that cannot be stored: {error}") from error
             except BaseException:
                 turn.undo()
                 raise
@@ -265,7 +269,11 @@ class Turn:
             self._wire.send(Part(b"", params[0].encode(), ()))
             return self._wire.exchange(self._deadline)
         script = self._scripts[name]
-        self._wrote = self._wrote or (script.writes and (many is None or bool(many)))
+        if many is not None and not many:
+            return []
+        self._wrote = self._wrote or script.writes
+        if script.gathers:
+            params, many = (as_json([params] if many is None else many),), None
         for row in (params,) if many is None else many:
             for part in script.parts:
                 self._wire.send(part, row)

@@ -20,6 +20,7 @@ DEFERRED = frozenset(
 
 _PARAMETER = re.compile(r"\$(\d+)")
 _WRITES = re.compile(r"\b(INSERT INTO|DELETE FROM|UPDATE \S+ (?:\w+ )?SET)\b")
+_GIVEN = re.compile(r"\(\$1::jsonb\) given\b")
 _ANSWERS = re.compile(r"\ASELECT\b|\bRETURNING \S+\Z|\)\s*SELECT\b")
 
 
@@ -41,6 +42,8 @@ class Script(NamedTuple):
     """Whether somebody reads what the last one says. If not, it can wait for one that somebody does."""
     writes: bool
     """Whether it changes something that somebody may wait for."""
+    gathers: bool
+    """Whether it takes the rows of a batch all at once."""
 
 
 def quoted(name: str) -> str:
@@ -69,7 +72,8 @@ def migrations_of(schema: str) -> list[list[str]]:
 def _script(name: str, texts: list[str]) -> Script:
     parts = tuple(_part(f"{name}_{n}", text) for n, text in enumerate(texts))
     answers = name not in DEFERRED and bool(_ANSWERS.search(texts[-1]))
-    return Script(parts, answers, name not in QUIET and any(_WRITES.search(text) for text in texts))
+    writes = name not in QUIET and any(_WRITES.search(text) for text in texts)
+    return Script(parts, answers, writes, any(_GIVEN.search(text) for text in texts))
 
 
 def _part(name: str, text: str) -> Part:

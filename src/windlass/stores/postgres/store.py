@@ -6,10 +6,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
+from msgspec.structs import replace
+
 from windlass.core import flow
 from windlass.core.errors import SchemaError
 from windlass.core.flow import Line
-from windlass.core.job import Held, NewJob, Transition
+from windlass.core.job import Held, LogLine, NewJob, Progress, Token, Transition
 from windlass.core.unique import unique_of
 from windlass.ports.plan import NOW, Plan, Statement, Steps, plan
 from windlass.ports.store import (
@@ -54,6 +56,11 @@ def under(lock: str, *plans: Plan[T], hint: bool = False) -> Plan[T]:
         return (yield from inner)
 
     return Plan(steps, inner.name, write=inner.write, hint=inner.hint or hint)
+
+
+def _printable(text: str) -> str:
+    """PostgreSQL stores no NUL; for want of one, no outcome and no line is refused."""
+    return text.replace("\0", "\N{REPLACEMENT CHARACTER}")
 
 
 class PostgresStore(Scheduling, Survey, Claiming):
@@ -113,7 +120,17 @@ class PostgresStore(Scheduling, Survey, Claiming):
 
     def settle(self, worker: str, transitions: Sequence[Transition]) -> Plan[Any]:
         """See Store.settle."""
+        if any(t.reason and "\0" in t.reason for t in transitions):
+            transitions = [replace(t, reason=t.reason and _printable(t.reason)) for t in transitions]
         return under("moves_share", super().settle(worker, transitions))
+
+    def report(
+        self, progress: Sequence[tuple[Token, Progress]], logs: Sequence[tuple[Token, LogLine]]
+    ) -> Plan[list[Token]]:
+        """See Store.report."""
+        if any("\0" in line.message for _, line in logs):
+            logs = [(token, replace(line, message=_printable(line.message))) for token, line in logs]
+        return super().report(progress, logs)
 
     def promote(self, limit: int) -> Plan[Claimed]:
         """See Store.promote."""

@@ -1,5 +1,5 @@
--- As in the SQLite store, a job's state is the table in which it lies: `ready`, `waiting`, `blocked`, `held` or `ended`,
--- exactly one of them. The row in `jobs` is written at enqueue and touched again only by what is rare. Texts that are
+-- As in the SQLite store, a job's state is the table in which it lies: `ready`, `waiting`, `blocked`, `held` or
+-- `ended`, exactly one of them. The row in `jobs` is written at enqueue and touched again only by what is rare. Texts that are
 -- compared are in the collation "C", so that every database orders them alike.
 -- `windlass` stands for the schema that the URL names.
 
