@@ -70,6 +70,15 @@ SELECT set_config('idle_in_transaction_session_timeout', '0', true)
 
 -- --- enqueue --------------------------------------------------------------------------------------------------
 
+-- fragment: ready_part
+coalesce((SELECT current FROM windlass.rings WHERE name = 'ready'), 0)
+
+-- fragment: waiting_part
+coalesce((SELECT current FROM windlass.rings WHERE name = 'waiting'), 0)
+
+-- fragment: held_part
+coalesce((SELECT current FROM windlass.rings WHERE name = 'held'), 0)
+
 -- name: jobs_store
 WITH v AS (
     SELECT x.j, x.n FROM jsonb_array_elements($2::jsonb) WITH ORDINALITY x (j, n)),
@@ -81,9 +90,11 @@ new AS (
     FROM v ORDER BY n
     ON CONFLICT (id) DO NOTHING RETURNING seq, queue, due, rank, expires),
 line AS (
-    INSERT INTO windlass.ready (lane, queue, rank, seq) SELECT 0, queue, rank, seq FROM new WHERE due <= $1),
+    INSERT INTO windlass.ready (part, lane, queue, rank, seq)
+    SELECT {ready_part}, 0, queue, rank, seq FROM new WHERE due <= $1),
 later AS (
-    INSERT INTO windlass.waiting (seq, due, state) SELECT seq, due, 'scheduled' FROM new WHERE due > $1)
+    INSERT INTO windlass.waiting (part, seq, due, state)
+    SELECT {waiting_part}, seq, due, 'scheduled' FROM new WHERE due > $1)
 INSERT INTO windlass.expiring (expires, seq) SELECT expires, seq FROM new WHERE expires IS NOT NULL
 
 -- name: jobs_tail
@@ -146,8 +157,8 @@ WITH due AS MATERIALIZED (
 gone AS (
     DELETE FROM windlass.waiting w USING due WHERE w.seq = due.seq RETURNING w.seq),
 line AS (
-    INSERT INTO windlass.ready (lane, queue, rank, seq)
-    SELECT j.lane, j.queue, j.rank, j.seq FROM gone JOIN windlass.jobs j ON j.seq = gone.seq RETURNING 1)
+    INSERT INTO windlass.ready (part, lane, queue, rank, seq)
+    SELECT {ready_part}, j.lane, j.queue, j.rank, j.seq FROM gone JOIN windlass.jobs j ON j.seq = gone.seq RETURNING 1)
 SELECT count(*) FROM line
 
 -- name: expired_find
@@ -202,8 +213,8 @@ SELECT coalesce(json_agg(json_build_array(
 FROM windlass.held h JOIN windlass.jobs j ON j.seq = h.seq WHERE h.worker = $1
 
 -- name: held_insert
-INSERT INTO windlass.held (id, seq, worker, grant_seq, fence, attempt, started)
-SELECT j.id, j.seq, $1::text, $2::bigint, greatest(j.fence + 1, $3::bigint), j.attempt + 1, $3::bigint
+INSERT INTO windlass.held (part, id, seq, worker, grant_seq, fence, attempt, started)
+SELECT {held_part}, j.id, j.seq, $1::text, $2::bigint, greatest(j.fence + 1, $3::bigint), j.attempt + 1, $3::bigint
 FROM windlass.jobs j WHERE j.seq = ANY (ARRAY(SELECT v::bigint FROM jsonb_array_elements_text($4::jsonb) v))
 
 -- name: ready_take
@@ -444,13 +455,13 @@ SET attempt = (given ->> 0)::bigint, crashes = crashes + (given ->> 1)::bigint, 
 FROM jsonb_array_elements($1::jsonb) given WHERE j.seq = (given ->> 7)::bigint
 
 -- name: ready_insert
-INSERT INTO windlass.ready (lane, queue, rank, seq)
-SELECT j.lane, j.queue, j.rank, j.seq FROM jsonb_array_elements($1::jsonb) given
+INSERT INTO windlass.ready (part, lane, queue, rank, seq)
+SELECT {ready_part}, j.lane, j.queue, j.rank, j.seq FROM jsonb_array_elements($1::jsonb) given
 JOIN windlass.jobs j ON j.seq = (given ->> 0)::bigint
 
 -- name: waiting_insert
-INSERT INTO windlass.waiting (seq, due, state, reason)
-SELECT (given ->> 0)::bigint, (given ->> 1)::bigint, given ->> 2, given ->> 3 FROM jsonb_array_elements($1::jsonb) given
+INSERT INTO windlass.waiting (part, seq, due, state, reason)
+SELECT {waiting_part}, (given ->> 0)::bigint, (given ->> 1)::bigint, given ->> 2, given ->> 3 FROM jsonb_array_elements($1::jsonb) given
 
 -- name: expiring_insert
 INSERT INTO windlass.expiring (expires, seq)
@@ -770,6 +781,31 @@ DELETE FROM windlass.keys WHERE free_at <= $1
 -- name: workers_prune
 DELETE FROM windlass.workers w WHERE (taken <> 0 OR lease < $2) AND beat < $1
       AND NOT EXISTS (SELECT 1 FROM windlass.held h WHERE h.worker = w.id)
+
+-- --- rings ----------------------------------------------------------------------------------------------------
+
+-- name: rings
+-- Of each: the part in use, its dead and its living rows, and whether the other part is empty to the last page.
+SELECT r.name, r.current, pg_stat_get_dead_tuples(a.oid), pg_stat_get_live_tuples(a.oid), pg_relation_size(o.oid) = 0
+FROM windlass.rings r
+JOIN pg_class a ON a.oid = to_regclass('windlass.' || r.name || '_' || r.current)
+JOIN pg_class o ON o.oid = to_regclass('windlass.' || r.name || '_' || (1 - r.current))
+
+-- name: ring_turn
+UPDATE windlass.rings SET current = 1 - current WHERE name = $1
+
+-- name: ring_move_ready
+WITH s AS (SELECT lane, queue, rank, seq FROM windlass.ready WHERE part = $1 LIMIT $2)
+UPDATE windlass.ready r SET part = 1 - r.part FROM s
+WHERE r.part = $1 AND r.lane = s.lane AND r.queue = s.queue AND r.rank = s.rank AND r.seq = s.seq RETURNING 1
+
+-- name: ring_move_waiting
+WITH s AS (SELECT seq FROM windlass.waiting WHERE part = $1 LIMIT $2)
+UPDATE windlass.waiting w SET part = 1 - w.part FROM s WHERE w.part = $1 AND w.seq = s.seq RETURNING 1
+
+-- name: ring_move_held
+WITH s AS (SELECT id FROM windlass.held WHERE part = $1 LIMIT $2)
+UPDATE windlass.held h SET part = 1 - h.part FROM s WHERE h.part = $1 AND h.id = s.id RETURNING 1
 
 -- --- schedules ------------------------------------------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from windlass.stores.postgres.statements import migrations_of, quoted
+from windlass.stores.postgres.store import RINGS
 
 NOW = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
 
@@ -38,6 +39,7 @@ def roles(schema: str) -> str:
         quoted(f"{schema}_{role}") for role in ("migrator", "worker", "producer", "reader")
     )
     written = ", ".join(f"{name}.{table}" for table in WRITTEN["producer"])
+    emptied = ", ".join(f"{name}.{table}_{part}" for table in RINGS for part in (0, 1))
     return f"""\
 -- Windlass: roles for the schema {name}. Run this after the first migration, as who owns the schema or as a superuser;
 -- then for instance: GRANT {worker} TO my_worker_login;
@@ -56,6 +58,7 @@ GRANT ALL ON ALL SEQUENCES IN SCHEMA {name} TO {migrator};
 GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {name} TO {worker};
 GRANT USAGE, SELECT ON ALL SEQUENCES IN SCHEMA {name} TO {worker};
 REVOKE INSERT, UPDATE, DELETE ON {name}.schema_version FROM {worker};
+GRANT TRUNCATE ON {emptied} TO {worker};
 
 -- Who enqueues may also read, wait for results, cancel, and take locks.
 GRANT SELECT ON ALL TABLES IN SCHEMA {name} TO {producer};

@@ -33,7 +33,7 @@ from windlass.ports.store import (
 )
 from windlass.stores.postgres.errors import Again
 from windlass.stores.postgres.shell import RAW
-from windlass.stores.postgres.statements import migrations_of
+from windlass.stores.postgres.statements import migrations_of, quoted
 from windlass.stores.sql.claim import Claiming
 from windlass.stores.sql.enqueue import row_of
 from windlass.stores.sql.flow import Kept, P
@@ -43,6 +43,13 @@ from windlass.stores.sql.text import as_json
 
 T = TypeVar("T")
 
+RINGS = ("ready", "waiting", "held")
+RING_SLICE = 2_000
+"""Rows that are moved from one part of a ring to the other in one transaction, which has all moves to itself."""
+RING_PATIENCE = "50ms"
+"""How long a part is waited for: whoever wants it meanwhile stands behind."""
+DEAD_MOST = 20_000
+"""Dead rows in the part in use, above which it is time for the other: to walk past so many takes a claim 6 ms."""
 LOOKS = 3
 """Rounds in which a job that moves from line to line is looked for, before the plan starts again."""
 
@@ -70,6 +77,7 @@ class PostgresStore(Scheduling, Survey, Claiming):
 
     def __init__(self, schema: str) -> None:
         self.schema = schema
+        self.dead_most = DEAD_MOST
 
     # --- schema ----------------------------------------------------------------------------------------------------
 
@@ -176,6 +184,39 @@ class PostgresStore(Scheduling, Survey, Claiming):
         """See Store.fire."""
         fired = under("schedules_alone", super().fire(ticks))
         return under("moves_alone", fired) if any(t.overlap == "cancel-previous" for t in ticks) else fired
+
+    # --- rings -------------------------------------------------------------------------------------------------------
+
+    def chores(self) -> tuple[Plan[bool], ...]:
+        """What one supervisor does now and then for this store alone, each answering whether there is more of it."""
+        return (self._turn_rings(), *(self._clear_ring(name) for name in RINGS))
+
+    @plan
+    def _turn_rings(self) -> Steps[bool]:
+        """Let new rows go to the other part where this one holds more that is dead than alive, and let the last rows of
+        the one before move on."""
+        more = False
+        for name, current, dead, alive, empty in (yield Statement("rings")):
+            if empty and dead > max(self.dead_most, 2 * alive):
+                yield Statement("ring_turn", (name,))
+            elif not empty:
+                yield Statement("moves_alone")
+                moved = yield Statement(f"ring_move_{name}", (1 - current, RING_SLICE))
+                more = more or len(moved) == RING_SLICE
+        return more
+
+    @plan
+    def _clear_ring(self, name: str) -> Steps[bool]:
+        """Truncate the part that is not in use, if nobody else does anything with it just now."""
+        for found, current, _, _, empty in (yield Statement("rings")):
+            if found == name and not empty:
+                table = f"{quoted(self.schema)}.{name}_{1 - current}"
+                yield Statement("wait_at_most", (RING_PATIENCE,))
+                yield Statement(RAW, (f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE",))
+                # Who had put something there has ended by now, so all of it is seen.
+                if not (yield Statement(RAW, (f"SELECT 1 FROM {table} LIMIT 1",))):  # noqa: S608
+                    yield Statement(RAW, (f"TRUNCATE {table}",))
+        return False
 
     # --- what the shared operations leave to each database ---------------------------------------------------------
 

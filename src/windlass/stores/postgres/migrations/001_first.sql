@@ -1,5 +1,5 @@
--- As in the SQLite store, a job's state is the table in which it lies: `ready`, `waiting`, `blocked`, `held` or
--- `ended`, exactly one of them. The row in `jobs` is written at enqueue and touched again only by what is rare. Texts that are
+-- As in the SQLite store, a job's state is the table in which it lies, exactly one of `ready`, `waiting`, `blocked`,
+-- `held` and `ended`. The row in `jobs` is written at enqueue and touched again only by what is rare. Texts that are
 -- compared are in the collation "C", so that every database orders them alike.
 -- `windlass` stands for the schema that the URL names.
 
@@ -31,28 +31,49 @@ CREATE TABLE windlass.jobs (
     error      text
 );
 
+-- The three tables through which every job goes. A row lives for as long as a job waits or runs, and what is deleted
+-- stays in the way of every claim until vacuum takes it, which it may not while any transaction of the server is older.
+-- So each has two parts: new rows go to the one that `rings` names, and the other one, once its last rows have moved on,
+-- is truncated, which waits for nobody's snapshot.
+CREATE TABLE windlass.rings (
+    name    text COLLATE "C" PRIMARY KEY,
+    current smallint NOT NULL
+);
+INSERT INTO windlass.rings (name, current) VALUES ('ready', 0), ('waiting', 0), ('held', 0);
+
 -- lane 0 is everybody's, lane 1 holds suspects, which only a quarantine worker claims.
--- Rows of these narrow tables live for as long as a job waits or runs, so vacuum has to come often.
 CREATE TABLE windlass.ready (
+    part  smallint NOT NULL,
     lane  smallint NOT NULL,
     queue text COLLATE "C" NOT NULL,
     rank  bigint NOT NULL,
     seq   bigint NOT NULL,
-    PRIMARY KEY (lane, queue, rank, seq)
-) WITH (autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_threshold = 2000, autovacuum_vacuum_cost_delay = 0);
+    PRIMARY KEY (lane, queue, rank, seq, part)
+) PARTITION BY LIST (part);
+CREATE TABLE windlass.ready_0 PARTITION OF windlass.ready FOR VALUES IN (0)
+WITH (autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_threshold = 2000, autovacuum_vacuum_cost_delay = 0);
+CREATE TABLE windlass.ready_1 PARTITION OF windlass.ready FOR VALUES IN (1)
+WITH (autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_threshold = 2000, autovacuum_vacuum_cost_delay = 0);
 
 CREATE TABLE windlass.waiting (
-    seq    bigint PRIMARY KEY,
+    part   smallint NOT NULL,
+    seq    bigint NOT NULL,
     due    bigint NOT NULL,
     state  text NOT NULL,
-    reason text
-) WITH (autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_threshold = 2000, autovacuum_vacuum_cost_delay = 0);
+    reason text,
+    PRIMARY KEY (seq, part)
+) PARTITION BY LIST (part);
+CREATE TABLE windlass.waiting_0 PARTITION OF windlass.waiting FOR VALUES IN (0)
+WITH (autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_threshold = 2000, autovacuum_vacuum_cost_delay = 0);
+CREATE TABLE windlass.waiting_1 PARTITION OF windlass.waiting FOR VALUES IN (1)
+WITH (autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_threshold = 2000, autovacuum_vacuum_cost_delay = 0);
 CREATE INDEX waiting_due ON windlass.waiting (due, seq);
 
 -- `flow` is what the end of a run has to give up: a JSON object with the keys of its limits, and whether it owns a
 -- unique key; NULL for a job without either.
 CREATE TABLE windlass.held (
-    id         text COLLATE "C" PRIMARY KEY,
+    part       smallint NOT NULL,
+    id         text COLLATE "C" NOT NULL,
     seq        bigint NOT NULL,
     worker     text COLLATE "C" NOT NULL,
     grant_seq  bigint NOT NULL,
@@ -60,9 +81,15 @@ CREATE TABLE windlass.held (
     attempt    bigint NOT NULL,
     started    bigint NOT NULL,
     cancelling smallint NOT NULL DEFAULT 0,
-    flow       text
-) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_threshold = 2000,
-        autovacuum_vacuum_cost_delay = 0);
+    flow       text,
+    PRIMARY KEY (id, part)
+) PARTITION BY LIST (part);
+CREATE TABLE windlass.held_0 PARTITION OF windlass.held FOR VALUES IN (0)
+WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_threshold = 2000,
+      autovacuum_vacuum_cost_delay = 0);
+CREATE TABLE windlass.held_1 PARTITION OF windlass.held FOR VALUES IN (1)
+WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_threshold = 2000,
+      autovacuum_vacuum_cost_delay = 0);
 CREATE INDEX held_worker ON windlass.held (worker);
 
 -- The last attempt rides in this row: a job that succeeds at once writes no row of history.
