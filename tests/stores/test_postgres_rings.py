@@ -67,7 +67,7 @@ def turned(opened: Opened) -> None:
     """The rings turn, whatever the server has counted."""
 
     def steps() -> Steps[None]:
-        for name, _, _, _, empty in (yield Statement("rings")):
+        for name, _, _, empty in (yield Statement("rings")):
             if empty:
                 yield Statement("ring_turn", (name,))
 

@@ -785,8 +785,8 @@ DELETE FROM windlass.workers w WHERE (taken <> 0 OR lease < $2) AND beat < $1
 -- --- rings ----------------------------------------------------------------------------------------------------
 
 -- name: rings
--- Of each: the part in use, its dead and its living rows, and whether the other part is empty to the last page.
-SELECT r.name, r.current, pg_stat_get_dead_tuples(a.oid), pg_stat_get_live_tuples(a.oid), pg_relation_size(o.oid) = 0
+-- Of each: the part in use, its dead rows, and whether the other part is empty to the last page.
+SELECT r.name, r.current, pg_stat_get_dead_tuples(a.oid), pg_relation_size(o.oid) = 0
 FROM windlass.rings r
 JOIN pg_class a ON a.oid = to_regclass('windlass.' || r.name || '_' || r.current)
 JOIN pg_class o ON o.oid = to_regclass('windlass.' || r.name || '_' || (1 - r.current))
