@@ -461,7 +461,8 @@ JOIN windlass.jobs j ON j.seq = (given ->> 0)::bigint
 
 -- name: waiting_insert
 INSERT INTO windlass.waiting (part, seq, due, state, reason)
-SELECT {waiting_part}, (given ->> 0)::bigint, (given ->> 1)::bigint, given ->> 2, given ->> 3 FROM jsonb_array_elements($1::jsonb) given
+SELECT {waiting_part}, (given ->> 0)::bigint, (given ->> 1)::bigint, given ->> 2, given ->> 3
+FROM jsonb_array_elements($1::jsonb) given
 
 -- name: expiring_insert
 INSERT INTO windlass.expiring (expires, seq)

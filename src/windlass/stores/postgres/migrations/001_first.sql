@@ -31,9 +31,9 @@ CREATE TABLE windlass.jobs (
     error      text
 );
 
--- The three tables through which every job goes. A row lives for as long as a job waits or runs, and what is deleted
+-- The three tables through which every job goes. A row lives as long as a job waits or runs, and what is deleted
 -- stays in the way of every claim until vacuum takes it, which it may not while any transaction of the server is older.
--- So each has two parts: new rows go to the one that `rings` names, and the other one, once its last rows have moved on,
+-- So each has two parts: new rows go to the one that `rings` names, and the other, once its last rows have moved on,
 -- is truncated, which waits for nobody's snapshot.
 CREATE TABLE windlass.rings (
     name    text COLLATE "C" PRIMARY KEY,
