@@ -14,6 +14,7 @@ from windlass.core import job as records
 from windlass.core.codec import Limits
 from windlass.core.duration import Duration
 from windlass.core.errors import InvalidJob, InvalidSchedule, RegistrationError
+from windlass.core.words import redacted
 from windlass.declaration import Arguments, Declaration, Remote, call_of
 from windlass.engine import Engine, Transaction
 from windlass.handle import Job, ending
@@ -66,7 +67,7 @@ class Windlass:
         self._limits = Limits(limits.max_payload, limits.max_result, limits.max_depth)
 
     def __repr__(self) -> str:
-        return f"<Windlass {config.redacted(self.settings.url)}, {len(self.tasks)} tasks>"
+        return f"<Windlass {redacted(self.settings.url)}, {len(self.tasks)} tasks>"
 
     # --- tasks ----------------------------------------------------------------------------------------------
 

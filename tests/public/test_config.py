@@ -9,8 +9,9 @@ import msgspec
 import pytest
 
 from windlass import ConfigError, Windlass
-from windlass.config import Settings, SettingsArguments, load, located, redacted
+from windlass.config import Settings, SettingsArguments, load, located
 from windlass.core.duration import YEAR
+from windlass.core.words import redacted
 from windlass.ports.store import PruneRules
 
 
@@ -142,6 +143,7 @@ def test_windlass_reads_all_three(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     [
         ("sqlite:///jobs.db", "sqlite:///jobs.db"), ("memory://", "memory://"),
         ("postgres://user:p@ss:word@host:5432/db", "postgres://user:***@host:5432/db"),
+        ("postgresql://h/d?password=p&schema=s&listen=postgresql://u:p@h", "postgresql://h/d?password=***&schema=s&listen=***"),
         ("redis://:secret@host", "redis://:***@host"), ("redis://user@host/0", "redis://user@host/0"),
         ("sqlite:////a@b:c/d", "sqlite:////a@b:c/d"),
     ],

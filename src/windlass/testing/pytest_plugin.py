@@ -94,6 +94,6 @@ def harmless(url: str) -> bool:
 
 
 def _redacted(url: str) -> str:
-    from windlass.config import redacted
+    from windlass.core.words import redacted
 
     return redacted(url)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+import stat
 import tempfile
 from collections.abc import Iterator
 from typing import Any
@@ -12,8 +13,9 @@ from urllib.parse import parse_qsl, urlencode
 
 from windlass.core.errors import CapabilityMissing, ConfigError
 from windlass.core.health import Reading
+from windlass.core.words import redacted
 from windlass.stores.postgres.caller_shell import AsyncCallerShell, CallerShell
-from windlass.stores.postgres.connection import Connector, shown
+from windlass.stores.postgres.connection import Connector
 from windlass.stores.postgres.hints import Hints
 from windlass.stores.postgres.pool import Pool
 from windlass.stores.postgres.shell import Clock, Shell
@@ -67,7 +69,7 @@ class OpenedPostgres:
         clock: Clock | None,
         timeout: float,
     ) -> None:
-        self.url = shown(url)
+        self.url = redacted(url)
         self.schema = schema
         self.store = PostgresStore(schema)
         self._identity = identity
@@ -88,21 +90,21 @@ class OpenedPostgres:
         return found
 
     def own(self, connection: Any) -> CallerShell:
-        """See ports.store.Opened: a psycopg Connection or AsyncConnection to this very database."""
+        """See ports.store.Opened: a psycopg Connection or AsyncConnection to this very database, or what SQLAlchemy or
+        Django has around one."""
         found = joined(connection)
         if found is None:
             raise CapabilityMissing(
                 f"caller_transaction: a {type(connection).__name__} is no psycopg connection; this store joins no other"
             )
-        wire, on_a_loop = found
-        return (AsyncCallerShell if on_a_loop else CallerShell)(self.shell, connection, wire)
+        inner, wire, on_a_loop = found
+        return (AsyncCallerShell if on_a_loop else CallerShell)(self.shell, inner, wire)
 
     def run_directory(self) -> str | None:
         """See ports.store.Opened. Workers of this machine that go by the same URL meet here; others by their leases."""
         digest = hashlib.sha256(self._identity.encode()).hexdigest()[:16]
-        runtime = os.environ.get("XDG_RUNTIME_DIR")
-        base = os.path.join(runtime, "windlass") if runtime and os.path.isdir(runtime) else _shared()
-        return os.path.join(base, f"postgres-{digest}")
+        base = _own_directory()
+        return None if base is None else os.path.join(base, f"postgres-{digest}")
 
     def migration_sql(self, version: int) -> str:
         """What brings a schema of this version to ours, for those who may not let a program do it."""
@@ -130,8 +132,18 @@ class OpenedPostgres:
         self.shell.close()
 
 
-def _shared() -> str:
-    return os.path.join(tempfile.gettempdir(), f"windlass-{os.getuid()}")
+def _own_directory() -> str | None:
+    """A directory in which nobody else can put or remove files; None where somebody else has taken its name."""
+    runtime = os.environ.get("XDG_RUNTIME_DIR", "")
+    place = os.path.join(tempfile.gettempdir(), f"windlass-{os.getuid()}")
+    if os.path.isdir(runtime):
+        place = os.path.join(runtime, "windlass")
+    try:
+        os.makedirs(place, mode=0o700, exist_ok=True)
+        found = os.lstat(place)
+    except OSError:
+        return None
+    return place if stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() else None
 
 
 def _parameters(url: str) -> tuple[str, dict[str, str]]:

@@ -66,15 +66,3 @@ def _finish(connection: pq.abc.PGconn, deadline: float) -> None:
         left = deadline - time.monotonic()
         if left <= 0 or not poll.poll(left * 1_000):
             raise Late("the server did not take the connection before the deadline")
-
-
-def shown(url: str) -> str:
-    """`url` with its passwords replaced, wherever they stand."""
-    scheme, mark, rest = url.partition("://")
-    authority, slash, path = rest.partition("/")
-    user, at, host = authority.rpartition("@")
-    name, colon, _ = user.partition(":")
-    path, ask, query = path.partition("?")
-    parts = [part if not part.startswith(("password=", "listen=")) else part.partition("=")[0] + "=***"
-             for part in query.split("&")]
-    return f"{scheme}{mark}{name}{colon}{'***' if colon else ''}{at}{host}{slash}{path}{ask}{'&'.join(parts)}"

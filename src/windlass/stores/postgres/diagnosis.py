@@ -11,11 +11,11 @@ from windlass.core.words import span
 from windlass.ports.plan import NOW, Plan, Rows, Statement, Steps
 from windlass.stores.postgres.shell import RAW
 from windlass.stores.postgres.statements import migrations_of
+from windlass.stores.postgres.store import OLDEST_SERVER
 
 if TYPE_CHECKING:
     from windlass.stores.postgres import OpenedPostgres
 
-OLDEST_SERVER = 150_000
 PINNED_LONG = 600
 """Seconds after which an open transaction is in the way: nothing that was deleted since can be cleaned up."""
 DEAD_MANY = 500_000

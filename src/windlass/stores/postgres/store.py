@@ -43,6 +43,7 @@ from windlass.stores.sql.text import as_json
 
 T = TypeVar("T")
 
+OLDEST_SERVER = 150_000
 RINGS = ("ready", "waiting", "held")
 RING_SLICE = 2_000
 """Rows that are moved from one part of a ring to the other in one transaction, which has all moves to itself."""
@@ -96,6 +97,9 @@ class PostgresStore(Scheduling, Survey, Claiming):
 
     def _migrate(self, scripts: list[list[str]]) -> Steps[int]:
         now = (yield NOW)[0][0]
+        server = int((yield Statement(RAW, ("SHOW server_version_num",)))[0][0])
+        if server < OLDEST_SERVER:
+            raise SchemaError(f"PostgreSQL {server // 10_000} is too old: 15 or later is needed")
         yield Statement("schema_lock")
         if not (yield Statement("has_namespace", (self.schema,)))[0][0]:
             yield Statement("make_namespace")
