@@ -273,8 +273,9 @@ class Windlass:
 
         Every enqueue of this application in the block, by `enqueue` or `aenqueue`, goes through `connection` and is
         committed or rolled back with what else the caller writes there; the block itself does neither. For
-        sqlite+stdlib:/// stores, `connection` is a sqlite3.Connection to the same file. Raises CapabilityMissing where
-        the store cannot join it.
+        sqlite+stdlib:/// stores, `connection` is a sqlite3.Connection to the same file; for postgresql:// stores one of
+        psycopg's or asyncpg's, or of SQLAlchemy's or Django's over them. Raises CapabilityMissing where the store
+        cannot join it.
         """
         return Transaction(self.engine, connection)
 

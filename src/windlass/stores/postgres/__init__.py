@@ -14,6 +14,7 @@ from urllib.parse import parse_qsl, urlencode
 from windlass.core.errors import CapabilityMissing, ConfigError
 from windlass.core.health import Reading
 from windlass.core.words import redacted
+from windlass.stores.postgres.asyncpg_shell import AsyncpgShell, is_asyncpg
 from windlass.stores.postgres.caller_shell import AsyncCallerShell, CallerShell
 from windlass.stores.postgres.connection import Connector
 from windlass.stores.postgres.hints import Hints
@@ -21,7 +22,7 @@ from windlass.stores.postgres.pool import Pool
 from windlass.stores.postgres.shell import Clock, Shell
 from windlass.stores.postgres.statements import load_scripts
 from windlass.stores.postgres.store import PostgresStore
-from windlass.stores.postgres.wire import joined
+from windlass.stores.postgres.wire import innermost, joined
 from windlass.stores.sql.async_shell import AsyncShell
 
 SCHEMA = "windlass"
@@ -89,15 +90,19 @@ class OpenedPostgres:
             found = self._async[loop] = AsyncShell(self.shell, loop)
         return found
 
-    def own(self, connection: Any) -> CallerShell:
-        """See ports.store.Opened: a psycopg Connection or AsyncConnection to this very database, or what SQLAlchemy or
+    def own(self, connection: Any) -> CallerShell | AsyncpgShell:
+        """See ports.store.Opened: a connection of psycopg's or asyncpg's to this very database, or what SQLAlchemy or
         Django has around one."""
-        found = joined(connection)
+        inner = innermost(connection)
+        if is_asyncpg(inner):
+            return self.shell.spoken_by(inner)
+        found = joined(inner)
         if found is None:
             raise CapabilityMissing(
-                f"caller_transaction: a {type(connection).__name__} is no psycopg connection; this store joins no other"
+                f"caller_transaction: a {type(connection).__name__} is no connection of psycopg's or asyncpg's, and has "
+                "none; this store joins no other"
             )
-        inner, wire, on_a_loop = found
+        wire, on_a_loop = found
         return (AsyncCallerShell if on_a_loop else CallerShell)(self.shell, inner, wire)
 
     def run_directory(self) -> str | None:

@@ -15,11 +15,12 @@ from windlass.ports.plan import NOW, Plan, Rows, Statement, drive
 from windlass.stores.postgres.errors import Again, Behind, Late, Lost
 from windlass.stores.postgres.hints import HintListener, Hints
 from windlass.stores.postgres.pool import Pool
-from windlass.stores.postgres.statements import BEGIN, BEGIN_READING, COMMIT, ROLLBACK, Part, Script
+from windlass.stores.postgres.statements import BEGIN, BEGIN_READING, COMMIT, NOTIFY, ROLLBACK, UNFLUSHED, Part, Script
 from windlass.stores.postgres.wire import Wire
 from windlass.stores.sql.text import as_json
 
 if TYPE_CHECKING:
+    from windlass.stores.postgres.asyncpg_shell import AsyncpgShell
     from windlass.stores.postgres.session import Session
 
 T = TypeVar("T")
@@ -146,6 +147,12 @@ class Shell:
         """Where its connections come from."""
         return self._pool
 
+    def spoken_by(self, connection: Any) -> AsyncpgShell:
+        """A shell that speaks through a connection of asyncpg's."""
+        from windlass.stores.postgres.asyncpg_shell import AsyncpgShell
+
+        return AsyncpgShell(self, self._scripts, self._clock, connection)
+
     def turn(self, wire: Wire, deadline: float) -> Turn:
         """A transaction on a connection that is not of this shell's making."""
         return Turn(wire, self._scripts, self._clock, deadline)
@@ -202,8 +209,6 @@ class Shell:
         self._pool.leave()
 
 
-UNFLUSHED = Part(b"unflushed", b"SET LOCAL synchronous_commit = off", ())
-NOTIFY = Part(b"notify", b"SELECT pg_notify($1, '')", (0,))
 
 
 class Turn:

@@ -189,10 +189,9 @@ class Wire:
         self.pg.finish()
 
 
-def joined(connection: Any) -> tuple[Any, Wire, bool] | None:
-    """Psycopg's connection behind one of the caller's, a wire over it, and whether it belongs to an event loop; None if
-    there is none. Raises CapabilityMissing for one that cannot be joined."""
-    connection = _innermost(connection)
+def joined(connection: Any) -> tuple[Wire, bool] | None:
+    """A wire over a connection of the caller's, and whether it belongs to an event loop; None if it is none of
+    psycopg's. Raises CapabilityMissing for one that cannot be joined."""
     if not isinstance(connection, psycopg.Connection | psycopg.AsyncConnection):
         return None
     pg = connection.pgconn
@@ -202,12 +201,12 @@ def joined(connection: Any) -> tuple[Any, Wire, bool] | None:
         raise CapabilityMissing("caller_transaction: the connection is in pipeline mode; leave it first")
     if pg.parameter_status(b"client_encoding") != b"UTF8":
         raise CapabilityMissing("caller_transaction: the connection's client_encoding must be UTF8")
-    return connection, Wire(pg, prepares=False), isinstance(connection, psycopg.AsyncConnection)
+    return Wire(pg, prepares=False), isinstance(connection, psycopg.AsyncConnection)
 
 
-def _innermost(connection: Any) -> Any:
-    """Behind a Session or a Connection of SQLAlchemy's, or Django's `connection`, psycopg's own. All are told by what
-    they have, so that neither has to be installed."""
+def innermost(connection: Any) -> Any:
+    """Behind a Session or a Connection of SQLAlchemy's, or Django's `connection`, the driver's own. All are told by
+    what they have, so that neither has to be installed."""
     session = getattr(connection, "sync_session", connection)  # SQLAlchemy's AsyncSession
     session = getattr(session, "sync_connection", session)  # and its AsyncConnection
     if hasattr(session, "get_bind") and callable(getattr(session, "connection", None)):
