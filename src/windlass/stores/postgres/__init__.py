@@ -99,8 +99,8 @@ class OpenedPostgres:
         found = joined(inner)
         if found is None:
             raise CapabilityMissing(
-                f"caller_transaction: a {type(connection).__name__} is no connection of psycopg's or asyncpg's, and has "
-                "none; this store joins no other"
+                f"caller_transaction: a {type(connection).__name__} is no connection of psycopg's or asyncpg's, and "
+                "has none; this store joins no other"
             )
         wire, on_a_loop = found
         return (AsyncCallerShell if on_a_loop else CallerShell)(self.shell, inner, wire)
