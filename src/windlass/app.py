@@ -14,6 +14,7 @@ from windlass.core import job as records
 from windlass.core.codec import Limits
 from windlass.core.duration import Duration
 from windlass.core.errors import InvalidJob, InvalidSchedule, RegistrationError
+from windlass.core.words import redacted
 from windlass.declaration import Arguments, Declaration, Remote, call_of
 from windlass.engine import Engine, Transaction
 from windlass.handle import Job, ending
@@ -67,7 +68,7 @@ class Windlass:
         self._limits = Limits(limits.max_payload, limits.max_result, limits.max_depth)
 
     def __repr__(self) -> str:
-        return f"<Windlass {config.redacted(self.settings.url)}, {len(self.tasks)} tasks>"
+        return f"<Windlass {redacted(self.settings.url)}, {len(self.tasks)} tasks>"
 
     # --- tasks ----------------------------------------------------------------------------------------------
 
@@ -273,8 +274,9 @@ class Windlass:
 
         Every enqueue of this application in the block, by `enqueue` or `aenqueue`, goes through `connection` and is
         committed or rolled back with what else the caller writes there; the block itself does neither. For
-        sqlite+stdlib:/// stores, `connection` is a sqlite3.Connection to the same file. Raises CapabilityMissing where
-        the store cannot join it.
+        sqlite+stdlib:/// stores, `connection` is a sqlite3.Connection to the same file; for postgresql:// stores one of
+        psycopg's or asyncpg's, or of SQLAlchemy's or Django's over them. Raises CapabilityMissing where the store
+        cannot join it.
         """
         return Transaction(self.engine, connection)
 

@@ -10,6 +10,7 @@ import msgspec
 
 from windlass.core.duration import YEAR, Duration, seconds
 from windlass.core.errors import ConfigError
+from windlass.core.words import redacted
 from windlass.names import valid_queue
 from windlass.ports.store import PruneRules
 from windlass.runtime.bounds import CONCURRENCY_MOST, PROCESSES_MOST
@@ -168,15 +169,6 @@ def current_directory() -> str:
         return os.getcwd()
     except FileNotFoundError:
         raise ConfigError("the current directory does not exist any more; change to one that does") from None
-
-
-def redacted(url: str) -> str:
-    """`url` with its password replaced, as it may be shown."""
-    scheme, mark, rest = url.partition("://")
-    authority, slash, path = rest.partition("/")
-    user, at, host = authority.rpartition("@")
-    name, colon, _ = user.partition(":")
-    return f"{scheme}{mark}{name}{colon}{'***' if colon else ''}{at}{host}{slash}{path}"
 
 
 def located(url: str) -> str:

@@ -113,8 +113,10 @@ class Engine:
 
     def submit(self, jobs: Sequence[NewJob]) -> list[Enqueued]:
         """Store all jobs or none, within the deadline; see Task.enqueue."""
-        if (answers := self._joined(jobs)) is not None:
+        if (answers := self._children(jobs)) is not None:
             return answers
+        if (around := self._around()) is not None:
+            return self._join(around, jobs)
         deadline = _Deadline(self.settings.enqueue_timeout)
         opened = self.opened(deadline.left())
         plan = storing(opened.store, jobs)
@@ -128,8 +130,10 @@ class Engine:
 
     async def asubmit(self, jobs: Sequence[NewJob]) -> list[Enqueued]:
         """`submit` for an event loop."""
-        if (answers := self._joined(jobs)) is not None:
+        if (answers := self._children(jobs)) is not None:
             return answers
+        if (around := self._around()) is not None:
+            return await self._ajoin(around, jobs)
         from windlass.gathering import answered, unanswered
 
         deadline = _Deadline(self.settings.enqueue_timeout)
@@ -158,18 +162,21 @@ class Engine:
             self._gatherers = alive
         return found
 
-    def _joined(self, jobs: Sequence[NewJob]) -> list[Enqueued] | None:
-        """The answers, if the jobs belong to a transaction that is open around this call."""
+    def _children(self, jobs: Sequence[NewJob]) -> list[Enqueued] | None:
+        """The answers, if the jobs belong to the transaction of the job that is running here."""
         run = current_run.get()
         if run is not None and run.in_transaction and run.url == self.bare().url:
             # Its connection holds the store's write lock: any other way in would wait for it until the deadline.
             for job in jobs:
                 run.add_child(job)
             return [Enqueued(job.id, True) for job in jobs]
-        transaction = _transaction.get()
-        if transaction is not None and transaction.open and transaction.engine is self:
-            return self._join(transaction, jobs)
         return None
+
+    def _around(self) -> Transaction | None:
+        """The block of `app.transaction(conn)` in which this call stands."""
+        transaction = _transaction.get()
+        here = transaction is not None and transaction.open and transaction.engine is self
+        return transaction if here else None
 
     def _join(self, transaction: Transaction, jobs: Sequence[NewJob]) -> list[Enqueued]:
         shell, store, timeout = transaction.shell, self.bare().store, self.settings.enqueue_timeout
@@ -183,9 +190,24 @@ class Engine:
                 self.opened(timeout)
         return shell.run(storing(store, jobs), timeout)
 
+    async def _ajoin(self, transaction: Transaction, jobs: Sequence[NewJob]) -> list[Enqueued]:
+        """`_join`, on a connection that may belong to an event loop."""
+        run = getattr(transaction.shell, "arun", None)
+        if run is None:
+            return self._join(transaction, jobs)
+        timeout = self.settings.enqueue_timeout
+        opened = await self.aopened(timeout)
+        answers: list[Enqueued] = await run(storing(opened.store, jobs), timeout)
+        return answers
+
     def _options(self, beside: Opened | None) -> dict[str, Any]:
-        sqlite = self.settings.url.startswith("sqlite")
-        return {"durability": self.settings.durability, "beside": beside} if sqlite else {}
+        match self.settings.url.partition(":")[0]:
+            case "sqlite" | "sqlite+stdlib":
+                return {"durability": self.settings.durability, "beside": beside}
+            case "postgresql":
+                return {"beside": beside}
+            case _:
+                return {}
 
     def _forked(self) -> None:
         """A connection must not cross a fork (I28): not be used here, nor even be closed, SQLite says, which the
@@ -223,7 +245,7 @@ class Transaction:
     @property
     def begun(self) -> bool:
         """Whether a transaction is open on the caller's connection."""
-        return bool(getattr(self._connection, "in_transaction", True))
+        return bool(getattr(self.shell, "begun", getattr(self._connection, "in_transaction", True)))
 
     def __enter__(self) -> Self:
         """Raises CapabilityMissing where the connection cannot be joined."""

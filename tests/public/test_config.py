@@ -9,8 +9,9 @@ import msgspec
 import pytest
 
 from windlass import ConfigError, Windlass
-from windlass.config import Settings, SettingsArguments, load, located, redacted
+from windlass.config import Settings, SettingsArguments, load, located
 from windlass.core.duration import YEAR
+from windlass.core.words import redacted
 from windlass.ports.store import PruneRules
 
 
@@ -59,8 +60,8 @@ def test_the_environment_speaks_text(tmp_path: Path) -> None:
     [
         ("url", "jobs.db", "url: 'jobs.db' is no store URL; write for instance"),
         ("url", 7, "url: 7 is no store URL"),
-        ("url", "sqlit:///jobs.db", "url: no store is called 'sqlit'; there are memory://, sqlite://, sqlite+stdlib://. Did you mean 'sqlite'?"),
-        ("url", "kafka://x", "url: no store is called 'kafka'; there are memory://, sqlite://, sqlite+stdlib:// (from"),
+        ("url", "sqlit:///jobs.db", "url: no store is called 'sqlit'; there are memory://, postgresql://, sqlite://, sqlite+stdlib://. Did you mean 'sqlite'?"),
+        ("url", "kafka://x", "url: no store is called 'kafka'; there are memory://, postgresql://, sqlite://, sqlite+stdlib:// (from"),
         ("hold", "soon", "hold: 'soon' is no duration"),
         ("hold", 0, "hold: 0 must be between 0.1 and 3600 seconds"),
         ("hold", True, "hold: True is no duration"),
@@ -142,6 +143,7 @@ def test_windlass_reads_all_three(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     [
         ("sqlite:///jobs.db", "sqlite:///jobs.db"), ("memory://", "memory://"),
         ("postgres://user:p@ss:word@host:5432/db", "postgres://user:***@host:5432/db"),
+        ("postgresql://h/d?password=p&schema=s&listen=postgresql://u:p@h", "postgresql://h/d?password=***&schema=s&listen=***"),
         ("redis://:secret@host", "redis://:***@host"), ("redis://user@host/0", "redis://user@host/0"),
         ("sqlite:////a@b:c/d", "sqlite:////a@b:c/d"),
     ],

@@ -73,5 +73,5 @@ def test_declaring_a_task_loads_no_driver_and_no_server() -> None:
     loaded = loaded_by(
         "import windlass\napp = windlass.Windlass('memory://')\n@app.task\ndef add(a: int, b: int) -> int: return a + b"
     )
-    heavy = {"apsw", "click", "sqlite3", "starlette", "uvicorn"}
+    heavy = {"apsw", "click", "psycopg", "sqlite3", "starlette", "uvicorn"}
     assert not loaded & heavy, f"declaring a task loads {sorted(loaded & heavy)}"

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import click
 
 from windlass.cli.common import Place, places
 from windlass.cli.exits import FAILED, OK
-from windlass.core.errors import ConfigError
+from windlass.core.errors import CapabilityMissing, ConfigError
 from windlass.core.words import count
 
 if TYPE_CHECKING:
     from windlass.core.health import Reading
+    from windlass.ports.store import Opened
 
 SIZES = {"size", "wal", "disk_free"}
 UNITS = ("KiB", "MiB", "GiB", "TiB")
@@ -24,15 +26,42 @@ def store() -> None:
 
 
 @store.command()
+@click.option("--sql", is_flag=True, help="Print what it would do as SQL, and do nothing (PostgreSQL).")
 @places
-def migrate(place: Place) -> None:
+def migrate(place: Place, sql: bool) -> None:
     """Bring the schema up to date; makes the store where there is none. Any number of processes may try at once."""
-    with place.app(fresh=True) as app:
+    with place.app(fresh=True, private=sql) as app:
         opened = app.engine.bare()
+        if sql:
+            script = _able(opened, "migration_sql")(opened.shell.run(opened.store.version()))
+            _print(place, script)
+            return
         version = opened.shell.run(opened.store.migrate())
         place.say(f"{opened.url} has schema version {version}")
         if place.as_json:
             place.document({"url": opened.url, "version": version})
+
+
+@store.command()
+@places
+def roles(place: Place) -> None:
+    """Print the SQL that makes one role each for migrating, working, enqueueing and reading (PostgreSQL)."""
+    with place.app(fresh=True, private=True) as app:
+        _print(place, _able(app.engine.bare(), "roles_sql")())
+
+
+def _print(place: Place, script: str) -> None:
+    if place.as_json:
+        place.document({"sql": script})
+    else:
+        click.echo(script)
+
+
+def _able(opened: Opened, what: str) -> Callable[..., str]:
+    found: Callable[..., str] | None = getattr(opened, what, None)
+    if found is None:
+        raise CapabilityMissing(f"sql: {opened.url} has no administrator who would want to read its SQL")
+    return found
 
 
 @store.command()

@@ -73,3 +73,19 @@ def nearest(word: str, known: Iterable[str]) -> str:
 def _escape(match: re.Match[str]) -> str:
     code = ord(match.group())
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+
+
+def redacted(url: str) -> str:
+    """`url` with its passwords replaced, as it may be shown: beside the user, and among the parameters, where whole
+    URLs may stand too."""
+    scheme, mark, rest = url.partition("://")
+    authority, slash, path = rest.partition("/")
+    user, at, host = authority.rpartition("@")
+    name, colon, _ = user.partition(":")
+    path, ask, query = path.partition("?")
+    shown = [
+        f"{field}=***" if field in ("password", "sslpassword", "listen") else part
+        for part in query.split("&")
+        for field in (part.partition("=")[0],)
+    ]
+    return f"{scheme}{mark}{name}{colon}{'***' if colon else ''}{at}{host}{slash}{path}{ask}{'&'.join(shown)}"

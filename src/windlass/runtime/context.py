@@ -281,9 +281,10 @@ class Context:
         """Return the connection of a writing transaction on the store's own database, which commits together with this
         job's completion, or not at all.
 
-        Whatever is written through it happens exactly once. Keep it short: it holds SQLite's one write lock from here
-        to the end of the handler. Commit and rollback are the worker's; an exception rolls back. Raises StoreTimeout
-        if the lock could not be had in time; in an `async def`, `await ctx.atransaction()`.
+        Whatever is written through it happens exactly once. Keep it short: on SQLite it holds the one write lock from
+        here to the end of the handler, on PostgreSQL the locks of what it writes. Commit and rollback are the worker's;
+        an exception rolls back. Raises StoreTimeout if the lock could not be had in time; in an `async def`,
+        `await ctx.atransaction()`.
         """
         return Transaction(self._attached("transaction").begin_transaction())
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 
-from windlass.core.errors import StoreError
+from windlass.core.errors import StoreError, StoreUnavailable
+from windlass.ports.plan import Plan
 from windlass.ports.store import Opened, Pruned, PruneRules
 from windlass.runtime.logs import Log
 from windlass.runtime.service import Clock, SystemClock
@@ -64,7 +66,7 @@ class Maintainer:
         promoted = self._opened.shell.run(self._opened.store.promote(PROMOTE))
         if promoted.suspects:
             self._suspects(promoted.suspects)
-        if promoted.more:
+        if promoted.more or self._chores():
             return SLICE_GAP
         if self._clock.monotonic() >= self._prune_at and not self._prune():
             return SLICE_GAP
@@ -78,6 +80,15 @@ class Maintainer:
         lead = self._opened.shell.run(self._opened.store.lead(NAME, self._holder, round(TTL * 1e6)))
         self._leading_until = now + TTL if lead.leading else 0.0
         return lead.leading
+
+    def _chores(self) -> bool:
+        """What this kind of store needs besides; whether it needs more of it at once."""
+        chores: Callable[[], Sequence[Plan[bool]]] | None = getattr(self._opened.store, "chores", None)
+        more = False
+        for chore in chores() if chores is not None else ():
+            with contextlib.suppress(StoreUnavailable):  # somebody was in the way: another time
+                more = self._opened.shell.run(chore) or more
+        return more
 
     def _prune(self) -> bool:
         try:

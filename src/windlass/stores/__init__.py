@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 SCHEMES = {
     "memory": "windlass.stores.memory:open_memory",
+    "postgresql": "windlass.stores.postgres:open_postgres",
     "sqlite": "windlass.stores.sqlite:open_sqlite",
     "sqlite+stdlib": "windlass.stores.sqlite:open_sqlite",
 }

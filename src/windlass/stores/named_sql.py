@@ -6,6 +6,7 @@ import re
 from importlib import resources
 
 _HEADER = re.compile(r"^-- (name|fragment): (\w+).*$", re.MULTILINE)
+_STATEMENT = re.compile(r"(?:[^;$]|\$(?!\$)|\$\$.*?\$\$)+", re.DOTALL)
 _USE = re.compile(r"\{(\w+)\}")
 
 
@@ -34,6 +35,6 @@ def load_migrations(package: str) -> list[str]:
 
 
 def split(script: str) -> list[str]:
-    """Cut a migration into statements; ours hold no semicolon inside a literal or a trigger body."""
+    """Cut a script into statements; ours hold no semicolon inside a literal, only in bodies between two `$$`."""
     bare = re.sub(r"^\s*--.*$", "", script, flags=re.MULTILINE)
-    return [s.strip() for s in bare.split(";") if s.strip()]
+    return [s.strip() for s in _STATEMENT.findall(bare) if s.strip()]

@@ -104,6 +104,6 @@ def _within(path: str, directory: str) -> bool:
 
 
 def _redacted(url: str) -> str:
-    from windlass.config import redacted
+    from windlass.core.words import redacted
 
     return redacted(url)

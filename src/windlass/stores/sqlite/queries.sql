@@ -426,9 +426,15 @@ LEFT JOIN windlass_progress p ON p.seq = j.seq
 -- name: jobs_by_id
 SELECT {job} FROM json_each(?) v CROSS JOIN {located} WHERE j.id = v.value
 
--- name: places_by_id
+-- fragment: places
 SELECT j.id, j.seq, {state}, j.fence, j.lane, j.queue, j.rank, j.meta, j.tenant, j.task
 FROM json_each(?) v CROSS JOIN {located} WHERE j.id = v.value
+
+-- name: places_by_id
+{places}
+
+-- name: places_to_change
+{places}
 
 -- name: seq_before
 -- Of an id that is gone: where it would stand, since ids are made in the order of time.

@@ -13,7 +13,8 @@ A store's author writes:
 clock that the store reads. Opening the same path again must give the same store, unless it has no capability
 `durable`. Every test runs under the blocking and under the async shell. What a store cannot do it does not name in
 its `capabilities`, and the tests that need it are skipped, naming it. An optional `make_newer(opened)`, static too,
-gives the schema a version that does not exist yet.
+gives the schema a version that does not exist yet; `hold_up(opened)`, a context manager, keeps enqueues waiting for as
+long as it lasts, where a transaction that writes nothing does not.
 
 Sizes: WINDLASS_PROOF=closing or soak enlarges the chapters `model` and `race`; WINDLASS_SEED=n repeats a seed that
 failed. What they went through stands in each report's `user_properties`, under "proof".

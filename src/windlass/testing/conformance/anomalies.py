@@ -38,7 +38,7 @@ from windlass.ports.store import (
 )
 from windlass.testing.clock import ManualClock
 from windlass.testing.conformance.schedules import put
-from windlass.testing.conformance.world import DAY, HOUR, MINUTE, SECOND, Opener, World, open_world, report
+from windlass.testing.conformance.world import DAY, HOUR, MINUTE, SECOND, Opener, World, open_world, report, told
 
 T = TypeVar("T")
 
@@ -259,7 +259,7 @@ class Anomalies:
                 plan = troubled[name]()
                 answer, failed = self._run_through(world, name, plan)
                 faults += failed
-                assert answer == twin.run(untroubled[name]()), name
+                assert told(answer) == told(twin.run(untroubled[name]())), name
                 assert world.dump() == twin.dump(), name
             world.healthy()
         world.figures |= {"plans": len(troubled), "faults": faults}

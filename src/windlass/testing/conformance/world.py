@@ -359,6 +359,15 @@ def plain(held: Held) -> Held:
     return Held(*(getattr(held, name) for name in Held.__struct_fields__))
 
 
+def told(answer: Any) -> Any:
+    """An answer without what a store's own kinds of it may carry besides."""
+    if isinstance(answer, list):
+        return [told(each) for each in answer]
+    if isinstance(answer, Claimed):
+        return msgspec.structs.replace(answer, jobs=told(answer.jobs))
+    return plain(answer) if isinstance(answer, Held) else answer
+
+
 def token_order(token: Token | Held) -> tuple[str, int]:
     """For comparing tokens that come in any order."""
     return (token.id, token.fence)

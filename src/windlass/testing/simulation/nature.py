@@ -29,7 +29,7 @@ from windlass.runtime import (
     worker,
 )
 from windlass.stores.memory import workers as memory_workers
-from windlass.stores.sqlite import workers as sqlite_workers
+from windlass.stores.sql import workers as sql_workers
 from windlass.testing.simulation.locks import Locks
 
 POLL = 0.5
@@ -97,7 +97,7 @@ def replaced(world: World, *, listening: bool) -> Iterator[None]:
     changes: list[tuple[Any, str, Any]] = [
         *((module, "now_ns", clock.monotonic_ns) for module in (slots, settler, worker, executor, limits)),
         *((module, "time", clock) for module in (service, context, member)),
-        *((module, "random", chance) for module in (worker, memory_workers, sqlite_workers)),
+        *((module, "random", chance) for module in (worker, memory_workers, sql_workers)),
         (member, "secrets", chance),
         (supervisor, "hostname", lambda: "simulated"),
         (process, "kill", lambda pid, number=9: world.kill(pid, number)),

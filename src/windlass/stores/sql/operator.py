@@ -11,10 +11,10 @@ from windlass.core.job import TERMINAL, Job, State
 from windlass.core.unique import unique_of
 from windlass.ports.plan import NOW, Statement, Steps, plan
 from windlass.ports.store import KEY_KEEP, Filter, Pruned, PruneRules, QueueChange, QueueRules, Selected, Selection
-from windlass.stores.sqlite.enqueue import WITH_CHILDREN
-from windlass.stores.sqlite.reading import Reading
-from windlass.stores.sqlite.text import as_json
-from windlass.stores.sqlite.unique import Unique
+from windlass.stores.sql.enqueue import WITH_CHILDREN
+from windlass.stores.sql.reading import Reading
+from windlass.stores.sql.text import as_json
+from windlass.stores.sql.unique import Unique
 
 EARLY = frozenset({State.SCHEDULED, State.RETRYING})
 WAITING = EARLY | {State.QUEUED, State.BLOCKED}
@@ -160,7 +160,8 @@ class Operator(Reading, Unique):
         ids: Sequence[str] = selection.ids
         if selection.filter is not None:
             ids = yield from self._found(selection, states, fits)
-        rows = yield Statement("places_by_id", (as_json(list(dict.fromkeys(ids))),))
+        look = "places_by_id" if selection.dry_run else "places_to_change"
+        rows = yield Statement(look, (as_json(list(dict.fromkeys(ids))),))
         places = [Place(r[0], r[1], State(r[2]), *r[3:]) for r in rows]
         known = {p.id for p in places}
         return places, tuple(i for i in ids if i not in known)

@@ -12,9 +12,9 @@ from windlass.core.job import Held, State
 from windlass.core.machine import parked_for
 from windlass.ports.plan import NOW, Statement, Steps, plan
 from windlass.ports.store import CLAIM_WINDOW, Claimed, ClaimRequest
-from windlass.stores.sqlite.flow import Flow, Kept
-from windlass.stores.sqlite.text import as_json
-from windlass.stores.sqlite.unique import Unique
+from windlass.stores.sql.flow import Flow, Kept
+from windlass.stores.sql.text import as_json
+from windlass.stores.sql.unique import Unique
 
 PROMOTE = 1_000
 MANY = 8
@@ -79,7 +79,7 @@ class Claiming(Unique, Flow):
         """Grant from one queue, of which `within` may still start; answer also whether there may be more."""
         room = asked if within is None else min(asked, within)
         if room <= 0:
-            return [], False
+            return [], room < 0
         look = room + CLAIM_WINDOW if to.exclude else room
         while True:
             window, meta = (yield Statement("ready_window", (to.now, to.lane, queue, look)))[0]
@@ -87,10 +87,10 @@ class Claiming(Unique, Flow):
             full = len(found) == look
             in_time = [row for row in found if _in_time(row, to.now)]
             line = [row for row in in_time if (row.task, row.version) not in to.exclude] if to.exclude else in_time
-            take, kept = line[:room], list[Kept]()
+            take, kept, unsure = line[:room], list[Kept](), False
             concerns = meta and concerns_flow({row.meta for row in line})
             if concerns:
-                take, kept = yield from self._admit(line, room)
+                take, kept, unsure = yield from self._admit(line, room)
             if not (kept and full and len(take) < room) or look > room:
                 break
             look = room + CLAIM_WINDOW  # past what a limit keeps back; mostly there is nothing of that sort
@@ -101,7 +101,7 @@ class Claiming(Unique, Flow):
         if concerns:
             yield from self._note(take)
         passed = (yield from self._keep_back(kept)) if kept else False
-        return take, passed or (full if len(take) < room else asked == room)
+        return take, passed or unsure or (full if len(take) < room else asked == room)
 
     def _grant(
         self, rows: Sequence[HeldRow], now: int, worker: str, seq: int, lane: int, queue: str
@@ -135,7 +135,7 @@ class Claiming(Unique, Flow):
         line.sort(key=lambda row: order[row.id])
         if limits:
             line = yield from self._within_queue_limits(line, limits)
-        take, kept = yield from self._admit(line, len(line))
+        take, kept, _ = yield from self._admit(line, len(line))
         for row in take:
             yield from self._grant([row], now, worker, seq, 0, row.queue)
         yield from self._note(take)
@@ -176,15 +176,17 @@ class Claiming(Unique, Flow):
         """Queue what is due, then expire what is past its time; answer the next due instant and how many moved."""
         moved = 0
         if due is not None and due <= now:
-            before = (yield Statement("changes"))[0][0]
-            yield Statement("promote_ready", (now, limit))
-            yield Statement("promote_waiting", (now, limit))
-            moved = ((yield Statement("changes"))[0][0] - before) // 2
+            moved = yield from self._promote(now, limit)
         if expires is not None and expires <= now:
             moved += yield from self._expire(now, limit)
         if moved:
             due = (yield Statement("time_gate"))[0][0]
         return due, moved
+
+    def _promote(self, now: int, limit: int) -> Steps[int]:
+        """Queue what is due; answer how many."""
+        raise NotImplementedError
+        yield
 
     def _expire(self, now: int, limit: int) -> Steps[int]:
         rows = yield Statement("expired_find", (now, limit))

@@ -12,9 +12,9 @@ from windlass.core.errors import ChildConflict, LeaseLost
 from windlass.core.job import LogLine, Progress, Settled, State, Token, Transition
 from windlass.ports.plan import NOW, Statement, Steps, plan
 from windlass.ports.store import LOG_LINES
-from windlass.stores.sqlite.enqueue import WITH_CHILDREN, Enqueueing
-from windlass.stores.sqlite.flow import Flow, Given
-from windlass.stores.sqlite.text import as_json
+from windlass.stores.sql.enqueue import WITH_CHILDREN, Enqueueing
+from windlass.stores.sql.flow import Flow, Given
+from windlass.stores.sql.text import as_json
 
 
 class Grant(NamedTuple):

@@ -9,7 +9,7 @@ import msgspec
 from windlass.core.job import Job
 from windlass.ports.plan import Statement, Steps, plan
 from windlass.ports.store import Backlog, Children, DeadGroup, Ending, Pending
-from windlass.stores.sqlite.text import as_json
+from windlass.stores.sql.text import as_json
 
 STAGES = {
     # table: where a walk through it begins. In this order a job that is promoted or claimed meanwhile is not missed.

@@ -22,9 +22,9 @@ from windlass.ports.store import (
     Selection,
     Tick,
 )
-from windlass.stores.sqlite.operator import Operator
-from windlass.stores.sqlite.text import as_json
-from windlass.stores.sqlite.workers import Workers
+from windlass.stores.sql.operator import Operator
+from windlass.stores.sql.text import as_json
+from windlass.stores.sql.workers import Workers
 
 FLOOR = "schedules"
 """The mark of the largest revision that a deleted schedule had."""

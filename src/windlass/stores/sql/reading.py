@@ -12,7 +12,7 @@ from windlass.core.job import Attempt, Job, KeyLimit, LogLine, State
 from windlass.core.why import AHEAD_MOST
 from windlass.ports.plan import NOW, Statement, Steps, plan
 from windlass.ports.store import Filter, Page, QueueRules, QueueStats, Stats, Why, WorkerInfo
-from windlass.stores.sqlite.text import as_json
+from windlass.stores.sql.text import as_json
 
 CAP = 10_000
 """Where the cheap counts stop."""

@@ -11,7 +11,7 @@ from windlass.core.job import NewJob, UniqueKey
 from windlass.core.unique import Arrival, arrive, due_of
 from windlass.ports.plan import Statement, Steps
 from windlass.ports.store import Enqueued
-from windlass.stores.sqlite.text import as_json
+from windlass.stores.sql.text import as_json
 
 
 class Owner(NamedTuple):
@@ -90,8 +90,7 @@ class Unique:
         else:
             seq, id, created = owner.successor, owner.successor_id or "", owner.successor_created
         due = due_of(unique, due, now, created or now)
-        for line in ("ready", "waiting", "blocked"):
-            yield Statement(f"unplace_{line}", (seq,))
+        yield from self._leave(seq)
         yield Statement("job_replace", (*row[4:8], due, due - job.head_start, *row[11:], seq))
         for table in ("once", "progress"):
             yield Statement(f"drop_{table}", (seq,))
@@ -104,6 +103,11 @@ class Unique:
         yield Statement("expiring_insert", (seq,))
         yield Statement("merged_put", (job.id, seq))
         return Enqueued(id, inserted=False)
+
+    def _leave(self, seq: int | None) -> Steps[None]:
+        """Take a job that waits out of whichever line it stands in."""
+        raise NotImplementedError
+        yield
 
     def _give_up(self, seqs: Sequence[int], now: int) -> Steps[None]:
         """These jobs have ended, or are gone: their keys are free, or their successors'."""

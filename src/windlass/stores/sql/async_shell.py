@@ -6,13 +6,26 @@ import asyncio
 import threading
 import time
 from queue import SimpleQueue
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from windlass.core.errors import StoreError
 from windlass.ports.plan import Plan
-from windlass.stores.sqlite.shell import Shell
 
 T = TypeVar("T")
+
+
+class Shell(Protocol):
+    """The blocking shell, as much as is needed of it here."""
+
+    timeout: float
+
+    def run(self, plan: Plan[T], timeout: float | None = None) -> T:
+        """See ports.store.Shell."""
+        ...
+
+    def check(self) -> None:
+        """Raises StoreError where the shell must not be used: once it was closed, and in a forked child."""
+        ...
 
 
 class AsyncShell:

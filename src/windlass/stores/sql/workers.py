@@ -20,9 +20,9 @@ from windlass.ports.store import (
     WorkerReport,
     token_hash,
 )
-from windlass.stores.sqlite.claim import HeldRow, held_rows
-from windlass.stores.sqlite.settle import Settling, under_fence
-from windlass.stores.sqlite.text import as_json
+from windlass.stores.sql.claim import HeldRow, held_rows
+from windlass.stores.sql.settle import Settling, under_fence
+from windlass.stores.sql.text import as_json
 
 _tokens = msgspec.json.Decoder(list[Token])
 _infos = msgspec.json.Decoder(list[WorkerInfo])

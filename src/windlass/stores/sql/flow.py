@@ -12,7 +12,7 @@ from windlass.core.flow import Limits
 from windlass.core.job import KeyLimit
 from windlass.core.unique import unique_of
 from windlass.ports.plan import Statement, Steps
-from windlass.stores.sqlite.text import as_json
+from windlass.stores.sql.text import as_json
 
 
 class Placed(Protocol):
@@ -20,6 +20,10 @@ class Placed(Protocol):
 
     @property
     def id(self) -> str: ...
+    @property
+    def tenant(self) -> str: ...
+    @property
+    def task(self) -> str: ...
     @property
     def meta(self) -> str: ...
     @property
@@ -56,17 +60,18 @@ class Flow:
     """What the operations ask about limits."""
 
     def _queue_room(self, queue: str, limit: int | None) -> Steps[int | None]:
-        """How many more of a queue may start; None where nobody has set a limit."""
+        """How many more of a queue may start; None where nobody has set a limit, -1 where that cannot be told now."""
         if limit is None:
             return None
         return max(0, limit - int((yield Statement("queue_held", (queue, limit)))[0][0]))
 
-    def _admit(self, line: Sequence[P], room: int) -> Steps[tuple[list[P], list[Kept]]]:
-        """Of jobs in their order: those to let in, and those that a limit keeps back."""
+    def _admit(self, line: Sequence[P], room: int) -> Steps[tuple[list[P], list[Kept], bool]]:
+        """Of jobs in their order: those to let in, and those that a limit keeps back; and whether there are others
+        about which somebody else is deciding just now."""
         asking = [flow.limits_of(row.meta) for row in line]
         keys = flow.keys_of(asking)
         if not keys:
-            return list(line[:room]), []
+            return list(line[:room]), [], False
         running = yield from self._running(keys)
         found: list[P] = []
         kept: list[Kept] = []
@@ -76,7 +81,7 @@ class Flow:
                 found.append(row)
             else:
                 kept.append(Kept(row, limits, full))
-        return found, kept
+        return found, kept, False
 
     def _running(self, keys: Sequence[str]) -> Steps[dict[str, int]]:
         return dict((yield Statement("permits_count", (as_json(keys),))))

@@ -1,0 +1,68 @@
+"""How connections are made: what they are told at their start, and within which time."""
+
+from __future__ import annotations
+
+import select
+import time
+
+import psycopg
+from psycopg import conninfo, pq
+
+from windlass.core.errors import ConfigError, StoreUnavailable
+from windlass.stores.postgres.errors import Late
+from windlass.stores.postgres.wire import Wire
+
+SETTINGS = {
+    # Compiling a statement takes longer than any of ours runs.
+    "jit": "off",
+    # Plans are made once and kept, some of them while a table is still empty. All our tables are read by their keys.
+    "enable_seqscan": "off",
+    "plan_cache_mode": "force_generic_plan",
+}
+
+
+class Connector:
+    """Makes connections to one database."""
+
+    def __init__(self, url: str, *, pooled: bool) -> None:
+        """`pooled`: behind a pooler that gives each transaction another connection, nothing that is told to one lasts,
+        and nothing may be told at its start."""
+        self._pooled = pooled
+        try:
+            given = conninfo.conninfo_to_dict(url)
+        except psycopg.Error as error:
+            raise ConfigError(f"url: {error}".strip()) from None
+        given.setdefault("application_name", "windlass")
+        given["client_encoding"] = "UTF8"
+        if not pooled:
+            settings = " ".join(f"-c {name}={value}" for name, value in SETTINGS.items())
+            given["options"] = f"{settings} {given.get('options') or ''}".strip()
+        self._info = conninfo.make_conninfo("", **given)
+
+    def connect(self, deadline: float) -> Wire:
+        """A new connection. Raises StoreUnavailable where there is none to be had, Late after the deadline."""
+        try:
+            connection = pq.PGconn.connect_start(self._info.encode())
+            _finish(connection, deadline)
+        except psycopg.Error as error:
+            raise StoreUnavailable(f"the server cannot be reached: {error}") from error
+        connection.nonblocking = 1
+        connection.notice_handler = None
+        return Wire(connection, prepares=not self._pooled)
+
+
+def _finish(connection: pq.abc.PGconn, deadline: float) -> None:
+    """Wait until the connection is made."""
+    while True:
+        if connection.status == pq.ConnStatus.BAD:
+            raise StoreUnavailable(f"the server cannot be reached: {connection.get_error_message().strip()}")
+        step = connection.connect_poll()
+        if step == pq.PollingStatus.OK:
+            return
+        if step == pq.PollingStatus.FAILED:
+            raise StoreUnavailable(f"the server cannot be reached: {connection.get_error_message().strip()}")
+        poll = select.poll()
+        poll.register(connection.socket, select.POLLIN if step == pq.PollingStatus.READING else select.POLLOUT)
+        left = deadline - time.monotonic()
+        if left <= 0 or not poll.poll(left * 1_000):
+            raise Late("the server did not take the connection before the deadline")

@@ -1,0 +1,58 @@
+"""What a server says, as the few errors that the rest knows."""
+
+from __future__ import annotations
+
+from windlass.core import errors
+
+
+class Again(Exception):
+    """Another transaction was in the way; nothing was applied, and the plan can start again, after `wait` seconds at
+    the least."""
+
+    wait = 0.0
+
+
+class Anew(Again):
+    """The same, but the connection remembers what is no longer so: another one is needed."""
+
+
+class Behind(Again):
+    """Others hold a lock that must not be queued for, as everybody else would queue behind."""
+
+    wait = 0.1
+
+
+class Lost(Exception):
+    """The connection broke. What was sent before may have been heard."""
+
+
+class Late(Exception):
+    """The deadline passed in the middle of an exchange: the connection is of no use any more."""
+
+
+_AGAIN = {"40001", "40P01"}
+_ANEW = {"0A000", "26000"}
+"""A prepared statement whose tables were changed, or that a pooler has forgotten."""
+_AWAY = {"25006", "53300", "53400", "55000", "57014", "57P01", "57P02", "57P03", "57P05", "25P03"}
+_SCHEMA = {"42P01", "42703", "42883", "3F000"}
+
+
+def translate(state: str, message: str) -> Exception:
+    """The error for an SQLSTATE; the text is the server's own and names no parameter."""
+    if state in _AGAIN:
+        return Again(message)
+    if state in _ANEW:
+        return Anew(message)
+    if state == "55P03":
+        return errors.StoreTimeout(f"others kept what it needs locked until the deadline: {message}")
+    if state == "53100":
+        return errors.StoreFull(f"the server's disk is full: {message}")
+    if state == "25006":
+        return errors.StoreUnavailable(f"the server only reads, as a standby does: {message}")
+    if state in _AWAY or state[:2] in {"08", "53", "58"}:
+        return errors.StoreUnavailable(f"the server cannot be used: {message}")
+    if state in _SCHEMA:
+        return errors.SchemaError(f"the store has no schema yet, run `windlass store migrate`: {message}")
+    if state[:2] == "XX":
+        return errors.StoreCorrupt(f"the server reports damage: {message}")
+    return errors.StoreError(f"{message} ({state})")

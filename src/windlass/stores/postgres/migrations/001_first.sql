@@ -1,0 +1,301 @@
+-- As in the SQLite store, a job's state is the table in which it lies, exactly one of `ready`, `waiting`, `blocked`,
+-- `held` and `ended`. The row in `jobs` is written at enqueue and touched again only by what is rare. Texts that are
+-- compared are in the collation "C", so that every database orders them alike.
+-- `windlass` stands for the schema that the URL names.
+
+-- JSON, or NULL where it cannot be read: one bad row must not fail a search.
+CREATE FUNCTION windlass.as_json(body text) RETURNS jsonb LANGUAGE plpgsql IMMUTABLE AS $$
+BEGIN
+    RETURN body::jsonb;
+EXCEPTION WHEN others THEN
+    RETURN NULL;
+END
+$$;
+
+CREATE SEQUENCE windlass.jobs_seq;
+
+-- Moves whenever something was committed that others may wait for; see `changed` in queries.sql.
+CREATE SEQUENCE windlass.changes_seq;
+
+CREATE TABLE windlass.jobs (
+    seq        bigint PRIMARY KEY DEFAULT nextval('windlass.jobs_seq'),
+    id         text COLLATE "C" NOT NULL UNIQUE,
+    tenant     text COLLATE "C" NOT NULL,
+    task       text COLLATE "C" NOT NULL,
+    version    bigint NOT NULL,
+    queue      text COLLATE "C" NOT NULL,
+    priority   bigint NOT NULL,
+    head_start bigint NOT NULL,
+    created    bigint NOT NULL,
+    due        bigint NOT NULL,
+    rank       bigint NOT NULL,
+    expires    bigint,
+    payload    text NOT NULL,
+    meta       text NOT NULL,
+    attempt    bigint NOT NULL DEFAULT 0,
+    crashes    bigint NOT NULL DEFAULT 0,
+    losses     bigint NOT NULL DEFAULT 0,
+    fence      bigint NOT NULL DEFAULT 0,
+    lane       smallint NOT NULL DEFAULT 0,
+    error      text
+);
+
+-- Children by their parent, so that a family is found without a walk through all jobs. Partial: a job without a parent
+-- pays for one look through its meta, which is short.
+CREATE INDEX jobs_parent ON windlass.jobs ((windlass.as_json(meta) ->> 'parent_id'), seq)
+WHERE meta LIKE '%"parent_id"%';
+
+-- The three tables through which every job goes. A row lives as long as a job waits or runs, and what is deleted
+-- stays in the way of every claim until vacuum takes it, which it may not while any transaction of the server is older.
+-- So each has two parts: new rows go to the one that `rings` names, and the other, once its last rows have moved on,
+-- is truncated, which waits for nobody's snapshot.
+CREATE TABLE windlass.rings (
+    name    text COLLATE "C" PRIMARY KEY,
+    current smallint NOT NULL
+);
+INSERT INTO windlass.rings (name, current) VALUES ('ready', 0), ('waiting', 0), ('held', 0);
+
+-- lane 0 is everybody's, lane 1 holds suspects, which only a quarantine worker claims.
+CREATE TABLE windlass.ready (
+    part  smallint NOT NULL,
+    lane  smallint NOT NULL,
+    queue text COLLATE "C" NOT NULL,
+    rank  bigint NOT NULL,
+    seq   bigint NOT NULL,
+    PRIMARY KEY (lane, queue, rank, seq, part)
+) PARTITION BY LIST (part);
+CREATE TABLE windlass.ready_0 PARTITION OF windlass.ready FOR VALUES IN (0)
+WITH (autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_threshold = 2000, autovacuum_vacuum_cost_delay = 0);
+CREATE TABLE windlass.ready_1 PARTITION OF windlass.ready FOR VALUES IN (1)
+WITH (autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_threshold = 2000, autovacuum_vacuum_cost_delay = 0);
+
+CREATE TABLE windlass.waiting (
+    part   smallint NOT NULL,
+    seq    bigint NOT NULL,
+    due    bigint NOT NULL,
+    state  text NOT NULL,
+    reason text,
+    PRIMARY KEY (seq, part)
+) PARTITION BY LIST (part);
+CREATE TABLE windlass.waiting_0 PARTITION OF windlass.waiting FOR VALUES IN (0)
+WITH (autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_threshold = 2000, autovacuum_vacuum_cost_delay = 0);
+CREATE TABLE windlass.waiting_1 PARTITION OF windlass.waiting FOR VALUES IN (1)
+WITH (autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_threshold = 2000, autovacuum_vacuum_cost_delay = 0);
+CREATE INDEX waiting_due ON windlass.waiting (due, seq);
+
+-- `flow` is what the end of a run has to give up: a JSON object with the keys of its limits, and whether it owns a
+-- unique key; NULL for a job without either.
+CREATE TABLE windlass.held (
+    part       smallint NOT NULL,
+    id         text COLLATE "C" NOT NULL,
+    seq        bigint NOT NULL,
+    worker     text COLLATE "C" NOT NULL,
+    grant_seq  bigint NOT NULL,
+    fence      bigint NOT NULL,
+    attempt    bigint NOT NULL,
+    started    bigint NOT NULL,
+    cancelling smallint NOT NULL DEFAULT 0,
+    flow       text,
+    PRIMARY KEY (id, part)
+) PARTITION BY LIST (part);
+CREATE TABLE windlass.held_0 PARTITION OF windlass.held FOR VALUES IN (0)
+WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_threshold = 2000,
+      autovacuum_vacuum_cost_delay = 0);
+CREATE TABLE windlass.held_1 PARTITION OF windlass.held FOR VALUES IN (1)
+WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_threshold = 2000,
+      autovacuum_vacuum_cost_delay = 0);
+CREATE INDEX held_worker ON windlass.held (worker);
+
+-- The last attempt rides in this row: a job that succeeds at once writes no row of history.
+CREATE TABLE windlass.ended (
+    seq          bigint PRIMARY KEY,
+    state        text COLLATE "C" NOT NULL,
+    reason       text,
+    finished     bigint NOT NULL,
+    fence        bigint NOT NULL,
+    number       bigint,
+    charged      smallint NOT NULL DEFAULT 0,
+    worker       text,
+    started      bigint,
+    outcome      text,
+    result       text,
+    error        text,
+    result_until bigint
+);
+CREATE INDEX ended_unhappy ON windlass.ended (state, seq) WHERE state <> 'completed';
+-- Taken from the text, not from the JSON: JSON that holds an escaped NUL, as messages of exceptions may, is JSON that
+-- PostgreSQL will not read.
+CREATE INDEX ended_dead
+ON windlass.ended (coalesce(substring(error FROM '"fingerprint":"([^"\\]*)"'), '') COLLATE "C", finished, seq)
+WHERE state = 'dead';
+
+CREATE TABLE windlass.attempts (
+    seq     bigint NOT NULL,
+    fence   bigint NOT NULL,
+    number  bigint NOT NULL,
+    worker  text,
+    started bigint,
+    ended   bigint NOT NULL,
+    outcome text NOT NULL,
+    reason  text,
+    error   text,
+    PRIMARY KEY (seq, fence)
+);
+
+CREATE TABLE windlass.expiring (
+    expires bigint NOT NULL,
+    seq     bigint NOT NULL,
+    PRIMARY KEY (expires, seq)
+);
+
+CREATE TABLE windlass.keys (
+    tenant  text COLLATE "C" NOT NULL,
+    task    text COLLATE "C" NOT NULL,
+    key     text COLLATE "C" NOT NULL,
+    id      text COLLATE "C" NOT NULL,
+    seq     bigint NOT NULL,
+    digest  text NOT NULL,
+    free_at bigint,
+    PRIMARY KEY (tenant, task, key)
+);
+CREATE INDEX keys_seq ON windlass.keys (seq);
+CREATE INDEX keys_free ON windlass.keys (free_at) WHERE free_at IS NOT NULL;
+
+-- The idempotency key that a job had, where it was freed while the job is still there: a revived job takes it again, or
+-- if another job has it by now, is not revived.
+CREATE TABLE windlass.past_keys (
+    seq    bigint PRIMARY KEY,
+    id     text COLLATE "C" NOT NULL,
+    tenant text COLLATE "C" NOT NULL,
+    task   text COLLATE "C" NOT NULL,
+    key    text COLLATE "C" NOT NULL,
+    digest text NOT NULL
+);
+
+CREATE TABLE windlass.once (
+    seq   bigint NOT NULL,
+    name  text COLLATE "C" NOT NULL,
+    value text NOT NULL,
+    PRIMARY KEY (seq, name)
+);
+
+CREATE TABLE windlass.progress (
+    seq  bigint PRIMARY KEY,
+    body text NOT NULL
+) WITH (fillfactor = 70);
+
+CREATE TABLE windlass.logs (
+    seq     bigint NOT NULL,
+    line    bigint NOT NULL,
+    at      bigint NOT NULL,
+    level   text NOT NULL,
+    message text NOT NULL,
+    PRIMARY KEY (seq, line)
+);
+
+-- A job that waits for a key: of a limit, or (key empty) for the owner of its unique key.
+CREATE TABLE windlass.blocked (
+    key   text COLLATE "C" NOT NULL,
+    lane  smallint NOT NULL,
+    queue text COLLATE "C" NOT NULL,
+    rank  bigint NOT NULL,
+    seq   bigint NOT NULL UNIQUE,
+    most  bigint NOT NULL,
+    PRIMARY KEY (key, lane, queue, rank, seq)
+);
+
+-- One row for each key of each running job that has any.
+CREATE TABLE windlass.permits (
+    key text COLLATE "C" NOT NULL,
+    id  text COLLATE "C" NOT NULL,
+    PRIMARY KEY (key, id)
+);
+
+-- Who has a unique key. `seq` is NULL once its owner was pruned; `live` is 0 where only a throttle's window is left.
+CREATE TABLE windlass.unique_keys (
+    tenant    text COLLATE "C" NOT NULL,
+    task      text COLLATE "C" NOT NULL,
+    key       text COLLATE "C" NOT NULL,
+    id        text COLLATE "C" NOT NULL,
+    seq       bigint,
+    live      smallint NOT NULL,
+    successor bigint,
+    until     bigint,
+    PRIMARY KEY (tenant, task, key)
+);
+CREATE INDEX unique_seq ON windlass.unique_keys (seq) WHERE seq IS NOT NULL;
+CREATE INDEX unique_successor ON windlass.unique_keys (successor) WHERE successor IS NOT NULL;
+CREATE INDEX unique_until ON windlass.unique_keys (until) WHERE live = 0;
+
+-- Jobs that took the place of another, so that one that is sent again does not take it twice.
+CREATE TABLE windlass.merged (
+    id  text COLLATE "C" PRIMARY KEY,
+    seq bigint NOT NULL
+);
+CREATE INDEX merged_seq ON windlass.merged (seq);
+
+CREATE TABLE windlass.workers (
+    id         text COLLATE "C" PRIMARY KEY,
+    supervisor text COLLATE "C" NOT NULL,
+    host       text NOT NULL,
+    pid        bigint NOT NULL,
+    state      text NOT NULL,
+    slots      bigint NOT NULL,
+    busy       bigint NOT NULL,
+    queues     text NOT NULL,
+    tasks      text NOT NULL,
+    started    bigint NOT NULL,
+    since      bigint NOT NULL,
+    beat       bigint NOT NULL,
+    lease      bigint NOT NULL,
+    hold       bigint NOT NULL,
+    taken      smallint NOT NULL DEFAULT 0,
+    closed_seq bigint NOT NULL DEFAULT 0
+) WITH (fillfactor = 50);
+
+CREATE TABLE windlass.queues (
+    name   text COLLATE "C" PRIMARY KEY,
+    paused smallint NOT NULL,
+    most   bigint,
+    bounds text
+);
+
+CREATE TABLE windlass.leads (
+    name   text COLLATE "C" NOT NULL,
+    slot   bigint NOT NULL,
+    holder text COLLATE "C" NOT NULL,
+    term   bigint NOT NULL,
+    until  bigint NOT NULL,
+    ttl    bigint NOT NULL,
+    PRIMARY KEY (name, slot)
+) WITH (fillfactor = 50);
+
+CREATE TABLE windlass.marks (
+    name  text COLLATE "C" PRIMARY KEY,
+    value bigint NOT NULL,
+    text  text COLLATE "C"
+);
+
+CREATE TABLE windlass.schedules (
+    name         text COLLATE "C" PRIMARY KEY,
+    revision     bigint NOT NULL,
+    definition   text NOT NULL,
+    digest       text NOT NULL,
+    timing       text NOT NULL,
+    origin       text NOT NULL,
+    paused       smallint NOT NULL DEFAULT 0,
+    cursor       bigint NOT NULL,
+    next_at      bigint,
+    created      bigint NOT NULL,
+    changed      bigint NOT NULL,
+    seen         bigint,
+    shown        bigint,
+    past         text NOT NULL,
+    previous     text NOT NULL,
+    last_tick    bigint,
+    last_outcome text,
+    last_job     text,
+    fired        bigint NOT NULL,
+    skipped      bigint NOT NULL
+) WITH (fillfactor = 70);
+CREATE INDEX schedules_next ON windlass.schedules (next_at) WHERE paused = 0 AND next_at IS NOT NULL;

@@ -1,0 +1,74 @@
+"""The connections of one process to one database: made when they are needed, kept for a while, and never too many.
+
+Not psycopg_pool: it makes connections in threads of its own and has a time-out of its own, where here one deadline
+covers making the connection, waiting for a lock, and the answer; and a fork must find no thread.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+
+from windlass.core.errors import StoreTimeout
+from windlass.stores.postgres.errors import Late
+from windlass.stores.postgres.wire import Wire
+
+KEEP = 60.0
+"""Seconds for which a connection that nobody uses is kept."""
+
+
+class Pool:
+    """Lends connections, one thread each. Several shells may share it; it ends with the last of them."""
+
+    def __init__(self, connect: Callable[[float], Wire], most: int) -> None:
+        """`connect` is given the instant of the monotonic clock until which it may take."""
+        self._connect = connect
+        self.most = most
+        self._places = threading.Semaphore(most)
+        self._idle: list[tuple[float, Wire]] = []
+        """Since when, the last used last."""
+        self.users = 0
+
+    @contextmanager
+    def borrowed(self, deadline: float) -> Iterator[Wire]:
+        """A connection for as long as the block lasts. Raises StoreTimeout, StoreUnavailable."""
+        if not self._places.acquire(timeout=max(0.0, deadline - time.monotonic())):
+            raise StoreTimeout(f"all {self.most} connections of this process were in use until the deadline")
+        try:
+            wire = self._idle.pop()[1] if self._idle else self.connect(deadline)
+            try:
+                yield wire
+            finally:
+                self._give_back(wire)
+        finally:
+            self._places.release()
+
+    def connect(self, deadline: float) -> Wire:
+        """A new connection, which is the caller's to close."""
+        try:
+            return self._connect(deadline)
+        except Late as error:
+            raise StoreTimeout(f"{error}; nothing was applied") from error
+
+    def _give_back(self, wire: Wire) -> None:
+        if not self.users or wire.lost or wire.busy or wire.ending:
+            wire.close()
+            return
+        now = time.monotonic()
+        self._idle.append((now, wire))
+        if now - self._idle[0][0] > KEEP:
+            self._idle.pop(0)[1].close()
+
+    def forget(self) -> None:
+        """Close what is idle: made when one that broke was, it is as good as gone."""
+        while self._idle:
+            with suppress(IndexError):  # another thread has taken the last one
+                self._idle.pop()[1].close()
+
+    def leave(self) -> None:
+        """One shell less uses it."""
+        self.users -= 1
+        if not self.users:
+            self.forget()

@@ -1,0 +1,333 @@
+"""I/O for one PostgreSQL database: connections, transactions, and what becomes of those that fail."""
+
+from __future__ import annotations
+
+import os
+import random
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from windlass.core.errors import OutcomeUnknown, StoreError, StoreTimeout, StoreUnavailable
+from windlass.ports.plan import NOW, Plan, Rows, Statement, drive
+from windlass.stores.postgres.errors import Again, Behind, Late, Lost
+from windlass.stores.postgres.hints import HintListener, Hints
+from windlass.stores.postgres.pool import Pool
+from windlass.stores.postgres.statements import BEGIN, BEGIN_READING, COMMIT, NOTIFY, ROLLBACK, UNFLUSHED, Part, Script
+from windlass.stores.postgres.wire import Wire
+from windlass.stores.sql.text import as_json
+
+if TYPE_CHECKING:
+    from windlass.stores.postgres.asyncpg_shell import AsyncpgShell
+    from windlass.stores.postgres.session import Session
+
+T = TypeVar("T")
+
+Clock = Callable[[], int]
+
+RAW = "raw"
+"""The one statement name that carries its own text: a migration's."""
+RETRY_FIRST, RETRY_MOST = 0.001, 0.05
+SERVERS_SHARE = 0.95
+"""Of what is left until the deadline, how much the server may wait for a lock: so it is the one to give up, and the
+connection stays good."""
+PATIENCE = 100
+"""Milliseconds for which the lock on all moves is waited for at a time."""
+GOODBYE = 1.0
+"""Seconds for a rollback, after which the connection is thrown away instead."""
+
+
+class Shell:
+    """Runs plans, each in one transaction, on a connection of its own per thread that is inside."""
+
+    def __init__(
+        self, pool: Pool, scripts: dict[str, Script], hints: Hints, clock: Clock | None, timeout: float
+    ) -> None:
+        """`clock` replaces the server's."""
+        self._pool = pool
+        pool.users += 1
+        self._scripts = scripts
+        self._hints = hints
+        hints.notify = self.notify
+        self._clock = clock
+        self.timeout = timeout
+        self._sessions = threading.Semaphore(pool.most)
+        self._closed = False
+        self._pid = os.getpid()
+
+    # --- plans -----------------------------------------------------------------------------------------------------
+
+    def run(self, plan: Plan[T], timeout: float | None = None) -> T:
+        """See ports.store.Shell."""
+        deadline = time.monotonic() + (self.timeout if timeout is None else timeout)
+        wait = RETRY_FIRST
+        broken = False
+        while True:
+            self.check()
+            try:
+                answer = self._once(plan, deadline)
+            except Lost as error:
+                # Nothing was committed. A server that was started anew, or a network that forgot a connection, is found
+                # out when the connection is used next: that is no reason to bother anybody, unless it happens again.
+                if broken:
+                    raise StoreUnavailable(f"{plan.name}: {error}; nothing was applied") from error
+                broken = True
+            except Again as error:
+                if time.monotonic() + wait > deadline:
+                    raise StoreTimeout(
+                        f"{plan.name}: other transactions were in the way until the deadline; nothing was applied"
+                    ) from error
+                time.sleep(max(wait, error.wait) * (0.5 + random.random() / 2))
+                wait = min(RETRY_MOST, wait * 2)
+            else:
+                if plan.hint:
+                    # After the commit, and beside it: NOTIFY in the transaction would have all that notify flush one
+                    # after the other.
+                    self._hints.send()
+                return answer
+
+    def _once(self, plan: Plan[T], deadline: float) -> T:
+        with self._pool.borrowed(deadline) as wire:
+            turn = Turn(wire, self._scripts, self._clock, deadline)
+            try:
+                return turn.run(plan)
+            except Lost as error:
+                self._pool.forget()
+                if not wire.ending:
+                    raise
+                raise _told(error, plan.name, wire) from error
+            except Late as error:
+                raise _told(error, plan.name, wire) from error
+            except UnicodeError as error:
+                turn.undo()
+                raise StoreError(f"{plan.name}: a value that cannot be stored: {error}") from error
+            except BaseException:
+                turn.undo()
+                raise
+
+    # --- connections -----------------------------------------------------------------------------------------------
+
+    def check(self) -> None:
+        """Raises StoreError where this shell must not be used: once it was closed, and in a forked child (I28)."""
+        if self._closed:
+            raise StoreError("this store was closed")
+        if os.getpid() != self._pid:
+            raise StoreError(
+                f"this store was opened by process {self._pid}; its connections must not be used in a forked child, "
+                "which has to open the store anew"
+            )
+
+    def session(self, timeout: float | None = None) -> Session:
+        """Open a transaction for a caller's own statements and ours: see Session."""
+        from windlass.stores.postgres.session import Session
+
+        self.check()
+        wait = self.timeout if timeout is None else timeout
+        deadline = time.monotonic() + wait
+        if not self._sessions.acquire(timeout=wait):
+            raise StoreTimeout(f"{self._pool.most} transactions of other handlers were open here until the deadline")
+        try:
+            wire = self._pool.connect(deadline)
+            try:
+                return Session(wire, self._scripts, self._clock, wait, self._sessions.release)
+            except BaseException:
+                wire.close()
+                raise
+        except (Late, Lost) as error:
+            self._sessions.release()
+            raise StoreUnavailable(f"transaction: {error}; nothing was applied") from error
+        except BaseException:
+            self._sessions.release()
+            raise
+
+    @property
+    def pool(self) -> Pool:
+        """Where its connections come from."""
+        return self._pool
+
+    def spoken_by(self, connection: Any) -> AsyncpgShell:
+        """A shell that speaks through a connection of asyncpg's."""
+        from windlass.stores.postgres.asyncpg_shell import AsyncpgShell
+
+        return AsyncpgShell(self, self._scripts, self._clock, connection)
+
+    def turn(self, wire: Wire, deadline: float) -> Turn:
+        """A transaction on a connection that is not of this shell's making."""
+        return Turn(wire, self._scripts, self._clock, deadline)
+
+    @property
+    def channel(self) -> str | None:
+        """Where to notify from within somebody's transaction; None while that was done a moment ago. Transactions that
+        notify are flushed one after the other, so only a few should."""
+        return self._hints.channel if self._hints.may_notify_inside() else None
+
+    # --- hints -----------------------------------------------------------------------------------------------------
+
+    def changed(self) -> int:
+        """See ports.store.Shell. The sequence moves just before a commit is seen, so a change counts twice: whoever
+        looked too early looks once more."""
+        self.check()
+        deadline = time.monotonic() + self.timeout
+        with self._pool.borrowed(deadline) as wire:
+            for part in self._scripts["changed"].parts:
+                wire.send(part)
+            try:
+                return self._hints.seen(int(wire.exchange(deadline)[0][0]))
+            except Late as error:
+                raise _told(error, "changed", wire) from error
+            except (Again, Lost):  # it may well have; whoever asks again is told on another connection
+                self._pool.forget()
+                return -1
+
+    def hint(self) -> None:
+        """See ports.store.Shell."""
+        self._hints.send()
+
+    def listen(self) -> HintListener:
+        """See ports.store.Shell."""
+        return self._hints.listen()
+
+    def notify(self, channel: str) -> None:
+        """Tell every listener of the database. Nobody waits for this to be flushed: a hint that is lost in a crash of
+        the server is worth nothing after it."""
+        deadline = time.monotonic() + self.timeout
+        with self._pool.borrowed(deadline) as wire:
+            wire.send(BEGIN)
+            wire.send(UNFLUSHED)
+            wire.send(NOTIFY, (channel,))
+            wire.send(COMMIT)
+            wire.exchange(deadline)
+
+    def close(self) -> None:
+        """See ports.store.Shell."""
+        if self._closed or os.getpid() != self._pid:  # the connections are the parent's to close
+            return
+        self._closed = True
+        self._hints.close()
+        self._pool.leave()
+
+
+
+
+class Turn:
+    """One transaction on one connection."""
+
+    def __init__(self, wire: Wire, scripts: dict[str, Script], clock: Clock | None, deadline: float) -> None:
+        self._wire = wire
+        self._scripts = scripts
+        self._clock = clock
+        self._deadline = deadline
+        self._now: Rows | None = None
+        self._wrote = False
+
+    def run(self, plan: Plan[T]) -> T:
+        """Begin, run the plan, commit."""
+        wire = self._wire
+        if plan.write:
+            wire.send(BEGIN)
+            self.be_quick()
+        else:
+            wire.send(BEGIN_READING)
+        answer = self.inside(plan)
+        self.touch()
+        wire.send(COMMIT)
+        wire.ending = plan.write
+        wire.exchange(self._deadline)
+        wire.ending = False
+        return answer
+
+    def inside(self, plan: Plan[T]) -> T:
+        """Run the plan in the transaction that is open."""
+        return drive(iter(plan), self.execute)
+
+    def touch(self, channel: str | None = None) -> None:
+        """If anything was written, say so to those who look; with a channel, to those who listen as well, once this is
+        committed."""
+        if self._wrote:
+            self._send("touch")
+            if channel is not None:
+                self._wire.send(NOTIFY, (channel,))
+
+    def be_quick(self) -> None:
+        """From here on the transaction may hold what others wait for: it must not idle, nor wait past the deadline."""
+        self._send("be_quick")
+        self.wait_at_most()
+
+    def wait_at_most(self) -> None:
+        """Have the server give up waiting for a lock shortly before we give up waiting for it."""
+        left = max(1, int((self._deadline - time.monotonic()) * 1_000 * SERVERS_SHARE))
+        self._send("wait_at_most", (f"{left}ms",))
+
+    def execute(self, statement: Statement) -> Rows:
+        """Run one statement of a plan, or queue it where nobody waits for what it answers."""
+        name, params, many = statement
+        if statement is NOW:
+            return self._clock_now()
+        if name == "changes":
+            self._wire.exchange(self._deadline)
+            return [(self._wire.changes,)]
+        if name == "moves_alone":
+            return self._alone()
+        if name == RAW:
+            self._wire.send(Part(b"", params[0].encode(), ()))
+            return self._wire.exchange(self._deadline)
+        script = self._scripts[name]
+        if many is not None and not many:
+            return []
+        self._wrote = self._wrote or script.writes
+        if script.gathers:
+            params, many = (as_json([params] if many is None else many),), None
+        for row in (params,) if many is None else many:
+            for part in script.parts:
+                self._wire.send(part, row)
+            if self._wire.full:
+                self._wire.exchange(self._deadline)
+        return self._wire.exchange(self._deadline) if many is None and script.answers else []
+
+    def _alone(self) -> Rows:
+        """Wait for the lock for a moment only. One who stands in line for it has everybody who would share it stand
+        behind; and whoever holds it may be a process that was stopped."""
+        self._send("wait_at_most", (f"{PATIENCE}ms",))
+        self._send("moves_alone")
+        self.wait_at_most()
+        try:
+            return self._wire.exchange(self._deadline)
+        except StoreTimeout as error:
+            raise Behind(str(error)) from error
+
+    def _clock_now(self) -> Rows:
+        """The store's clock, asked once a transaction: what is done in one is done at one instant."""
+        if self._now is None:
+            if self._clock is not None:
+                self._now = [(self._clock(),)]
+            else:
+                self._send("now")
+                self._now = self._wire.exchange(self._deadline)
+        return self._now
+
+    def _send(self, name: str, params: tuple[Any, ...] = ()) -> None:
+        for part in self._scripts[name].parts:
+            self._wire.send(part, params)
+
+    def undo(self) -> None:
+        """Roll back what was begun. Where that cannot be had, the connection is closed, which does the same."""
+        wire = self._wire
+        wire.forget()
+        wire.ending = False
+        if wire.lost:
+            return
+        if wire.busy:
+            with suppress(Late, Lost, Again, StoreError):
+                wire.send(ROLLBACK)
+                wire.exchange(time.monotonic() + GOODBYE)
+
+
+def _told(error: Late | Lost, name: str, wire: Wire) -> StoreError:
+    """What a broken or silent connection means for whoever asked."""
+    if wire.ending:
+        return OutcomeUnknown(f"{name}: the answer to a commit was lost: {error}")
+    if isinstance(error, Late):
+        return StoreTimeout(f"{name}: {error}; nothing was applied")
+    return StoreUnavailable(f"{name}: {error}; nothing was applied")

