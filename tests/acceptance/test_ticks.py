@@ -112,25 +112,21 @@ def lead(r: Rig) -> str:
 
 
 @pytest.mark.parametrize("catch_up", ["latest", "none", "all"])
-def test_everything_down_across_ticks(tmp_path: Path, catch_up: str, record_property: Any) -> None:
+def test_everything_down_for_a_moment(tmp_path: Path, catch_up: str, record_property: Any) -> None:
     with rig(tmp_path, CATCH_UP=catch_up) as r:
         first = supervise(r)
         eventually(lambda: schedule(r) and schedule(r).fired >= 2)
         assert first.stop() == 0
         down = schedule(r).cursor // SECOND
-        time.sleep(5)  # what nobody can fire in time
+        time.sleep(5)  # less than a minute: late, and not missed
         second = supervise(r)
         eventually(lambda: schedule(r).cursor // SECOND > down + 7)
         assert second.stop() == 0
         ticks = stored(r)
         assert max(Counter(ticks).values()) == 1
         missed = sorted(set(range(ticks[0], ticks[-1] + 1)) - set(ticks))
-        if catch_up == "all":
-            assert missed == []
-        else:  # a few seconds are not yet late, so `none` fires the latest too
-            assert len(missed) >= 4
-            assert missed == list(range(down + 1, missed[-1] + 1))
-        record_property("proof", {"seconds": ticks[-1] - ticks[0] + 1, "jobs": len(ticks), "made up for": 5 - min(5, len(missed))})
+        assert missed == []
+        record_property("proof", {"seconds": ticks[-1] - ticks[0] + 1, "jobs": len(ticks)})
 
 
 def test_two_versions_of_the_code_side_by_side(tmp_path: Path) -> None:
