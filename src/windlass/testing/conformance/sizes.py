@@ -13,7 +13,7 @@ def size(sample: int, closing: int, soak: int) -> int:
     name = os.environ.get("WINDLASS_PROOF") or "sample"
     if name not in SIZES:
         raise ValueError(f"WINDLASS_PROOF: {name!r} must be one of {', '.join(SIZES)}")
-    return {"glance": max(1, sample // 5), "sample": sample, "closing": closing, "soak": soak}[name]
+    return {"glance": -(-sample // 5), "sample": sample, "closing": closing, "soak": soak}[name]
 
 
 def seeds(sample: int, closing: int, soak: int) -> list[int]:
