@@ -72,8 +72,9 @@ def test_a_ghost_changes_nothing(tmp_path: Path, number: int) -> None:
         (tmp_path / "gate-3").touch()
         eventually(lambda: r.job(job).state is State.COMPLETED)
         assert r.job(job).result == '"run 3"'
-        attempts = r.run(r.opened.store.attempts(job))
-        assert [attempt.outcome for attempt in attempts] == ["lost", "failed", "succeeded"]
+        outcomes = [attempt.outcome for attempt in r.run(r.opened.store.attempts(job))]
+        # B's other worker may have just claimed it when it was told to stop, and handed it back.
+        assert [outcome for outcome in outcomes if outcome != "released"] == ["lost", "failed", "succeeded"]
         assert a.stop() == 0
         assert r.violations() == []
 
