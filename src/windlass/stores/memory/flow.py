@@ -76,14 +76,12 @@ class Flow:
         back = [self._let_back(line, freed[line[0]]) for line in self._blocked_lines() if line[0] in freed]
         return any(back)
 
-    def _blocked_lines(self) -> list[tuple[str, bool, str]]:
-        """Keys, each with a kind and a queue in which jobs are blocked under it."""
+    def _blocked_lines(self) -> list[tuple[str, bool, str, int]]:
+        """Keys, each with a kind and a queue in which jobs are blocked under it, and the number that those go by."""
         return [which for name, which in self.data.jobs.lines if name == "blocked" and isinstance(which, tuple)]
 
-    def _let_back(self, line: tuple[str, bool, str], freed: int | None) -> bool:
-        [first] = self.data.jobs.line("blocked", line, 1)
-        most = first.blocked_by.most if first.blocked_by else 0
-        back = self.data.jobs.line("blocked", line, flow.turns(freed, most, self._runs_under(line[0])))
+    def _let_back(self, line: tuple[str, bool, str, int], freed: int | None) -> bool:
+        back = self.data.jobs.line("blocked", line, flow.turns(freed, line[3], self._runs_under(line[0])))
         for row in back:
             self.data.jobs[row.new.id] = replace(row, state=State.QUEUED, reason=None, blocked_by=None)
         return bool(back)

@@ -145,10 +145,15 @@ class Table(dict[K, V], Generic[K, V]):
 Place = tuple[Hashable, int]
 """A line of jobs, and the place in it."""
 
+
+def _behind(row: Row, limit: KeyLimit) -> Place:
+    return (limit.key, row.suspect, row.new.queue, limit.most), row.rank
+
+
 LINES: dict[str, Callable[[Row], Place | None]] = {
     "all": lambda r: (None, r.seq),
     "ready": lambda r: ((r.suspect, r.new.queue), r.rank) if r.state is State.QUEUED else None,
-    "blocked": lambda r: ((r.blocked_by.key, r.suspect, r.new.queue), r.rank) if r.blocked_by else None,
+    "blocked": lambda r: _behind(r, r.blocked_by) if r.blocked_by else None,
     "due": lambda r: (None, r.comes_due) if r.state in {State.SCHEDULED, State.RETRYING} else None,
     "expiring": lambda r: (None, r.expires_at) if r.waits and r.expires_at is not None else None,
     "held": lambda r: (r.worker, r.started_at or 0) if r.state is State.RUNNING else None,

@@ -296,18 +296,18 @@ SELECT DISTINCT v FROM jsonb_array_elements_text($1::jsonb) v
 WHERE EXISTS (SELECT 1 FROM windlass.blocked b WHERE b.key = v)
 
 -- name: blocked_lines
--- From one queue to the next, never past the jobs between them.
-WITH RECURSIVE q (queue) AS (
-    SELECT min(queue) FROM windlass.blocked WHERE key = $1 AND lane = $2
+-- From one line to the next, never past the jobs in them.
+WITH RECURSIVE q (queue, most) AS (
+    (SELECT queue, most FROM windlass.blocked WHERE key = $1 AND lane = $2 ORDER BY queue, most LIMIT 1)
     UNION ALL
-    SELECT (SELECT min(b.queue) FROM windlass.blocked b WHERE b.key = $1 AND b.lane = $2 AND b.queue > q.queue) FROM q
-    WHERE q.queue IS NOT NULL)
-SELECT queue, (SELECT most FROM windlass.blocked b WHERE b.key = $1 AND b.lane = $2 AND b.queue = q.queue
-               ORDER BY b.rank, b.seq LIMIT 1)
-FROM q WHERE queue IS NOT NULL
+    SELECT n.queue, n.most FROM q CROSS JOIN LATERAL (
+        SELECT b.queue, b.most FROM windlass.blocked b
+        WHERE b.key = $1 AND b.lane = $2 AND (b.queue, b.most) > (q.queue, q.most)
+        ORDER BY b.queue, b.most LIMIT 1) n)
+SELECT queue, most FROM q
 
 -- name: blocked_first
-SELECT seq FROM windlass.blocked WHERE key = $1 AND lane = $2 AND queue = $3 ORDER BY rank, seq LIMIT $4
+SELECT seq FROM windlass.blocked WHERE key = $1 AND lane = $2 AND queue = $3 AND most = $4 ORDER BY rank, seq LIMIT $5
 FOR UPDATE SKIP LOCKED
 
 -- name: blocked_keys

@@ -112,7 +112,7 @@ class Flow:
                 for queue, most in (yield Statement("blocked_lines", (key, lane))):
                     count = flow.turns(freed[key], most, running.get(key, 0))
                     if count:
-                        back = yield Statement("blocked_first", (key, lane, queue, count))
+                        back = yield Statement("blocked_first", (key, lane, queue, most, count))
                         yield Statement("ready_insert", many=back)
                         yield Statement("blocked_remove", many=back)
                         moved = True

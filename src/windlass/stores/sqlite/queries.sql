@@ -166,19 +166,21 @@ DELETE FROM windlass_blocked WHERE seq = ?
 -- name: blocked_under
 SELECT DISTINCT v.value FROM json_each(?) v WHERE EXISTS (SELECT 1 FROM windlass_blocked b WHERE b.key = v.value)
 
--- From one queue to the next, never past the jobs between them.
+-- From one line to the next, never past the jobs in them.
 -- name: blocked_lines
-WITH RECURSIVE q (queue) AS (
-    SELECT min(queue) FROM windlass_blocked WHERE key = ?1 AND lane = ?2
+WITH RECURSIVE q (queue, most) AS (
+    SELECT (SELECT queue FROM windlass_blocked WHERE key = ?1 AND lane = ?2 ORDER BY queue, most LIMIT 1),
+           (SELECT most FROM windlass_blocked WHERE key = ?1 AND lane = ?2 ORDER BY queue, most LIMIT 1)
     UNION ALL
-    SELECT (SELECT min(queue) FROM windlass_blocked WHERE key = ?1 AND lane = ?2 AND queue > q.queue) FROM q
-    WHERE q.queue IS NOT NULL)
-SELECT queue, (SELECT most FROM windlass_blocked b WHERE b.key = ?1 AND b.lane = ?2 AND b.queue = q.queue
-               ORDER BY b.rank, b.seq LIMIT 1)
-FROM q WHERE queue IS NOT NULL
+    SELECT (SELECT b.queue FROM windlass_blocked b WHERE b.key = ?1 AND b.lane = ?2 AND (b.queue, b.most) > (q.queue, q.most)
+            ORDER BY b.queue, b.most LIMIT 1),
+           (SELECT b.most FROM windlass_blocked b WHERE b.key = ?1 AND b.lane = ?2 AND (b.queue, b.most) > (q.queue, q.most)
+            ORDER BY b.queue, b.most LIMIT 1)
+    FROM q WHERE q.queue IS NOT NULL)
+SELECT queue, most FROM q WHERE queue IS NOT NULL
 
 -- name: blocked_first
-SELECT seq FROM windlass_blocked WHERE key = ? AND lane = ? AND queue = ? ORDER BY rank, seq LIMIT ?
+SELECT seq FROM windlass_blocked WHERE key = ? AND lane = ? AND queue = ? AND most = ? ORDER BY rank, seq LIMIT ?
 
 -- name: blocked_keys
 WITH RECURSIVE k (key) AS (

@@ -98,6 +98,21 @@ class Limits:
         world.end(held[0], Succeeded())
         assert ids(world.claim()) == [both[1]]
 
+    def test_one_that_needs_fewer_to_run_stands_in_nobodys_way(self, world: World) -> None:
+        """Each goes by its own number: a deploy that raises it must not keep the new behind the old."""
+        running = [world.running(meta=under(("k", 3))) for _ in range(3)]
+        old = world.put(meta=under(("k", 1)))
+        new = [world.put(meta=under(("k", 3))) for _ in range(2)]
+        assert world.claim().jobs == []
+        assert self.states(world, old, *new) == [State.BLOCKED] * 3
+        world.end(running[0], Succeeded())
+        [held] = world.claim().jobs
+        assert held.id == new[0]
+        for each in (*running[1:], held):
+            world.end(each, Succeeded())
+        assert ids(world.claim()) == [old, new[1]], "nobody runs, so the old may, and for the new it is but one"
+        world.healthy()
+
     def test_a_turn_is_passed_on(self, world: World) -> None:
         """Whoever gets it and is kept back by another limit must not let it lapse."""
         alone = world.put(queue="other", meta=under(("x", 1)))

@@ -193,7 +193,8 @@ CREATE TABLE windlass.logs (
     PRIMARY KEY (seq, line)
 );
 
--- A job that waits for a key: of a limit, or (key empty) for the owner of its unique key.
+-- A job that waits for a key: of a limit, or (key empty) for the owner of its unique key. Jobs of one limit that were
+-- enqueued with different numbers, as by two releases of the code, wait in a line for each.
 CREATE TABLE windlass.blocked (
     key   text COLLATE "C" NOT NULL,
     lane  smallint NOT NULL,
@@ -201,7 +202,7 @@ CREATE TABLE windlass.blocked (
     rank  bigint NOT NULL,
     seq   bigint NOT NULL UNIQUE,
     most  bigint NOT NULL,
-    PRIMARY KEY (key, lane, queue, rank, seq)
+    PRIMARY KEY (key, lane, queue, most, rank, seq)
 );
 
 -- One row for each key of each running job that has any.
