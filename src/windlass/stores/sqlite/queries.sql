@@ -166,18 +166,20 @@ DELETE FROM windlass_blocked WHERE seq = ?
 -- name: blocked_under
 SELECT DISTINCT v.value FROM json_each(?) v WHERE EXISTS (SELECT 1 FROM windlass_blocked b WHERE b.key = v.value)
 
--- From one line to the next, never past the jobs in them.
+-- From one line to the next, never past the jobs in them: to the next number in the queue, else to the next queue. (Of
+-- `(queue, most) > (?, ?)` SQLite would ask the index for the queue alone.)
 -- name: blocked_lines
 WITH RECURSIVE q (queue, most) AS (
-    SELECT (SELECT queue FROM windlass_blocked WHERE key = ?1 AND lane = ?2 ORDER BY queue, most LIMIT 1),
-           (SELECT most FROM windlass_blocked WHERE key = ?1 AND lane = ?2 ORDER BY queue, most LIMIT 1)
+    SELECT min(queue), NULL FROM windlass_blocked WHERE key = ?1 AND lane = ?2
     UNION ALL
-    SELECT (SELECT b.queue FROM windlass_blocked b WHERE b.key = ?1 AND b.lane = ?2 AND (b.queue, b.most) > (q.queue, q.most)
-            ORDER BY b.queue, b.most LIMIT 1),
-           (SELECT b.most FROM windlass_blocked b WHERE b.key = ?1 AND b.lane = ?2 AND (b.queue, b.most) > (q.queue, q.most)
-            ORDER BY b.queue, b.most LIMIT 1)
+    SELECT iif(EXISTS (SELECT 1 FROM windlass_blocked b WHERE b.key = ?1 AND b.lane = ?2 AND b.queue = q.queue
+                       AND b.most > ifnull(q.most, -1)),
+               q.queue,
+               (SELECT min(b.queue) FROM windlass_blocked b WHERE b.key = ?1 AND b.lane = ?2 AND b.queue > q.queue)),
+           (SELECT min(b.most) FROM windlass_blocked b WHERE b.key = ?1 AND b.lane = ?2 AND b.queue = q.queue
+            AND b.most > ifnull(q.most, -1))
     FROM q WHERE q.queue IS NOT NULL)
-SELECT queue, most FROM q WHERE queue IS NOT NULL
+SELECT queue, most FROM q WHERE queue IS NOT NULL AND most IS NOT NULL
 
 -- name: blocked_first
 SELECT seq FROM windlass_blocked WHERE key = ? AND lane = ? AND queue = ? AND most = ? ORDER BY rank, seq LIMIT ?
