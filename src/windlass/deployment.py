@@ -198,7 +198,7 @@ def misfit(task: TaskDef | None, job: Pending) -> Problem | None:
         # Values and indexes differ from job to job; the problem is one.
         field, detail = _INDEX.sub("[]", error.field), _QUOTED.sub("'...'", error.problem)
         return Problem("payload", job.task, job.version, field, brief(detail), task.version)
-    except Exception as error:  # an upcaster is the user's own code
+    except (Exception, SystemExit) as error:  # an upcaster is the user's own code; its exit must not be a green check
         kind: Any = type(error)
         return Problem("payload", job.task, job.version, "upcaster", f"raised {kind.__name__}", task.version)
     return None

@@ -32,6 +32,32 @@ def _(to: str) -> tuple[str, str]:
 """
 
 
+EXITS = """
+import sys
+from windlass import Windlass
+
+app = Windlass("sqlite:///another.db")
+
+@app.task(name="tasks.send", version=3)
+def send(to: str) -> None: ...
+
+@send.upcast(2)
+def _(to: str) -> str:
+    sys.exit(0)
+"""
+
+
+def test_an_upcaster_that_exits_is_no_green_check(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+
+    (world.directory / "release.py").write_text(EXITS)
+    monkeypatch.delitem(sys.modules, "release", raising=False)
+    world.enqueue("tasks.send", ["ada"], version=2)
+    ran = check(world)
+    assert ran.code == 1
+    assert "cannot be bound: upcaster: raised SystemExit" in ran.out
+
+
 @pytest.fixture
 def release(world: World, monkeypatch: pytest.MonkeyPatch) -> str:
     import sys

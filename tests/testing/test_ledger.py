@@ -187,7 +187,22 @@ def test_lines_of_several_actors_come_by_time(tmp_path: Path) -> None:
     assert [line.job for line in ledger.read(tmp_path)] == ["b", "a"]
 
 
-@pytest.mark.parametrize("text", [b"{", b'{"at":1}\n', b'{"at":1,"actor":1,"what":"end"}', b"\xff\n", b"\n", b"[1]\n"])
+HOSTILE = (
+    b"{",
+    b'{"at":1}\n',
+    b'{"at":1,"actor":1,"what":"end"}',
+    b"\xff\n",
+    b"\n",
+    b"[1]\n",
+    b'{"at":1,"actor":1,"what":"worker","worker":"w"}\n',
+    b'{"at":1,"actor":1,"what":"end","more":' + b"[" * 200_000 + b"]" * 200_000 + b"}\n",
+    b'{"at":1,"actor":1,"what":"schedule","schedule":"s","created":0,"ended":4611686018427387904,"step":1}\n',
+    b'{"at":1,"actor":1,"what":"schedule","schedule":"s","created":0,"ended":0,"step":-1}\n',
+    b'{"at":1,"actor":1,"what":"end","note":"' + b"x" * (1 << 20) + b'"}\n',
+)
+
+
+@pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
 def test_a_damaged_line_is_named(tmp_path: Path, text: bytes) -> None:
     ledger.write(str(tmp_path), "start", "a", 1)
     path = next(tmp_path.glob("*.jsonl"))

@@ -55,6 +55,12 @@ class Line(msgspec.Struct, frozen=True, omit_defaults=True):
     """The fence that a job's result names: of a handler that returned `{"fence": ctx.token.fence}`."""
 
 
+STEP = 1_000_000
+"""Microseconds between two ticks of a schedule that does not say."""
+TICKS_MOST = 1_000_000
+LINE_MOST = 1 << 20
+"""Bytes of one line: a file without any end must not be read whole."""
+
 _decode = msgspec.json.Decoder(Line).decode
 
 
@@ -91,13 +97,29 @@ def files(directory: Path) -> list[Path]:
 def lines(path: Path) -> Iterator[Line]:
     """The lines of one file as they come. Raises DamagedLedger."""
     with path.open("rb") as file:
-        for number, text in enumerate(file, 1):
+        number = 0
+        while text := file.readline(LINE_MOST):
+            number += 1
             if not text.endswith(b"\n"):
-                raise DamagedLedger(f"{path}:{number}: the line is cut off")
+                long = f"is longer than {LINE_MOST} bytes" if len(text) == LINE_MOST else "is cut off"
+                raise DamagedLedger(f"{path}:{number}: the line {long}")
             try:
-                yield _decode(text)
-            except (msgspec.DecodeError, UnicodeDecodeError) as error:
+                line = _decode(text)
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
                 raise DamagedLedger(f"{path}:{number}: {error}") from None
+            if problem := _problem(line):
+                raise DamagedLedger(f"{path}:{number}: {problem}")
+            yield line
+
+
+def _problem(line: Line) -> str:
+    """What is wrong with a line that can be read, if anything is."""
+    if line.what == "worker" and not line.pids:
+        return "`pids`: a worker has one"
+    span = line.ended - line.created
+    if line.what == "schedule" and not (line.step >= 0 <= span <= TICKS_MOST * (line.step or STEP)):
+        return f"`created`, `ended`, `step`: a schedule is looked at for 0 to {TICKS_MOST} steps"
+    return ""
 
 
 def read(directory: Path) -> list[Line]:

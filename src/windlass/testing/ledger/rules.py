@@ -10,7 +10,7 @@ import msgspec
 
 from windlass.core.job import TERMINAL, State
 from windlass.testing.ledger.history import AGAIN, FOREVER, History, Run, Story
-from windlass.testing.ledger.line import Line
+from windlass.testing.ledger.line import STEP, Line
 
 Step = tuple[float, int, str, dict[str, int]]
 """At this instant, so many more of this job under these keys."""
@@ -130,7 +130,7 @@ def ticks(history: History) -> Iterator[Problem]:
         if len(found) > 1:
             yield Problem("tick", min(found), f"the tick {tick} of {name!r} became {len(found)} jobs: {sorted(found)}")
     for line in history.schedules:
-        for tick in range(line.created, line.ended + 1, line.step or 1_000_000):
+        for tick in range(line.created, line.ended + 1, line.step or STEP):
             if (line.schedule, tick) not in jobs:
                 yield Problem("tick", "", f"the tick {tick} of {line.schedule!r} became no job")
 
