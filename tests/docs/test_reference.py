@@ -80,7 +80,8 @@ def test_every_table_is_described() -> None:
     folder = REPOSITORY / "src/windlass/stores/sqlite/migrations"
     script = "".join(path.read_text() for path in folder.glob("*.sql"))
     page = (DOCS / "internals.md").read_text()
-    tables = re.findall(r"CREATE TABLE (?:windlass_)?(\w+)", script)
+    built = set(re.findall(r"ALTER TABLE windlass_(\w+) RENAME", script))  # in the place of one that is described
+    tables = [name for name in re.findall(r"CREATE TABLE (?:windlass_)?(\w+)", script) if name not in built]
     assert len(tables) > 10
     assert [name for name in tables if f"`{name}`" not in page] == []
 

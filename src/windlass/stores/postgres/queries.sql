@@ -229,7 +229,8 @@ SELECT coalesce(json_agg(json_build_array({held_row}))::text, '[]') FROM r JOIN 
 -- name: held_of
 SELECT coalesce(json_agg(json_build_array(
            j.id, h.fence, j.task, j.version, j.queue, j.tenant, j.payload, j.meta, h.attempt, j.crashes, j.losses,
-           j.lane <> 0, j.priority, j.created, j.due, h.started, j.expires, j.seq, j.rank, h.grant_seq))::text, '[]')
+           j.lane <> 0, j.priority, j.created, j.due, h.started, j.expires, j.seq, j.rank, h.grant_seq)
+           ORDER BY h.id)::text, '[]')
 FROM windlass.held h JOIN windlass.jobs j ON j.seq = h.seq WHERE h.worker = $1
 
 -- name: held_insert
