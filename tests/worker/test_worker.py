@@ -9,7 +9,7 @@ import sqlite3
 import sys
 import threading
 import time
-from contextlib import suppress
+from contextlib import closing, suppress
 from typing import Any
 
 import pytest
@@ -544,7 +544,7 @@ def test_who_returns_after_a_cancel_has_not_completed(tmp_path: Any, mode: Mode)
 
         world.work(script)
         assert (world.job(job).state, world.job(job).result) == (State.CANCELLED, None)
-        with sqlite3.connect(tmp_path / "jobs.db") as db:
+        with closing(sqlite3.connect(tmp_path / "jobs.db")) as db:
             assert not db.execute("SELECT 1 FROM sqlite_master WHERE name = 'paid'").fetchall()
 
 
