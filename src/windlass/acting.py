@@ -5,12 +5,12 @@ half a second."""
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
 from windlass.ports.plan import Plan, batches
-from windlass.ports.store import Selected, Selection, Store
+from windlass.ports.store import Filter, Selected, Selection, Store
 
 CHUNK = 250
 """Jobs of one writing transaction: about 5 ms."""
@@ -21,20 +21,30 @@ Act = Callable[[Selection], Plan[Selected]]
 def acting(act: Act, selection: Selection) -> Generator[Plan[Selected], Selected, Selected]:
     """The plans of one action, in order; is sent their answers and returns what they come to.
 
-    A job that moves between being found and being acted on is treated as if it had been named by its id.
+    A job that moves between being found and being acted on is judged again by the filter, and left alone if it does not
+    match any more: a dead letter that somebody else has redriven must not run a second time, nor be purged.
     """
-    ids = selection.ids
-    if selection.filter is not None:
-        found = yield act(msgspec.structs.replace(selection, dry_run=True)).reading()
-        if selection.dry_run:
-            return found
-        ids = (*found.changed, *found.asked)
-    elif selection.dry_run:
-        return (yield act(selection).reading())
+    if selection.filter is None or selection.ids:
+        return (yield from _named(act, selection, selection.ids))
+    found = yield act(msgspec.structs.replace(selection, dry_run=True)).reading()
+    return found if selection.dry_run else (yield from _found(act, selection, found))
+
+
+def _found(act: Act, selection: Selection, found: Selected) -> Generator[Plan[Selected], Selected, Selected]:
+    done = yield from _named(act, selection, (*found.changed, *found.asked))
+    return msgspec.structs.replace(done, next=found.next)
+
+
+def _named(
+    act: Act, selection: Selection, ids: tuple[str, ...]
+) -> Generator[Plan[Selected], Selected, Selected]:
+    named = msgspec.structs.replace(selection, ids=ids)
+    if selection.dry_run:
+        return (yield act(named).reading())
     done = Selected()
     for chunk in batches(ids, CHUNK):
         delay = selection.delay + len(done.changed) * selection.every
-        part = yield act(Selection(tuple(chunk), delay=delay, every=selection.every, children=selection.children))
+        part = yield act(msgspec.structs.replace(named, ids=tuple(chunk), delay=delay))
         done = _both(done, part)
     return done
 
@@ -43,13 +53,21 @@ def cancelling(store: Store, selection: Selection) -> Generator[Plan[Any], Any, 
     """As `acting`, of a cancel; with `children`, of the descendants as well, as far as their parents are still known.
 
     A job is cancelled first, and then its children are looked for: from then on it can have no others, so none of them
-    gets away, whatever runs meanwhile. What is done already is passed over by whoever begins again. Of the descendants
-    those count that were changed or asked: nobody has named the others.
+    gets away, whatever runs meanwhile. What is done already is passed over by whoever begins again, by its id or by a
+    filter that its parent still matches. Of the descendants those count that were changed or asked: nobody has named
+    the others.
     """
-    told = yield from acting(store.cancel, selection)
     if not selection.children:
-        return told
-    ids = selection.ids or (*told.changed, *told.asked)
+        return (yield from acting(store.cancel, selection))
+    if selection.filter is None or selection.ids:
+        ids = selection.ids
+        told = yield from acting(store.cancel, selection)
+    else:
+        found = yield store.cancel(msgspec.structs.replace(selection, dry_run=True)).reading()
+        past = yield from _past(store, selection, found.next)
+        ids = tuple(dict.fromkeys((*found.changed, *found.asked, *past)))
+        told = found if selection.dry_run else (yield from _found(store.cancel, selection, found))
+        yield from _of_ids(store, past, dry_run=selection.dry_run)
     changed, asked, seen = [*told.changed], [*told.asked], set(ids)
     left: list[tuple[Sequence[str], str | None]] = [(chunk, None) for chunk in batches(ids, CHUNK)]
     # The last found first: what is left is one page on each way down, and not a whole generation.
@@ -66,7 +84,24 @@ def cancelling(store: Store, selection: Selection) -> Generator[Plan[Any], Any, 
             changed += part.changed
             asked += part.asked
             left.append((young, None))
-    return Selected(tuple(changed), tuple(asked), told.untouched, told.missing)
+    return Selected(tuple(changed), tuple(asked), told.untouched, told.missing, told.next)
+
+
+def _past(store: Store, selection: Selection, last: str | None) -> Generator[Plan[Any], Any, tuple[str, ...]]:
+    """What matches the filter, down to the job `last`, and cannot be cancelled any more itself, though its children
+    can: by whoever was interrupted before he came to them, among others."""
+    ids: list[str] = []
+    after = selection.after
+    while True:
+        page = yield store.search(cast("Filter", selection.filter), CHUNK, after)
+        for job in page.jobs:
+            if job.state.terminal or job.cancelling:
+                ids.append(job.id)
+            if job.id == last:
+                return tuple(ids)
+        after = page.next
+        if after is None:
+            return tuple(ids)
 
 
 def _of_ids(store: Store, ids: tuple[str, ...], *, dry_run: bool) -> Generator[Plan[Selected], Selected, Selected]:

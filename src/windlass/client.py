@@ -94,7 +94,7 @@ class Client:
         Raises InvalidJob for a `limit` that is no whole number from 1, as do the others that take one, and for an
         `after` that is no job's id.
         """
-        return self._app.engine.run(self._plans.store.search(filter or Filter(), _most(limit), _after(after)))
+        return self._app.engine.run(self._plans.search(filter, limit, after))
 
     def cancel(
         self,
@@ -102,14 +102,17 @@ class Client:
         filter: Filter | None = None,
         limit: int = 1_000,
         dry_run: bool = False,
+        after: str | None = None,
         children: bool = False,
     ) -> Selected:
         """Cancel jobs by id or by filter: waiting ones at once, running ones are told.
 
-        With `children`, all descendants of those jobs as well, also of one named by its id that has ended already; and
-        what a running one of them still enqueues is stored as cancelled. `limit` is for what the filter finds.
+        A filter finds at most `limit` jobs, newest first; `after`, the `next` of the answer before, goes on from there.
+        With ids and a filter, those of the named that match it. With `children`, all descendants of those jobs as well,
+        also of those that match and have ended already; and what a running one of them still enqueues is stored as
+        cancelled. Raises InvalidJob for what is no filter, id or limit.
         """
-        return self._act(cancelling(self._plans.store, _cancel(ids, filter, limit, dry_run, children)))
+        return self._act(cancelling(self._plans.store, _cancel(ids, filter, limit, dry_run, after, children)))
 
     def revive(
         self,
@@ -117,16 +120,18 @@ class Client:
         filter: Filter | None = None,
         limit: int = 1_000,
         dry_run: bool = False,
+        after: str | None = None,
         delay: Duration = 0,
         every: Duration = 0,
     ) -> Selected:
-        """Queue ended jobs again, with fresh attempts; make waiting ones due now.
+        """Queue ended jobs again, with fresh attempts; make waiting ones due now. Ids, filter, `limit` and `after` are
+        those of `cancel`.
 
         With `every` ("20ms", a timedelta, seconds) they come due one by one, that far apart, in the order answered, and
         the first after `delay`: a rate that holds whatever becomes of this program. Raises ValueError for a duration
         that is none.
         """
-        selection = _spread(_selection(ids, filter, limit, dry_run), delay, every)
+        selection = _spread(_selection(ids, filter, limit, dry_run, after), delay, every)
         return self._act(acting(self._plans.store.revive, selection))
 
     def delete(
@@ -137,8 +142,7 @@ class Client:
         dry_run: bool = False,
         after: str | None = None,
     ) -> Selected:
-        """Remove jobs that are not running, with all they own; of a filter's, with `after`, only those that were
-        enqueued before the job of that id."""
+        """Remove jobs that are not running, with all they own. Ids, filter, `limit` and `after`: see `cancel`."""
         return self._act(acting(self._plans.store.delete, _selection(ids, filter, limit, dry_run, after)))
 
     def _act(self, steps: Generator[Plan[Any], Any, Selected]) -> Selected:
@@ -258,7 +262,7 @@ class AsyncClient:
 
     async def search(self, filter: Filter | None = None, *, limit: int = 50, after: str | None = None) -> Page:
         """See Client."""
-        return await self._app.engine.arun(self._plans.store.search(filter or Filter(), _most(limit), _after(after)))
+        return await self._app.engine.arun(self._plans.search(filter, limit, after))
 
     async def cancel(
         self,
@@ -266,10 +270,11 @@ class AsyncClient:
         filter: Filter | None = None,
         limit: int = 1_000,
         dry_run: bool = False,
+        after: str | None = None,
         children: bool = False,
     ) -> Selected:
         """See Client."""
-        return await self._act(cancelling(self._plans.store, _cancel(ids, filter, limit, dry_run, children)))
+        return await self._act(cancelling(self._plans.store, _cancel(ids, filter, limit, dry_run, after, children)))
 
     async def revive(
         self,
@@ -277,11 +282,12 @@ class AsyncClient:
         filter: Filter | None = None,
         limit: int = 1_000,
         dry_run: bool = False,
+        after: str | None = None,
         delay: Duration = 0,
         every: Duration = 0,
     ) -> Selected:
         """See Client."""
-        selection = _spread(_selection(ids, filter, limit, dry_run), delay, every)
+        selection = _spread(_selection(ids, filter, limit, dry_run, after), delay, every)
         return await self._act(acting(self._plans.store.revive, selection))
 
     async def delete(
@@ -406,6 +412,9 @@ class _Plans:
 
         return Plan(steps, "queues", write=True)
 
+    def search(self, filter: Filter | None, limit: int, after: str | None) -> Plan[Page]:
+        return self.store.search(_filter(filter) or Filter(), _most(limit), _after(after))
+
     def fetch(self, id: str) -> Plan[records.Job]:
         def steps() -> Steps[records.Job]:
             (job,) = yield from self.store.fetch((id,))
@@ -434,6 +443,10 @@ class _Plans:
         return Plan(steps, "edit", write=True)
 
 
+_TEXTS = ("queue", "task", "tag", "reason", "parent", "schedule", "fingerprint", "tenant")
+_INSTANTS = ("since", "until", "ended_before")
+
+
 def _spread(selection: Selection, delay: Duration, every: Duration) -> Selection:
     return msgspec.structs.replace(selection, delay=micros(delay, "delay"), every=micros(every, "every"))
 
@@ -455,13 +468,37 @@ def _after(id: Any) -> str | None:
 def _selection(
     ids: tuple[str, ...], filter: Filter | None, limit: int, dry_run: bool, after: str | None = None
 ) -> Selection:
-    return Selection(ids, filter, _most(limit), dry_run, _after(after))
+    for id in ids:
+        if not isinstance(id, str):
+            raise InvalidJob("ids", f"{shown(id)} is no id; give them one by one, as in cancel(*ids)")
+    return Selection(ids, _filter(filter), _most(limit), dry_run, _after(after))
+
+
+def _filter(given: Filter | None) -> Filter | None:
+    """Checked, with the states and the task as the stores compare them: else one store finds what another does not."""
+    if given is None:
+        return None
+    if not isinstance(given, Filter):
+        raise InvalidJob("filter", f"{shown(given)} is no Filter")
+    for name in _TEXTS:
+        if not isinstance(getattr(given, name), str | None):
+            raise InvalidJob(f"filter.{name}", f"{shown(getattr(given, name))} must be a text")
+    for name in _INSTANTS:
+        value = getattr(given, name)
+        if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
+            raise InvalidJob(f"filter.{name}", f"{shown(value)} must be a whole number of microseconds since 1970")
+    states: Any = given.states
+    try:
+        some = (states,) if isinstance(states, str) else states
+        return msgspec.structs.replace(given, states=tuple(map(records.State, some)))
+    except (TypeError, ValueError):
+        raise InvalidJob("filter.states", f"{shown(given.states)} must be states: {', '.join(records.State)}") from None
 
 
 def _cancel(
-    ids: tuple[str, ...], filter: Filter | None, limit: int, dry_run: bool, children: bool
+    ids: tuple[str, ...], filter: Filter | None, limit: int, dry_run: bool, after: str | None, children: bool
 ) -> Selection:
-    return msgspec.structs.replace(_selection(ids, filter, limit, dry_run), children=children)
+    return msgspec.structs.replace(_selection(ids, filter, limit, dry_run, after), children=children)
 
 
 def _paused(rules: dict[str, QueueRules]) -> dict[str, bool]:

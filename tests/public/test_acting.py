@@ -34,7 +34,7 @@ def asked(selection: Selection, found: int, **said: Any) -> list[tuple[Selection
         while True:
             given = seen[-1][0]
             seen[-1] = (given, plan.write)
-            ids = given.ids if given.filter is None else tuple(f"job {n}" for n in range(min(found, given.limit)))
+            ids = given.ids or tuple(f"job {n}" for n in range(min(found, given.limit)))
             plan = steps.send(Selected(changed=ids))
     except StopIteration as end:
         assert len(end.value.changed) == min(found, selection.limit)
@@ -45,7 +45,7 @@ def test_a_filter_is_looked_for_by_readers_and_acted_on_in_chunks() -> None:
     first, *rest = asked(Selection(filter=Filter(), limit=10_000), 2 * CHUNK + 1)
     assert (first[0].dry_run, first[1]) == (True, False)
     assert [(len(each.ids), each.filter, writes) for each, writes in rest] == [
-        (CHUNK, None, True), (CHUNK, None, True), (1, None, True)
+        (CHUNK, Filter(), True), (CHUNK, Filter(), True), (1, Filter(), True)
     ]  # fmt: skip
 
 

@@ -15,7 +15,7 @@ from windlass.cli.exits import FAILED, NOT_FOUND, OK, Known, Refused, tell
 from windlass.core.words import count, span
 
 if TYPE_CHECKING:
-    from windlass import Filter, Windlass
+    from windlass import Filter
     from windlass.ports.store import Selected
 
 BATCH = 1_000
@@ -83,14 +83,9 @@ def run(
             call = partial(call, children=True)
         if act.dangerous and not dry_run and not confirmed:
             _ask(place, act, call, ids, wanted)
-        if ids:
-            # A letter is dead or it is none: what was named by mistake is left alone.
-            strict = () if default is None else _others(app, ids, default)
-            rest = tuple(each for each in ids if each not in strict)
-            found = call(*rest, dry_run=dry_run) if rest else _nothing()
-            found = msgspec.structs.replace(found, untouched=(*found.untouched, *strict))
-        else:
-            found = through(call, wanted, dry_run=dry_run)
+        # A letter is dead or it is none: what was named by mistake is left alone.
+        some = wanted if wanted is not None else default
+        found = call(*ids, filter=some, dry_run=dry_run) if ids else through(call, some, dry_run=dry_run)
     # Of a family, whoever is its eldest has mostly ended.
     named = bool(ids) and not (children and (found.changed or found.asked))
     return report(place, act, found, dry_run=dry_run, named=named, pace=pace)
@@ -111,36 +106,20 @@ class Paced:
         return found
 
 
-def through(call: Callable[..., Selected], wanted: Filter | None, *, dry_run: bool) -> Selected:
-    """Repeat an action in batches until it finds nothing new: a filter may match millions."""
+def through(
+    call: Callable[..., Selected], wanted: Filter | None, *, dry_run: bool, after: str | None = None
+) -> Selected:
+    """An action in batches, once from the newest to the oldest: a filter may match millions, and a letter that died
+    again while this went on would match again."""
     changed: dict[str, None] = {}
     asked: dict[str, None] = {}
     while True:
-        some = call(filter=wanted, limit=COUNTED if dry_run else BATCH, dry_run=dry_run)
-        new = [each for each in (*some.changed, *some.asked) if each not in changed and each not in asked]
+        some = call(filter=wanted, limit=COUNTED if dry_run else BATCH, dry_run=dry_run, after=after)
         changed.update(dict.fromkeys(some.changed))
         asked.update(dict.fromkeys(some.asked))
-        if dry_run or not new:
+        after = some.next
+        if dry_run or after is None:
             return msgspec.structs.replace(some, changed=tuple(changed), asked=tuple(asked), untouched=())
-
-
-def _others(app: Windlass, ids: tuple[str, ...], default: Filter) -> tuple[str, ...]:
-    from windlass import JobNotFound
-
-    found = []
-    for each in ids:
-        try:
-            if app.client.fetch(each).state not in default.states:
-                found.append(each)
-        except JobNotFound:
-            continue
-    return tuple(found)
-
-
-def _nothing() -> Selected:
-    from windlass.ports.store import Selected
-
-    return Selected()
 
 
 def may_ask(place: Place, act: Act) -> None:
@@ -162,7 +141,8 @@ def confirm(act: Act, number: int) -> None:
 def report(place: Place, act: Act, found: Selected, *, dry_run: bool, named: bool, pace: int = 0) -> int:
     """Say how it went, and answer the exit code."""
     if place.as_json:
-        place.document({**msgspec.to_builtins(found), "dry_run": dry_run})
+        said = {name: ids for name, ids in msgspec.to_builtins(found).items() if name != "next"}
+        place.document({**said, "dry_run": dry_run})
     else:
         would = "would be " if dry_run else ""
         at_least = "at least " if dry_run and len(found.changed) >= COUNTED else ""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import tempfile
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -207,7 +206,7 @@ def _delete(app: Windlass, parts: list[tuple[Filter, str | None]], *, dry_run: b
 
     changed: dict[str, None] = {}
     for wanted, after in parts:
-        some = acts.through(partial(app.client.delete, after=after), wanted, dry_run=dry_run)
+        some = acts.through(app.client.delete, wanted, dry_run=dry_run, after=after)
         changed.update(dict.fromkeys(some.changed))
     return Selected(tuple(changed))
 

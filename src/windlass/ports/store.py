@@ -199,10 +199,11 @@ class Filter(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Selection(msgspec.Struct, frozen=True):
-    """Jobs named by id, or else found by a filter, at most `limit` of them.
+    """Jobs named by id, or found by a filter, newest first, at most `limit` of them; with both, those of the named that
+    match the filter in the very transaction that acts on them.
 
-    A filter must find only jobs that the action would change (or, for a cancel, ask), so that repeating the
-    action until it changes nothing gets through all of them, however many others match.
+    A filter alone must find only jobs that the action would change (or, for a cancel, ask): however many others match,
+    they are no obstacle.
     """
 
     ids: tuple[str, ...] = ()
@@ -231,6 +232,9 @@ class Selected(msgspec.Struct, frozen=True):
     asked: tuple[str, ...] = ()
     untouched: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
+    next: str | None = None
+    """What `after` is to be for the rest of what a filter matches; None where this was all. To repeat the action
+    without it would meet jobs again that have come back meanwhile: dead letters that died once more."""
 
 
 class Page(msgspec.Struct, frozen=True):

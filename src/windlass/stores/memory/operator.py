@@ -8,7 +8,7 @@ from itertools import count, islice
 from windlass.core.job import State
 from windlass.ports.plan import NOW, Steps, plan
 from windlass.ports.store import KEY_KEEP, Pruned, PruneRules, QueueChange, QueueRules, Selected, Selection
-from windlass.stores.memory.reading import Reading
+from windlass.stores.memory.reading import Reading, matches
 from windlass.stores.memory.tables import Key, Row, replace
 from windlass.stores.memory.unique import place_of
 
@@ -109,16 +109,21 @@ class Operator(Reading):
         self, selection: Selection, verdict: Verdict, change: Callable[[Row], None], fits: Verdict | None = None
     ) -> Selected:
         found: dict[str, list[str]] = {CHANGED: [], ASKED: [], UNTOUCHED: [], "missing": []}
-        for id in self._chosen(selection, fits or verdict):
+        wanted, named = selection.filter, selection.ids
+        ids = self._chosen(selection, fits or verdict)
+        for id in ids:
             row = self.data.jobs.get(id)
-            word = verdict(row) if row else "missing"
+            meant = row is not None and (wanted is None or matches(row, wanted))
+            word = "missing" if row is None else verdict(row) if meant else UNTOUCHED
             found[word].append(id)
             if row and word in {CHANGED, ASKED} and not selection.dry_run:
                 change(row)
-        return Selected(**{word: tuple(ids) for word, ids in found.items()})
+        more = wanted is not None and not named and len(ids) == selection.limit
+        lists = {word: tuple(ids) for word, ids in found.items()}
+        return Selected(**lists, next=ids[-1] if more else None)
 
     def _chosen(self, selection: Selection, verdict: Verdict) -> list[str]:
-        if selection.filter is None:
+        if selection.filter is None or selection.ids:
             return list(dict.fromkeys(selection.ids))
         # A running job that was asked already would be asked for ever by whoever repeats until done.
         fits: Verdict = lambda row: UNTOUCHED if row.cancelling else verdict(row)

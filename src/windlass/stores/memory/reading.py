@@ -52,7 +52,7 @@ class Reading(Liveness):
 
     def _matching(self, wanted: Filter, after: str | None, fits: Callable[[Row], bool]) -> Iterator[Row]:
         walk = self.data.jobs.backwards(None if after is None else self._before(after))
-        return (row for row in walk if _matches(row, wanted) and fits(row))
+        return (row for row in walk if matches(row, wanted) and fits(row))
 
     def _before(self, id: str) -> int:
         """The order number below which a search goes on after that job; if it is gone, after the place of its id."""
@@ -171,7 +171,8 @@ class Reading(Liveness):
                 yield f"job {id} is {row.state} and has no part in its unique key {own}"
 
 
-def _matches(row: Row, wanted: Filter) -> bool:
+def matches(row: Row, wanted: Filter) -> bool:
+    """Whether every field of the filter fits the job."""
     return (
         row.new.tenant == wanted.tenant
         and (not wanted.states or row.state in wanted.states)

@@ -659,6 +659,10 @@ AND ($12::bigint IS NULL OR e.finished < $12)
 AND ($13::text IS NULL OR (j.meta LIKE '%"schedule"%' AND windlass.as_json(j.meta) ->> 'schedule' = $13))
 ORDER BY j.seq DESC LIMIT $14
 
+-- name: matching
+-- Of the jobs with these ids.
+SELECT j.id FROM {located} WHERE j.id = ANY (ARRAY(SELECT jsonb_array_elements_text($15::jsonb))) AND {matches}
+
 -- name: search_all
 SELECT j.seq, {job} FROM {located} WHERE {matches}
 

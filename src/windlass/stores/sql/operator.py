@@ -18,7 +18,6 @@ from windlass.stores.sql.unique import Unique
 
 EARLY = frozenset({State.SCHEDULED, State.RETRYING})
 WAITING = EARLY | {State.QUEUED, State.BLOCKED}
-EVERY = 2**31
 STILL = WAITING | TERMINAL
 """All but running."""
 
@@ -38,6 +37,16 @@ class Place(NamedTuple):
     task: str
 
 
+class Chosen(NamedTuple):
+    """The jobs of a selection: those that it means, those that it names but no longer means, the ids that are not
+    there, and where the next selection goes on."""
+
+    places: list[Place]
+    others: list[Place]
+    missing: tuple[str, ...]
+    next: str | None
+
+
 Fits = Callable[[Sequence[Job]], Steps[list[str]]]
 
 
@@ -48,22 +57,23 @@ class Operator(Reading, Unique):
     def cancel(self, selection: Selection) -> Steps[Selected]:
         """See Store.cancel."""
         now = (yield NOW)[0][0]
-        places, missing = yield from self._places(selection, WAITING | {State.RUNNING})
-        waiting = [p for p in places if p.state in WAITING]
-        running = [p for p in places if p.state is State.RUNNING]
+        chosen = yield from self._chosen(selection, WAITING | {State.RUNNING}, _uncancelled)
+        waiting = [p for p in chosen.places if p.state in WAITING]
+        running = [p for p in chosen.places if p.state is State.RUNNING]
         if not selection.dry_run:
             yield from self._unplace(waiting)
             ended = [(p.seq, State.CANCELLED.value, "cancelled", now, p.fence) for p in waiting]
             yield Statement("ended_insert_unrun", many=ended)
             yield from self._give_up_of(waiting, now)
             yield Statement("held_cancel", many=[(p.id, WITH_CHILDREN if selection.children else 1) for p in running])
-        return _selected(places, waiting, missing, asked=running)
+        return _selected(chosen, waiting, asked=running)
 
     @plan
     def revive(self, selection: Selection) -> Steps[Selected]:
         """See Store.revive."""
         now = (yield NOW)[0][0]
-        places, missing = yield from self._places(selection, TERMINAL | EARLY, self._revivable)
+        chosen = yield from self._chosen(selection, TERMINAL | EARLY, self._revivable)
+        places = chosen.places
         again = {p.seq for p in (yield from self._again([p for p in places if p.state.terminal]))}
         changed = [p for p in places if p.seq in again or p.state in EARLY]
         due = {p.seq: now + selection.delay + n * selection.every for n, p in enumerate(changed)}
@@ -81,29 +91,29 @@ class Operator(Reading, Unique):
             later = [(seq, at, State.SCHEDULED.value, "redriven") for seq, at in due.items() if at > now]
             yield Statement("waiting_insert", many=later)
             yield Statement("ready_insert", many=[(seq,) for seq, at in due.items() if at <= now])
-        return _selected(places, changed, missing)
+        return _selected(chosen, changed)
 
     @plan
     def edit(self, job: str, payload: str) -> Steps[Selected]:
         """See Store.edit."""
-        places, missing = yield from self._places(Selection((job,)), STILL)
-        still = [p for p in places if p.state is not State.RUNNING]
+        chosen = yield from self._chosen(Selection((job,)), STILL)
+        still = [p for p in chosen.places if p.state is not State.RUNNING]
         yield Statement("job_edit", many=[(payload, p.seq) for p in still])
-        return _selected(places, still, missing)
+        return _selected(chosen, still)
 
     @plan
     def delete(self, selection: Selection) -> Steps[Selected]:
         """See Store.delete."""
         now = (yield NOW)[0][0]
-        places, missing = yield from self._places(selection, STILL)
-        still = [p for p in places if p.state is not State.RUNNING]
+        chosen = yield from self._chosen(selection, STILL)
+        still = [p for p in chosen.places if p.state is not State.RUNNING]
         if not selection.dry_run:
             yield from self._unplace([p for p in still if not p.state.terminal])
             yield from self._give_up_of([p for p in still if not p.state.terminal], now)
             yield Statement("unique_drop", many=[(p.seq,) for p in still])
             yield Statement("keys_drop_of", many=[(p.seq,) for p in still])
             yield from self._drop([p.seq for p in still])
-        return _selected(places, still, missing)
+        return _selected(chosen, still)
 
     def _give_up_of(self, places: Sequence[Place], now: int) -> Steps[None]:
         unique = [p.seq for p in places if unique_of(p.meta)]
@@ -152,34 +162,38 @@ class Operator(Reading, Unique):
                 taken.update(keys)
         return fresh
 
-    def _places(
-        self, selection: Selection, states: frozenset[State], fits: Fits | None = None
-    ) -> Steps[tuple[list[Place], tuple[str, ...]]]:
-        """What was selected, and the ids that are not there. A filter finds only jobs in `states`, which the action
-        can change: else a thousand that it cannot would hide the rest for ever."""
+    def _chosen(self, selection: Selection, states: frozenset[State], fits: Fits | None = None) -> Steps[Chosen]:
+        """What was selected. A filter alone finds only jobs in `states`, which the action can change, and that are
+        fit for it: else a thousand that are not would hide the rest for ever."""
         ids: Sequence[str] = selection.ids
-        if selection.filter is not None:
+        wanted, last = selection.filter, None
+        if wanted is not None and not ids:
             ids = yield from self._found(selection, states, fits)
+            last = ids[-1] if len(ids) == selection.limit else None
         look = "places_by_id" if selection.dry_run else "places_to_change"
         rows = yield Statement(look, (as_json(list(dict.fromkeys(ids))),))
         places = [Place(r[0], r[1], State(r[2]), *r[3:]) for r in rows]
         known = {p.id for p in places}
-        return places, tuple(i for i in ids if i not in known)
+        # Judged again under the locks of `look`: what was found in another transaction may have moved since.
+        meant = known if wanted is None else (yield from self._matching(sorted(known), wanted))
+        return Chosen(
+            [p for p in places if p.id in meant],
+            [p for p in places if p.id not in meant],
+            tuple(i for i in ids if i not in known),
+            last,
+        )
 
     def _found(self, selection: Selection, states: frozenset[State], fits: Fits | None) -> Steps[list[str]]:
-        filter, limit = selection.filter or Filter(), selection.limit
+        filter, limit, after = selection.filter or Filter(), selection.limit, selection.after
         wanted = states & set(filter.states) if filter.states else states
+        narrow = msgspec.structs.replace(filter, states=tuple(sorted(wanted)))
         ids: list[str] = []
-        # Those that run are few; of them, those that were asked to cancel before are not asked again.
-        for part, most in ((wanted & {State.RUNNING}, EVERY), (wanted - {State.RUNNING}, limit)):
-            after = selection.after
-            while part and len(ids) < limit:
-                narrow = msgspec.structs.replace(filter, states=tuple(sorted(part)))
-                found = yield from self._search(narrow, most, after)
-                ids += (yield from fits(found)) if fits else [job.id for job in found if not job.cancelling]
-                if fits is None or len(found) < most:
-                    break
-                after = found[-1].id
+        while wanted and len(ids) < limit:
+            found = yield from self._search(narrow, limit, after)
+            ids += (yield from fits(found)) if fits else [job.id for job in found]
+            if len(found) < limit:
+                break
+            after = found[-1].id
         return ids[:limit]
 
     def _unplace(self, places: Sequence[Place]) -> Steps[None]:
@@ -252,9 +266,14 @@ def _unique(place: Place) -> tuple[str, str, str] | None:
     return None if unique is None else (place.tenant, place.task, unique.key)
 
 
-def _selected(
-    places: Sequence[Place], changed: Sequence[Place], missing: tuple[str, ...], asked: Sequence[Place] = ()
-) -> Selected:
+def _selected(chosen: Chosen, changed: Sequence[Place], asked: Sequence[Place] = ()) -> Selected:
     touched = {p.id for p in [*changed, *asked]}
     ids: Callable[[Sequence[Place]], tuple[str, ...]] = lambda some: tuple(p.id for p in some)
-    return Selected(ids(changed), ids(asked), ids([p for p in places if p.id not in touched]), missing)
+    rest = [p for p in chosen.places if p.id not in touched]
+    return Selected(ids(changed), ids(asked), ids([*rest, *chosen.others]), chosen.missing, chosen.next)
+
+
+def _uncancelled(jobs: Sequence[Job]) -> Steps[list[str]]:
+    """A job that runs and was asked already would be asked for ever by whoever repeats until done."""
+    return [job.id for job in jobs if not job.cancelling]
+    yield

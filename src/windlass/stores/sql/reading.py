@@ -17,6 +17,8 @@ from windlass.stores.sql.text import as_json
 CAP = 10_000
 """Where the cheap counts stop."""
 EVERY = 2**31
+LAST = 2**62
+"""A place in the order of jobs that none reaches."""
 NO_RULES = QueueRules()
 COUNTED = ("queued", "waiting", "running", "blocked")
 
@@ -77,25 +79,23 @@ class Reading:
         return Page(jobs[:limit], jobs[limit - 1].id if len(jobs) > limit else None)
 
     def _search(self, filter: Filter, limit: int, after: str | None) -> Steps[list[Job]]:
-        before = 2**62
+        before = LAST
         if after is not None:
             seq = yield Statement("seq_of", (after,))
             before = (seq or (yield Statement("seq_before", (after,))))[0][0]
-        f = filter
-        states = as_json(f.states) if f.states else None
-        row = (
-            *(f.queue, f.task, f.since, f.until, f.tenant, before, f.tag, f.reason, f.parent),
-            *(states, f.fingerprint, f.ended_before, f.schedule, limit),
-        )
         found: dict[int, Job] = {}
         # A rare state is found from the table it lies in, not by walking a million jobs that ended well.
-        sources = {_SOURCES.get(s, "search_all") for s in f.states} or {"search_all"}
-        if f.parent is not None:
+        sources = {_SOURCES.get(s, "search_all") for s in filter.states} or {"search_all"}
+        if filter.parent is not None:
             sources = {"search_children"}
-        for source in sorted(sources if f.fingerprint is None else {"search_group"}):
-            for seq_, text in (yield Statement(source, row)):
+        for source in sorted(sources if filter.fingerprint is None else {"search_group"}):
+            for seq_, text in (yield Statement(source, _row_of(filter, before, limit))):
                 found[seq_] = _job.decode(text)
         return [found[s] for s in sorted(found, reverse=True)[:limit]]
+
+    def _matching(self, ids: Sequence[str], filter: Filter) -> Steps[set[str]]:
+        """Of the jobs with these ids, those that match."""
+        return {row[0] for row in (yield Statement("matching", (*_row_of(filter, LAST, len(ids)), as_json(ids))))}
 
     @plan(write=False)
     def stats(self, exact: bool = False) -> Steps[Stats]:
@@ -184,6 +184,14 @@ class Reading:
         found += [f"job {i} lies in {n} places" for i, n in (yield Statement("audit_places"))]
         found += [f"{table}: row {seq} has no owner" for table, seq in (yield Statement("audit_orphans"))]
         return found
+
+
+def _row_of(f: Filter, before: int, limit: int) -> tuple[object, ...]:
+    states = as_json(f.states) if f.states else None
+    return (
+        *(f.queue, f.task, f.since, f.until, f.tenant, before, f.tag, f.reason, f.parent),
+        *(states, f.fingerprint, f.ended_before, f.schedule, limit),
+    )
 
 
 def _glance(queue: str, counts: dict[str, int], rules: QueueRules, head: int | None, now: int) -> QueueStats:

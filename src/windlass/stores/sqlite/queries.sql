@@ -470,6 +470,10 @@ AND (?12 IS NULL OR e.finished < ?12)
 AND (?13 IS NULL OR j.meta ->> '$.schedule' = ?13)
 ORDER BY j.seq DESC LIMIT ?14
 
+-- name: matching
+-- Of the jobs with these ids.
+SELECT j.id FROM json_each(?15) v CROSS JOIN {located} WHERE j.id = v.value AND {matches}
+
 -- name: search_all
 SELECT j.seq, {job} FROM {located} WHERE {matches}
 

@@ -213,7 +213,7 @@ def comparable(answer: Any) -> Any:
         case BeatAnswer():
             return msgspec.structs.replace(answer, cancel=tuple(sorted(answer.cancel)))
         case Selected():
-            return [sorted(part) for part in msgspec.structs.astuple(answer)]
+            return ([sorted(part) for part in msgspec.structs.astuple(answer)[:4]], answer.next)
         case DeadGroup():
             return (readable(answer.latest), msgspec.structs.astuple(answer)[:4])
         case Page():
