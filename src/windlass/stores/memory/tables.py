@@ -10,7 +10,7 @@ import msgspec
 
 from windlass.core.job import Attempt, Held, Job, KeyLimit, LogLine, NewJob, State
 from windlass.core.lead import Lead
-from windlass.ports.store import QueueRules, Schedule, WorkerReport
+from windlass.ports.store import QueueRules, Scheduled, WorkerReport
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -103,20 +103,6 @@ class Worker(msgspec.Struct, frozen=True, kw_only=True):
     taken: bool = False
     closed: int = 0
     """Claims up to this seq grant nothing any more."""
-
-
-class Scheduled(msgspec.Struct, frozen=True):
-    """A schedule, and what a store knows about it besides."""
-
-    said: Schedule
-    digest: str
-    timing: str
-    past: tuple[str, ...] = ()
-    """Digests of the definitions that it had before."""
-    shown_at: int | None = None
-    """When code last showed the present definition."""
-    previous: tuple[str, ...] = ()
-    """Its jobs that may not have ended."""
 
 
 class Table(dict[K, V], Generic[K, V]):

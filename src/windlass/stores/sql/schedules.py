@@ -19,6 +19,7 @@ from windlass.ports.store import (
     Schedule,
     ScheduleChange,
     ScheduleChanged,
+    Scheduled,
     Selection,
     Tick,
 )
@@ -55,6 +56,12 @@ class Row(NamedTuple):
     last_job: str | None = None
     fired: int = 0
     skipped: int = 0
+
+    @property
+    def scheduled(self) -> Scheduled:
+        """All of it, in no store's own layout."""
+        past, previous = _names.decode(self.past), _names.decode(self.previous)
+        return Scheduled(self.said, self.digest, self.timing, past, self.shown, previous)
 
     @property
     def said(self) -> Schedule:
