@@ -59,10 +59,13 @@ class Report(msgspec.Struct, kw_only=True):
 class Copier:
     """Moves everything from one store to another, in steps that can be killed."""
 
-    def __init__(self, source: Opened, target: Opened, tell: Callable[[Report], None] = lambda _: None) -> None:
-        """`tell` is called after every step. Raises ConfigError where the two are one store."""
+    def __init__(
+        self, source: Opened, target: Opened, batch: int = BATCH, tell: Callable[[Report], None] = lambda _: None
+    ) -> None:
+        """`batch` is how many jobs one step moves, about; `tell` is called after every step. Raises ConfigError where the two are one store."""
         self._source = source
         self._target = target
+        self._batch = batch
         self._tell = tell
         self.report = Report()
         _run(source, source.store.migrate())
@@ -85,7 +88,7 @@ class Copier:
     def _step(self, stay: list[str]) -> bool:
         """One batch, there and forgotten here; answers whether there was one."""
         source, target = self._source, self._target
-        departure = _run(source, source.store.depart(self._to, BATCH, stay))
+        departure = _run(source, source.store.depart(self._to, self._batch, stay))
         if not (departure.jobs or departure.schedules):
             return False
         arrivals = _run(target, target.store.arrive(self._from, departure))

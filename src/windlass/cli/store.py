@@ -118,8 +118,11 @@ def prune(place: Place, **rules: str | None) -> None:
 @click.argument("source", metavar="FROM")
 @click.argument("target", metavar="TO")
 @click.option("--dry-run", is_flag=True, help="Count what there is to move, and do nothing.")
+@click.option(
+    "--batch", type=click.IntRange(1, 5_000), default=200, show_default=True, help="Jobs that are moved at a time."
+)
 @answers
-def copy(source: str, target: str, dry_run: bool, as_json: bool) -> int:
+def copy(source: str, target: str, dry_run: bool, batch: int, as_json: bool) -> int:
     """Move all that one store holds to another, both by URL, while workers and clients of either go on.
 
     A job runs at FROM or at TO, never at both. What runs is left to end; this command moves it when it is run again, and
@@ -129,7 +132,7 @@ def copy(source: str, target: str, dry_run: bool, as_json: bool) -> int:
     with begin.app(what="FROM") as one, end.app(what="TO", fresh=True) as other:
         if dry_run:
             return _count(begin, one.engine.bare())
-        return _copy(begin, one.engine.bare(), other.engine.bare())
+        return _copy(begin, one.engine.bare(), other.engine.bare(), batch)
 
 
 def _count(place: Place, source: Opened) -> int:
@@ -150,7 +153,7 @@ def _count(place: Place, source: Opened) -> int:
     return OK
 
 
-def _copy(place: Place, source: Opened, target: Opened) -> int:
+def _copy(place: Place, source: Opened, target: Opened, batch: int) -> int:
     import time
 
     from windlass.copier import Copier
@@ -162,7 +165,7 @@ def _copy(place: Place, source: Opened, target: Opened) -> int:
             said[0] = time.monotonic()
             place.notice(f"{count(report.moved, 'job')} moved so far")
 
-    report = Copier(source, target, tell).run()
+    report = Copier(source, target, batch, tell).run()
     if place.as_json:
         place.document(_as_document(report))
     else:

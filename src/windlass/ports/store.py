@@ -360,6 +360,8 @@ class Scheduled(msgspec.Struct, frozen=True):
     """When code last showed the present definition."""
     previous: tuple[str, ...] = ()
     """Its jobs that may not have ended."""
+    away: bool = False
+    """It went to another store, and is paused here for that."""
 
 
 class ScheduleChange(msgspec.Struct, frozen=True, kw_only=True):

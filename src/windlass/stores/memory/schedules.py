@@ -66,7 +66,7 @@ class Scheduling(Operator):
             return ScheduleChanged("unchanged", known.said)
         if pausing:
             return ScheduleChanged("paused", self._say(known, paused=True))
-        cursor = max(known.said.cursor, now)
+        cursor, known = max(known.said.cursor, now), replace(known, away=False)
         return ScheduleChanged("resumed", self._say(known, paused=False, cursor=cursor, next_at=now))
 
     def _create(self, change: ScheduleChange, now: int) -> ScheduleChanged:

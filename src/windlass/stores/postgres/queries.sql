@@ -1111,8 +1111,8 @@ ON CONFLICT (name) DO UPDATE SET value = excluded.value, text = excluded.text
 -- fragment: staying
 j.id = ANY (ARRAY(SELECT jsonb_array_elements_text($1::jsonb)))
 
--- Of each line: who may leave, but those in $1.
 -- name: leaving_ready
+-- Of each line: who may leave, but those in $1.
 SELECT j.id FROM windlass.ready r JOIN windlass.jobs j ON j.seq = r.seq
 WHERE NOT {staying} ORDER BY r.lane, r.queue, r.rank, r.seq LIMIT $2
 
@@ -1120,8 +1120,8 @@ WHERE NOT {staying} ORDER BY r.lane, r.queue, r.rank, r.seq LIMIT $2
 SELECT j.id FROM windlass.waiting w JOIN windlass.jobs j ON j.seq = w.seq
 WHERE NOT {staying} ORDER BY w.due, w.seq LIMIT $2
 
--- A successor goes with its owner, or behind one that went.
 -- name: leaving_blocked
+-- A successor goes with its owner, or behind one that went.
 SELECT j.id FROM windlass.blocked b JOIN windlass.jobs j ON j.seq = b.seq
 WHERE (b.key > ''
        OR EXISTS (SELECT 1 FROM windlass.unique_keys u WHERE u.successor = b.seq AND u.live <> 0 AND u.seq IS NULL))
@@ -1131,8 +1131,8 @@ ORDER BY b.key, b.lane, b.queue, b.most, b.rank, b.seq LIMIT $2
 -- name: leaving_ended
 SELECT j.id FROM windlass.ended e JOIN windlass.jobs j ON j.seq = e.seq WHERE NOT {staying} ORDER BY e.seq LIMIT $2
 
--- Under the locks of the keys: an enqueue may be adding a successor.
 -- name: successors_of
+-- Under the locks of the keys: an enqueue may be adding a successor.
 SELECT 1 FROM windlass.unique_keys
 WHERE seq = ANY (ARRAY(SELECT j.seq FROM windlass.jobs j
                        WHERE j.id = ANY (ARRAY(SELECT jsonb_array_elements_text($1::jsonb)))))
@@ -1166,8 +1166,8 @@ SELECT seq, name, value FROM windlass.once WHERE seq = {among}
 -- name: parcels_merged
 SELECT seq, id FROM windlass.merged WHERE seq = {among} ORDER BY id
 
--- The fourth column: it was lost.
 -- name: parcels_keys
+-- The fourth column: it was lost.
 SELECT seq, key, digest, 0 FROM windlass.keys WHERE seq = {among} AND free_at IS NULL
 UNION ALL
 SELECT seq, key, digest, 1 FROM windlass.past_keys WHERE seq = {among}
@@ -1181,8 +1181,8 @@ SELECT successor, NULL, id FROM windlass.unique_keys WHERE successor = {among}
 UPDATE windlass.keys k SET free_at = (given ->> 0)::bigint FROM jsonb_array_elements($1::jsonb) given
 WHERE k.seq = (given ->> 1)::bigint AND k.free_at IS NULL
 
--- Its owner lives elsewhere: `live` without a seq.
 -- name: unique_depart
+-- Its owner lives elsewhere: `live` without a seq.
 UPDATE windlass.unique_keys u SET seq = NULL FROM jsonb_array_elements($1::jsonb) given
 WHERE u.seq = (given ->> 0)::bigint AND u.live <> 0
 

@@ -11,14 +11,14 @@ from msgspec.structs import replace
 from windlass.core.errors import StoreCorrupt
 from windlass.core.job import Job, State
 from windlass.core.unique import Arrival as Meeting
-from windlass.core.unique import arrive as meet
 from windlass.core.unique import unique_of
+from windlass.ports import landing
 from windlass.ports.parcel import Arrival, Parcel, Tally, Word
 from windlass.ports.plan import NOW, Statement, Steps, plan
 from windlass.ports.store import FOREVER, KEY_KEEP, Departure, LeftKey, LeftWindow, Scheduled, Standing
 from windlass.stores.sql.enqueue import keeps_out
 from windlass.stores.sql.parcels import FROM, TO, Parcels
-from windlass.stores.sql.schedules import FLOOR, Row, Scheduling
+from windlass.stores.sql.schedules import AWAY, FLOOR, Row, Scheduling
 from windlass.stores.sql.text import as_json
 from windlass.stores.sql.unique import Owner, place_of
 
@@ -118,7 +118,7 @@ class Arriving(Scheduling, Parcels):
                 continue
             place = place_of(each.job, unique)
             owner = owners.get(place) if keeps_out(owners, each.job, unique, now) else None
-            berth = _meet(each, unique.policy, owner, place, now)
+            berth = _berth(each, unique.policy, owner, place, now)
             away = each.follows in answers and answers[each.follows].word is Word.CONFLICT
             if berth is None or away:
                 other = owner.id if owner else each.follows or ""
@@ -211,10 +211,12 @@ class Arriving(Scheduling, Parcels):
     def _go_on(self, scheduled: Scheduled, now: int) -> Steps[Arrival]:
         name = scheduled.said.name
         known = yield from self._schedule(name)
-        if known is not None and (known.fired or known.skipped) and known.paused != AWAY:
+        before = known.scheduled if known else None
+        if before and landing.has_ticked(before):
             return Arrival(name, Word.PRESENT)
         floor = yield Statement("mark_get", (FLOOR,))
-        yield Statement("schedule_put", _joined(row_of_schedule(scheduled), known, floor[0][0] if floor else 0, now))
+        found = landing.joined(scheduled, before, floor[0][0] if floor else 0, now)
+        yield Statement("schedule_put", row_of_schedule(found))
         return Arrival(name, Word.MOVED)
 
     @plan(write=False)
@@ -248,22 +250,17 @@ class Arriving(Scheduling, Parcels):
                 yield Statement("mark_put", (name, least))
 
 
-AWAY = 2
-"""`paused` of a schedule that went to another store."""
-
-
-def _meet(parcel: Parcel, policy: str, owner: Owner | None, place: Place, now: int) -> Berth | None:
+def _berth(parcel: Parcel, policy: str, owner: Owner | None, place: Place, now: int) -> Berth | None:
     """Where a living job with a unique key will lie; None if another one has the key. A key that was left behind when
     its owner departed keeps out nobody but those who follow that owner."""
     if owner is None or owner.id == parcel.job.id or (owner.seq is None and owner.live and parcel.follows != owner.id):
-        return Berth(_own(parcel, now), owns=place, heir=owner.successor if owner else None)
-    succeeded = owner.successor is not None
-    if parcel.follows == owner.id:
-        return None if succeeded else Berth(_behind(parcel, owner.id), behind=place)
-    meeting = meet(policy, running=bool(owner.running), succeeded=succeeded)
-    if meeting not in {Meeting.FOLLOW, Meeting.OUST}:
+        return Berth(landing.in_front(parcel, now), owns=place, heir=owner.successor if owner else None)
+    running, succeeded = bool(owner.running), owner.successor is not None
+    meeting = landing.follows(parcel, policy, owner.id, running=running, succeeded=succeeded)
+    if meeting is None:
         return None
-    return Berth(_behind(parcel, owner.id), behind=place, ousts=owner.id if meeting is Meeting.OUST else "")
+    ousts = owner.id if meeting is Meeting.OUST else ""
+    return Berth(landing.behind(parcel, owner.id), behind=place, ousts=ousts)
 
 
 def _after(owner: Owner | None, berth: Berth, place: Place) -> Owner:
@@ -271,19 +268,6 @@ def _after(owner: Owner | None, berth: Berth, place: Place) -> Owner:
     if berth.behind is not None and owner is not None:
         return owner._replace(successor=0, successor_id=berth.parcel.job.id)
     return Owner(*place, berth.parcel.job.id, 0, 1, berth.heir, berth.parcel.until, 0, None, None, None, 0)
-
-
-def _own(parcel: Parcel, now: int) -> Parcel:
-    """Whoever waited for its owner, which is not here, waits no longer."""
-    if parcel.follows is None:
-        return parcel
-    state = State.SCHEDULED if parcel.due > now else State.QUEUED
-    return replace(parcel, job=replace(parcel.job, state=state, reason=None), follows=None)
-
-
-def _behind(parcel: Parcel, owner: str) -> Parcel:
-    job = replace(parcel.job, state=State.BLOCKED, reason="unique", due_at=parcel.due)
-    return replace(parcel, job=job, follows=owner, until=None)
 
 
 def _key_of(parcel: Parcel) -> Place | None:
@@ -320,26 +304,6 @@ def row_of_schedule(scheduled: Scheduled) -> Row:
     """As the table has it."""
     said = scheduled.said
     what = (said.name, said.revision, said.definition, scheduled.digest, scheduled.timing, said.origin)
-    when = (int(said.paused), said.cursor, said.next_at, said.created_at, said.changed_at, said.seen_at)
+    when = (AWAY if scheduled.away else int(said.paused), said.cursor, said.next_at, said.created_at, said.changed_at, said.seen_at)
     known = (scheduled.shown_at, as_json(scheduled.past), as_json(scheduled.previous))
     return Row(*what, *when, *known, said.last_tick, said.last_outcome, said.last_job, said.fired, said.skipped)
-
-
-def _joined(came: Row, known: Row | None, floor: int, now: int) -> Row:
-    """A schedule that came, and what code had shown of it here before it ticked."""
-    revision = came.revision if came.revision > floor else floor + 1
-    if known is None or known.paused == AWAY:
-        return came._replace(revision=max(revision, known.revision if known else 0), next_at=now)
-    same = known.timing == came.timing
-    return known._replace(
-        revision=max(revision, known.revision + (known.digest != came.digest)),
-        cursor=came.cursor if same else known.cursor,
-        paused=int(bool(known.paused or came.paused)),
-        next_at=now,
-        previous=came.previous,
-        last_tick=came.last_tick,
-        last_outcome=came.last_outcome,
-        last_job=came.last_job,
-        fired=came.fired,
-        skipped=came.skipped,
-    )

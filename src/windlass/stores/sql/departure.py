@@ -11,10 +11,10 @@ from windlass.core.errors import StoreError
 from windlass.ports.parcel import Parcel, Word
 from windlass.ports.plan import NOW, Statement, Steps, plan
 from windlass.ports.store import FOREVER, Departure, Scheduled, Selection
-from windlass.stores.sql.arrival import AWAY, Arriving, row_of_schedule
+from windlass.stores.sql.arrival import Arriving, row_of_schedule
 from windlass.stores.sql.operator import STILL
 from windlass.stores.sql.parcels import TO
-from windlass.stores.sql.schedules import Row
+from windlass.stores.sql.schedules import AWAY, Row
 from windlass.stores.sql.text import as_json
 
 LINES = ("ready", "waiting", "blocked", "ended")

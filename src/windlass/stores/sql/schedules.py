@@ -27,6 +27,8 @@ from windlass.stores.sql.operator import Operator
 from windlass.stores.sql.text import as_json
 from windlass.stores.sql.workers import Workers
 
+AWAY = 2
+"""`paused` of a schedule that went to another store."""
 FLOOR = "schedules"
 """The mark of the largest revision that a deleted schedule had."""
 
@@ -61,7 +63,7 @@ class Row(NamedTuple):
     def scheduled(self) -> Scheduled:
         """All of it, in no store's own layout."""
         past, previous = _names.decode(self.past), _names.decode(self.previous)
-        return Scheduled(self.said, self.digest, self.timing, past, self.shown, previous)
+        return Scheduled(self.said, self.digest, self.timing, past, self.shown, previous, self.paused == AWAY)
 
     @property
     def said(self) -> Schedule:

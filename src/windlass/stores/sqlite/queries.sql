@@ -860,8 +860,8 @@ SELECT value, text FROM windlass_marks WHERE name = ?
 -- name: tally_put
 INSERT OR REPLACE INTO windlass_marks (name, value, text) VALUES (?, ?, ?)
 
--- Of each line: who may leave, but those in ?1.
 -- name: leaving_ready
+-- Of each line: who may leave, but those in ?1.
 SELECT j.id FROM windlass_ready r CROSS JOIN windlass_jobs j ON j.seq = r.seq
 WHERE j.id NOT IN (SELECT value FROM json_each(?1)) ORDER BY r.lane, r.queue, r.rank, r.seq LIMIT ?2
 
@@ -869,8 +869,8 @@ WHERE j.id NOT IN (SELECT value FROM json_each(?1)) ORDER BY r.lane, r.queue, r.
 SELECT j.id FROM windlass_waiting w CROSS JOIN windlass_jobs j ON j.seq = w.seq
 WHERE j.id NOT IN (SELECT value FROM json_each(?1)) ORDER BY w.due, w.seq LIMIT ?2
 
--- A successor goes with its owner, or behind one that went.
 -- name: leaving_blocked
+-- A successor goes with its owner, or behind one that went.
 SELECT j.id FROM windlass_blocked b CROSS JOIN windlass_jobs j ON j.seq = b.seq
 WHERE (b.key > '' OR EXISTS (SELECT 1 FROM windlass_unique u WHERE u.successor = b.seq AND u.live AND u.seq IS NULL))
       AND j.id NOT IN (SELECT value FROM json_each(?1))
@@ -907,8 +907,8 @@ SELECT seq, name, value FROM windlass_once WHERE seq IN (SELECT value FROM json_
 -- name: parcels_merged
 SELECT seq, id FROM windlass_merged WHERE seq IN (SELECT value FROM json_each(?)) ORDER BY id
 
--- The fourth column: it was lost.
 -- name: parcels_keys
+-- The fourth column: it was lost.
 SELECT seq, key, digest, 0 FROM windlass_keys WHERE seq IN (SELECT value FROM json_each(?1)) AND free_at IS NULL
 UNION ALL
 SELECT seq, key, digest, 1 FROM windlass_past_keys WHERE seq IN (SELECT value FROM json_each(?1))
@@ -921,8 +921,8 @@ SELECT successor, NULL, id FROM windlass_unique WHERE successor IN (SELECT value
 -- name: keys_depart
 UPDATE windlass_keys SET free_at = ? WHERE seq = ? AND free_at IS NULL
 
--- Its owner lives elsewhere: `live` without a seq.
 -- name: unique_depart
+-- Its owner lives elsewhere: `live` without a seq.
 UPDATE windlass_unique SET seq = NULL WHERE seq = ? AND live
 
 -- name: seqs_next
