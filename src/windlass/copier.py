@@ -1,7 +1,7 @@
 """The copier behind `windlass store copy`: moves what one store holds to another, while both are at work.
 
 No transaction spans two stores. What leaves is set aside at the source, arrives at the target, is forgotten at the
-source; killed anywhere in between, the next copier begins with what is set aside, and the target knows what has arrived.
+source. Killed anywhere in between, the next copier begins with what is set aside; the target knows what has arrived.
 """
 
 from __future__ import annotations
@@ -62,7 +62,8 @@ class Copier:
     def __init__(
         self, source: Opened, target: Opened, batch: int = BATCH, tell: Callable[[Report], None] = lambda _: None
     ) -> None:
-        """`batch` is how many jobs one step moves, about; `tell` is called after every step. Raises ConfigError where the two are one store."""
+        """`batch` is how many jobs one step moves, about; `tell` is called after every step. Raises ConfigError where
+        the two are one store."""
         self._source = source
         self._target = target
         self._batch = batch

@@ -125,8 +125,9 @@ def prune(place: Place, **rules: str | None) -> None:
 def copy(source: str, target: str, dry_run: bool, batch: int, as_json: bool) -> int:
     """Move all that one store holds to another, both by URL, while workers and clients of either go on.
 
-    A job runs at FROM or at TO, never at both. What runs is left to end; this command moves it when it is run again, and
-    goes on where another was killed. Exits with 0 once FROM is empty and all has arrived, with 1 while something is left.
+    A job runs at FROM or at TO, never at both. What runs is left to end; this command moves it when it is run again,
+    and goes on where another was killed. Exits with 0 once FROM is empty and all has arrived, with 1 while something is
+    left.
     """
     begin, end = Place(source, None, as_json=as_json), Place(target, None, as_json=as_json)
     with begin.app(what="FROM") as one, end.app(what="TO", fresh=True) as other:

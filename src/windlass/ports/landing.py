@@ -4,11 +4,20 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
+from windlass.core.errors import StoreError
 from windlass.core.job import State
 from windlass.core.unique import Arrival as Meeting
 from windlass.core.unique import arrive as meet
 from windlass.ports.parcel import Parcel
 from windlass.ports.store import Scheduled
+
+
+def overtaken(number: int, last: int) -> StoreError:
+    """What a departure is told that comes after a later one."""
+    return StoreError(
+        f"departure {number} came after {last}: another copier is ahead of this one, or FROM was put back to an older "
+        "state, whose jobs would run a second time here; nothing was moved"
+    )
 
 
 def follows(parcel: Parcel, policy: str, owner: str, *, running: bool, succeeded: bool) -> Meeting | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from enum import StrEnum
 
 import msgspec
@@ -65,7 +66,7 @@ class Tally(msgspec.Struct, frozen=True):
     jobs: int = 0
     checksum: int = 0
 
-    def with_(self, parcels: list[Parcel], sign: int = 1) -> Tally:
+    def with_(self, parcels: Sequence[Parcel], sign: int = 1) -> Tally:
         """These as well; with `sign` -1, without them: XOR takes back what it added."""
         checksum = self.checksum
         for parcel in parcels:

@@ -520,6 +520,8 @@ class Ending(msgspec.Struct, frozen=True, array_like=True):
 class Departure(msgspec.Struct, frozen=True):
     """What is set aside on its way to another store; of jobs that follow others, those come first."""
 
+    number: int = 0
+    """Of all departures of a store, which; it grows."""
     jobs: tuple[Parcel, ...] = ()
     schedules: tuple[Scheduled, ...] = ()
 
@@ -869,10 +871,11 @@ class Store(Protocol):
 
     def depart(self, target: str, limit: int, stay: Sequence[str] = ()) -> Plan[Departure]:
         """Must answer what is set aside on the way to the store of that name; raises StoreError if that is another.
-        If nothing is, must set aside, in this transaction, about `limit` jobs that do not run, but none of those in
-        `stay`: first those that wait, in the order of their claim, then those that have ended, oldest first. An owner of
-        a unique key takes its successor with it, and a successor does not go before its owner. Where no job can go, the
-        schedules go, unless they are in `stay`, or a job of theirs (of the last PREVIOUS_JOBS) has not ended here.
+        If nothing is, must set aside, in this transaction and under a number larger than any before, about `limit`
+        jobs that do not run, but none of those in `stay`: first those that wait, in the order of their claim, then
+        those that have ended, oldest first. An owner of a unique key takes its successor with it, and a successor does
+        not go before its owner. Where no job can go, the schedules go, unless they are in `stay`, or a job of theirs
+        (of the last PREVIOUS_JOBS) has not ended here. An empty departure is that there is nothing.
 
         What is set aside is gone for every other operation, but: an `enqueue` of its id must answer as the first time
         for a day; its idempotency key stays taken, by it; its unique key too, as if its owner ran. A schedule stays,
@@ -882,11 +885,12 @@ class Store(Protocol):
     def arrive(self, source: str, departure: Departure) -> Plan[list[Arrival]]:
         """Must store each job as it left, and answer in order, with its own id, creation, times, rank, counts, history
         and a fence that is not below its last (I4); and must compare what it stored, before it is committed, with what
-        was sent: StoreCorrupt where they differ. One whose id is known is `present`. One that lives and whose idempotency
-        key, or unique key, a living claim of another has is a `conflict`, unless `core.unique.arrive` lets it follow, or
-        it followed that owner before. One that has ended is then `keyless`. What the store cannot hold is `unfit`. Keys
-        that were left behind when their own job departed from here keep nobody out. Those `moved` count for the tally
-        of that source.
+        was sent: StoreCorrupt where they differ. One whose id is known is `present`. One that lives and whose
+        idempotency key another has, or whose unique key another that lives has, is a `conflict`, unless
+        `core.unique.arrive` lets it follow, or it followed that owner before. One that has ended is then `keyless`. What
+        the store cannot hold is `unfit`. Keys that were left behind when their own job departed from here keep nobody
+        out. Those `moved` count for the tally of that source. Raises StoreError for a departure with a number below
+        one that came from there before: a copier that was stopped would bring again what has come, and gone since.
 
         A schedule whose name is not here is stored. One that is here and has never ticked goes on from where the other
         stands (cursor, pause, counts, previous jobs), under a revision no less than either; any other is `present`."""

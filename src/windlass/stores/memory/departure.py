@@ -58,15 +58,20 @@ class Departing(Scheduling):
             raise StoreError(f"{len(aside)} jobs are set aside on the way to another store: finish that copy first")
         if not aside:
             leaving = self._leaving(limit, set(stay))
-            aside = [SetAside(n, target, self._parcel(row)) for n, row in enumerate(leaving)]
+            number = self.data.departures.get("", 0) + 1
+            aside = [SetAside(number, n, target, self._parcel(row)) for n, row in enumerate(leaving)]
             self._add_up(TO + target, [each.what for each in aside if isinstance(each.what, Parcel)])
             for row in leaving:
                 self._leave(row, now)
             if not aside:
-                aside = [SetAside(n, target, each) for n, each in enumerate(self._pause_for_good(set(stay)))]
+                paused = self._pause_for_good(set(stay))
+                aside = [SetAside(number, n, target, each) for n, each in enumerate(paused)]
+            if aside:
+                self.data.departures[""] = number
             for each in aside:
                 self.data.departing[_name(each.what)] = each
         return Departure(
+            aside[0].number if aside else 0,
             tuple(each.what for each in aside if isinstance(each.what, Parcel)),
             tuple(each.what for each in aside if isinstance(each.what, Scheduled)),
         )
@@ -169,6 +174,9 @@ class Departing(Scheduling):
     def arrive(self, source: str, departure: Departure) -> Steps[list[Arrival]]:
         """See Store.arrive."""
         now = (yield NOW)[0][0]
+        if departure.number < self.data.departures.get(source, 0):
+            raise landing.overtaken(departure.number, self.data.departures[source])
+        self.data.departures[source] = departure.number
         answers: dict[str, Arrival] = {}
         for parcel in departure.jobs:
             answers[parcel.job.id] = self._land(parcel, now, answers)
@@ -247,13 +255,12 @@ class Departing(Scheduling):
             limits=limits_of(job.meta),
             new=NewJob(**new, head_start=parcel.head_start, idempotency_key=parcel.key, digest=parcel.digest),
         )
-        for table, value in (
-            (self.data.attempts, parcel.attempts),
-            (self.data.logs, parcel.logs),
-            (self.data.first_results, parcel.once),
-        ):
-            if value:
-                table[id] = value  # type: ignore[index]
+        if parcel.attempts:
+            self.data.attempts[id] = parcel.attempts
+        if parcel.logs:
+            self.data.logs[id] = parcel.logs
+        if parcel.once:
+            self.data.first_results[id] = parcel.once
         for other in parcel.merged:
             self.data.merged[other] = id
         if parcel.key is not None and not parcel.key_lost:

@@ -7,7 +7,16 @@ from itertools import count, islice
 
 from windlass.core.job import State
 from windlass.ports.plan import NOW, Steps, plan
-from windlass.ports.store import DEPARTED_KEEP, KEY_KEEP, Pruned, PruneRules, QueueChange, QueueRules, Selected, Selection
+from windlass.ports.store import (
+    DEPARTED_KEEP,
+    KEY_KEEP,
+    Pruned,
+    PruneRules,
+    QueueChange,
+    QueueRules,
+    Selected,
+    Selection,
+)
 from windlass.stores.memory.reading import Reading
 from windlass.stores.memory.tables import Key, Row, replace
 from windlass.stores.memory.unique import place_of

@@ -95,7 +95,8 @@ class Reading(Liveness):
             return None
         rules = self._rules(row.new.queue)
         owner = self._awaited(row)
-        first = self.data.jobs.get(owner) if owner else self._first_under(row.blocked_by.key) if row.blocked_by else None
+        under = row.blocked_by.key if row.blocked_by else None
+        first = self.data.jobs.get(owner) if owner else self._first_under(under) if under is not None else None
         return Why(
             job=row.as_job(),
             now=now,

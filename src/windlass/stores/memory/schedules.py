@@ -17,11 +17,12 @@ from windlass.ports.store import (
     Schedule,
     ScheduleChange,
     ScheduleChanged,
+    Scheduled,
     Selection,
     Tick,
 )
 from windlass.stores.memory.operator import Operator
-from windlass.stores.memory.tables import Scheduled, replace
+from windlass.stores.memory.tables import replace
 
 
 class Scheduling(Operator):

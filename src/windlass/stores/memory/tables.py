@@ -97,6 +97,8 @@ class Owner(msgspec.Struct, frozen=True):
 class SetAside(msgspec.Struct, frozen=True):
     """A job or a schedule on its way to another store."""
 
+    number: int
+    """Of the departure."""
     n: int
     target: str
     what: Parcel | Scheduled
@@ -243,6 +245,8 @@ class Tables:
         self.departing: Table[str, SetAside] = Table(self._journal)
         self.departed: Table[str, int] = Table(self._journal)
         """Jobs that went to another store, and when."""
+        self.departures: Table[str, int] = Table(self._journal)
+        """How many left from here, under no name; the last one that came from each other store, under its."""
         self.tallies: Table[str, Tally] = Table(self._journal)
         self.enqueued = 0
 

@@ -11,11 +11,11 @@
 -- 1. `moves`: shared by what moves single jobs and knows whose they are (claim, settle, promote, beat); exclusive for
 --    what moves any (an operator, a takeover), which does not stand in line for it: the others would stand behind it.
 --    An enqueue takes none: it may be part of somebody's long transaction.
--- 2. `schedules`, `endings`: one at a time who fires or edits schedules; who prunes or revives.
+-- 2. `schedules`, `endings`, `copies`: one at a time who fires or edits schedules; who prunes or revives; who moves jobs
+--    from or to another store.
 -- 3. `keys`, `unique`: buckets of idempotency and unique keys, in order, all at once; `bounds`: by queue, in order.
 -- 4. rows of `held` by id; buckets of `limits` in order; rows of `unique_keys` by key. Rows of the lines (`ready`,
 --    `waiting`, `blocked`) are only ever taken by skipping what is locked, or by who has the job's unique key.
--- 5. `tally`: who counts what goes from one store to another.
 -- A claim waits for none of 3 and 4: it tries, and passes by.
 
 -- name: has_schema
@@ -1071,6 +1071,9 @@ JOIN windlass.jobs j ON j.seq = e.seq
 
 -- --- from one store to another ------------------------------------------------------------------------------------
 
+-- name: copies_alone (nobody reads the answer)
+SELECT pg_advisory_xact_lock(hashtext('windlass.copies'), 0)
+
 -- name: departed_find
 SELECT id FROM windlass.departed WHERE id = ANY (ARRAY(SELECT jsonb_array_elements_text($1::jsonb)))
 
@@ -1085,7 +1088,7 @@ DELETE FROM windlass.departed d USING jsonb_array_elements($1::jsonb) given WHER
 DELETE FROM windlass.departed WHERE at < $1
 
 -- name: departing_all
-SELECT id, target, kind, body FROM windlass.departing ORDER BY n
+SELECT n, id, target, kind, body FROM windlass.departing ORDER BY n
 
 -- name: departing_count
 SELECT count(*) FROM windlass.departing
@@ -1100,8 +1103,6 @@ DELETE FROM windlass.departing WHERE id = ANY (ARRAY(SELECT jsonb_array_elements
 RETURNING n,id,target,kind,body
 
 -- name: tally_get
--- One at a time counts, and the row may not be there yet.
-SELECT pg_advisory_xact_lock(hashtext('windlass.tally'), 0);
 SELECT value, text FROM windlass.marks WHERE name = $1
 
 -- name: tally_put

@@ -199,17 +199,17 @@ class PostgresStore(Departing, Survey, Claiming):
 
     def depart(self, target: str, limit: int, stay: Sequence[str] = ()) -> Plan[Departure]:
         """See Store.depart."""
-        departed = under("schedules_alone", under("endings_alone", super().depart(target, limit, stay)))
-        return under("moves_alone", departed)
+        departed = under("endings_alone", under("copies_alone", super().depart(target, limit, stay)))
+        return under("moves_alone", under("schedules_alone", departed))
 
     def arrive(self, source: str, departure: Departure) -> Plan[list[Arrival]]:
         """See Store.arrive."""
-        arrived = super().arrive(source, departure)
+        arrived = under("copies_alone", super().arrive(source, departure))
         return under("schedules_alone", arrived) if departure.schedules else arrived
 
     def dismiss(self, gone: Sequence[str], back: Sequence[str]) -> Plan[list[str]]:
         """See Store.dismiss."""
-        dismissed = super().dismiss(gone, back)
+        dismissed = under("copies_alone", super().dismiss(gone, back))
         return under("schedules_alone", dismissed) if back else dismissed
 
     # --- rings -------------------------------------------------------------------------------------------------------

@@ -23,6 +23,8 @@ from windlass.stores.sql.text import as_json
 from windlass.stores.sql.unique import Owner, place_of
 
 Place = tuple[str, str, str]
+LAST = "last from:"
+"""How the marks begin of the last departure that came from each store."""
 
 
 class Berth(NamedTuple):
@@ -46,6 +48,10 @@ class Arriving(Scheduling, Parcels):
     def arrive(self, source: str, departure: Departure) -> Steps[list[Arrival]]:
         """See Store.arrive."""
         now = (yield NOW)[0][0]
+        last = yield Statement("mark_get", (LAST + source,))
+        if last and departure.number < last[0][0]:
+            raise landing.overtaken(departure.number, last[0][0])
+        yield Statement("mark_put", (LAST + source, departure.number))
         answers = yield from self._store_parcels(departure.jobs, now)
         moved = {each.id for each in answers if each.word in {Word.MOVED, Word.KEYLESS}}
         yield from self._add_up(FROM + source, [each for each in departure.jobs if each.job.id in moved])
@@ -134,7 +140,7 @@ class Arriving(Scheduling, Parcels):
         seqs = [row[0] for row in (yield Statement("seqs_next", (ids,)))]
         made = {berth.parcel.job.id: seq for berth, seq in zip(berths, seqs, strict=True)}
         yield Statement("job_insert", many=[_job_row(b.parcel, made[b.parcel.job.id]) for b in berths])
-        stored = dict((yield Statement("seqs_by_id", (ids,))))
+        stored: dict[str, int] = dict((yield Statement("seqs_by_id", (ids,))))
         # Somebody else may have brought one in at this very moment.
         ours = [b for b in berths if stored[b.parcel.job.id] == made[b.parcel.job.id]]
         for berth in berths:
@@ -304,6 +310,7 @@ def row_of_schedule(scheduled: Scheduled) -> Row:
     """As the table has it."""
     said = scheduled.said
     what = (said.name, said.revision, said.definition, scheduled.digest, scheduled.timing, said.origin)
-    when = (AWAY if scheduled.away else int(said.paused), said.cursor, said.next_at, said.created_at, said.changed_at, said.seen_at)
+    paused = AWAY if scheduled.away else int(said.paused)
+    when = (paused, said.cursor, said.next_at, said.created_at, said.changed_at, said.seen_at)
     known = (scheduled.shown_at, as_json(scheduled.past), as_json(scheduled.previous))
     return Row(*what, *when, *known, said.last_tick, said.last_outcome, said.last_job, said.fired, said.skipped)

@@ -20,6 +20,10 @@ from windlass.stores.sql.text import as_json
 LINES = ("ready", "waiting", "blocked", "ended")
 """In this order they leave: what waits is wanted sooner than what has ended."""
 JOB, SCHEDULE = "job", "schedule"
+DEPARTURES = "departures"
+"""The mark of how many there were."""
+STRIDE = 1_000_000
+"""From the places of one departure to those of the next: more than any is long."""
 
 _parcel = msgspec.json.Decoder(Parcel)
 _scheduled = msgspec.json.Decoder(Scheduled)
@@ -43,15 +47,25 @@ class Departing(Arriving):
         now = (yield NOW)[0][0]
         rows = yield Statement("departing_all")
         if rows:
-            if rows[0][1] != target:
+            if rows[0][2] != target:
                 raise StoreError(
-                    f"{len(rows)} jobs are set aside on the way to another store ({rows[0][1]}): finish that copy first"
+                    f"{len(rows)} jobs are set aside on the way to another store ({rows[0][2]}): finish that copy first"
                 )
             return _read(rows)
         ids = yield from self._leaving(limit, as_json(list(stay)))
-        if ids:
-            return Departure(jobs=(yield from self._set_aside(ids, target, now)))
-        return Departure(schedules=(yield from self._pause_for_good(target, set(stay))))
+        jobs = (yield from self._set_aside(ids, now)) if ids else ()
+        schedules = () if jobs else (yield from self._pause_for_good(set(stay)))
+        if not (jobs or schedules):
+            return Departure()
+        mark = yield Statement("mark_get", (DEPARTURES,))
+        number = (mark[0][0] if mark else 0) + 1
+        yield Statement("mark_put", (DEPARTURES, number))
+        bodies = [(each.job.id, JOB, as_json(each)) for each in jobs]
+        bodies += [(each.said.name, SCHEDULE, as_json(each)) for each in schedules]
+        aside = [(number * STRIDE + n, id, target, kind, body) for n, (id, kind, body) in enumerate(bodies)]
+        yield Statement("departing_put", many=aside)
+        yield from self._add_up(TO + target, jobs)
+        return Departure(number, jobs, schedules)
 
     def _leaving(self, limit: int, stay: str) -> Steps[list[str]]:
         for line in LINES:
@@ -62,7 +76,7 @@ class Departing(Arriving):
                 return ids + [id for id in heirs if id not in known]
         return []
 
-    def _set_aside(self, ids: Sequence[str], target: str, now: int) -> Steps[tuple[Parcel, ...]]:
+    def _set_aside(self, ids: Sequence[str], now: int) -> Steps[tuple[Parcel, ...]]:
         places, _ = yield from self._places(Selection(tuple(ids)), STILL)
         parcels = yield from self._parcels([p.id for p in places])
         leaving = [parcels[p.id] for p in places]
@@ -73,13 +87,10 @@ class Departing(Arriving):
         yield Statement("unique_outlive", many=rows)
         yield Statement("keys_depart", many=[(FOREVER, p.seq) for p in places])
         yield from self._drop([p.seq for p in places])
-        bodies = [(n, each.job.id, target, JOB, as_json(each)) for n, each in enumerate(leaving)]
-        yield Statement("departing_put", many=bodies)
         yield Statement("departed_put", many=[(p.id, now) for p in places])
-        yield from self._add_up(TO + target, leaving)
         return tuple(leaving)
 
-    def _pause_for_good(self, target: str, stay: set[str]) -> Steps[tuple[Scheduled, ...]]:
+    def _pause_for_good(self, stay: set[str]) -> Steps[tuple[Scheduled, ...]]:
         leaving = []
         for values in (yield Statement("schedules_all")):
             row = Row(*values)
@@ -88,8 +99,6 @@ class Departing(Arriving):
                 if not left:
                     leaving.append(row.scheduled)
                     yield Statement("schedule_put", row._replace(paused=AWAY))
-        bodies = [(n, each.said.name, target, SCHEDULE, as_json(each)) for n, each in enumerate(leaving)]
-        yield Statement("departing_put", many=bodies)
         return tuple(leaving)
 
     @plan
@@ -121,6 +130,7 @@ class Departing(Arriving):
 
 def _read(rows: Sequence[tuple[Any, ...]]) -> Departure:
     return Departure(
-        tuple(_parcel.decode(body) for _, _, kind, body in rows if kind == JOB),
-        tuple(_scheduled.decode(body) for _, _, kind, body in rows if kind == SCHEDULE),
+        rows[0][0] // STRIDE,
+        tuple(_parcel.decode(body) for *_, kind, body in rows if kind == JOB),
+        tuple(_scheduled.decode(body) for *_, kind, body in rows if kind == SCHEDULE),
     )

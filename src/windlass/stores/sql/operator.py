@@ -10,7 +10,17 @@ import msgspec
 from windlass.core.job import TERMINAL, Job, State
 from windlass.core.unique import unique_of
 from windlass.ports.plan import NOW, Statement, Steps, plan
-from windlass.ports.store import DEPARTED_KEEP, KEY_KEEP, Filter, Pruned, PruneRules, QueueChange, QueueRules, Selected, Selection
+from windlass.ports.store import (
+    DEPARTED_KEEP,
+    KEY_KEEP,
+    Filter,
+    Pruned,
+    PruneRules,
+    QueueChange,
+    QueueRules,
+    Selected,
+    Selection,
+)
 from windlass.stores.sql.enqueue import WITH_CHILDREN
 from windlass.stores.sql.reading import Reading
 from windlass.stores.sql.text import as_json

@@ -843,7 +843,7 @@ DELETE FROM windlass_departed WHERE id = ?
 DELETE FROM windlass_departed WHERE at < ?
 
 -- name: departing_all
-SELECT id, target, kind, body FROM windlass_departing ORDER BY n
+SELECT n, id, target, kind, body FROM windlass_departing ORDER BY n
 
 -- name: departing_count
 SELECT count(*) FROM windlass_departing

@@ -168,7 +168,8 @@ class Departures:
         words = road.all(3)
         moved = {id for id, word in words.items() if word is Word.MOVED}
         running = {held.id for held in world.run(world.store.held("w1"))}
-        assert moved == set(words) and holder.id in running
+        assert moved == set(words)
+        assert holder.id in running
         for id in set(ids) - running:
             assert road.seen(id) == before[id], id
             assert look(world, world.opened, id) is None
@@ -227,6 +228,18 @@ class Departures:
         assert list(road.all()) == ids[2:]
         road.healthy()
 
+    def test_a_copier_that_was_stopped_brings_nothing_a_second_time(self, world: World) -> None:
+        """I4: also where what it once held in its hands has come, and gone, meanwhile."""
+        road, first, second = Road(world), world.put(), world.put(after=HOUR)
+        old = road.depart(1)
+        assert road.all(1) == dict.fromkeys((first, second), Word.MOVED)
+        assert road.run(road.there.store.delete(Selection((first,)))).changed == (first,)
+        with pytest.raises(StoreError, match="ahead"):
+            road.arrive(old)
+        assert road.dismiss([first]) == road.dismiss([], [first]) == []
+        assert (road.seen(first), look(world, world.opened, first)) == (None, None)
+        road.healthy()
+
     def test_ranks_and_fences_go_on(self, world: World) -> None:
         """I4: the next grant has a larger fence, also where the clock there is behind; the order is the same."""
         road, held = Road(world), world.running(priority=1)
@@ -237,7 +250,8 @@ class Departures:
         road.run(road.there.store.beat([report("w9")]))
         granted = road.run(road.there.store.claim("w9", 1, ClaimRequest(9, (Quota("default", 9),)))).jobs
         assert [each.id for each in granted] == [ids[1], ids[2], ids[0], held.id]
-        assert granted[-1].fence > held.fence and granted[-1].attempt == 1
+        assert granted[-1].fence > held.fence
+        assert granted[-1].attempt == 1
         road.healthy()
 
     # --- keys ----------------------------------------------------------------------------------------------
@@ -303,7 +317,8 @@ class Departures:
         world.healthy()
         assert road.all() == {follower: Word.MOVED}
         seen = road.seen(follower)
-        assert seen is not None and (seen["job"].state, seen["job"].reason) == (State.BLOCKED, "unique")
+        assert seen is not None
+        assert (seen["job"].state, seen["job"].reason) == (State.BLOCKED, "unique")
         road.healthy()
         road.run(road.there.store.cancel(Selection((owner,))))
         late = world.put(meta=meta(unique="u"))
@@ -347,7 +362,7 @@ class Departures:
     # --- the rest ------------------------------------------------------------------------------------------
 
     def test_schedules_go_on_there(self, world: World) -> None:
-        """I11: from the same cursor, in the same revision; here they are paused, also for code that shows them again."""
+        """I11: from the same cursor, in the same revision; here they are paused, also for code that shows them."""
         road = Road(world)
         put = ScheduleChange(name="s", action="put", definition="d", digest="#d", timing="t", origin="code")
         world.run(world.store.change_schedules([put, msgspec.structs.replace(put, name="p")]))
