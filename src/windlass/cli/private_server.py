@@ -40,10 +40,10 @@ MISSING = (
 
 @contextlib.contextmanager
 def private_server(directory: str) -> Iterator[tuple[str, Path]]:
-    """The URL of a server whose data lie in a folder of `directory`, and that folder. One that an earlier `dev` left behind is used
-    again; whoever is the last to use it ends it. Raises ConfigError where there is none to start."""
+    """The URL of a server whose data lie in a folder of `directory`, and that folder. One that an earlier `dev` left
+    behind is used again; whoever is the last to use it ends it. Raises ConfigError where there is none to start."""
     if importlib.util.find_spec("psycopg") is None:
-        raise ConfigError("--postgres: psycopg is not installed; `pip install 'windlass[dev-postgres]'` brings all of it")
+        raise ConfigError("--postgres: psycopg is missing; `pip install 'windlass[dev-postgres]'` brings all of it")
     server = Server(binaries(), _place(directory))
     with server.place.joinpath("users").open("a") as users:
         try:
@@ -52,11 +52,10 @@ def private_server(directory: str) -> Iterator[tuple[str, Path]]:
                 url = server.start()
             yield url, server.place
         finally:
-            with server.alone():
-                # The kernel knows who else uses it, also of those that were killed.
-                with contextlib.suppress(BlockingIOError):
-                    fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    server.end()
+            # The kernel knows who else uses it, also of those that were killed.
+            with server.alone(), contextlib.suppress(BlockingIOError):
+                fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                server.end()
 
 
 class Server:
@@ -68,7 +67,8 @@ class Server:
         self._programs = _reachable(programs, place)
         self._process: subprocess.Popen[bytes] | None = None
         # Not in our session: a Ctrl-C is for us, who end it when the workers have ended. And not in our environment.
-        self._run: dict[str, Any] = {"cwd": place, "env": {"PATH": os.defpath, "LC_ALL": "C"}, "start_new_session": True}
+        environment = {"PATH": os.defpath, "LC_ALL": "C"}
+        self._run: dict[str, Any] = {"cwd": place, "env": environment, "start_new_session": True}
         if os.getuid() == 0:
             self._run |= {"user": NOBODY, "group": NOBODY, "extra_groups": []}
 

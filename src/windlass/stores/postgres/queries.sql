@@ -11,8 +11,8 @@
 -- 1. `moves`: shared by what moves single jobs and knows whose they are (claim, settle, promote, beat); exclusive for
 --    what moves any (an operator, a takeover), which does not stand in line for it: the others would stand behind it.
 --    An enqueue takes none: it may be part of somebody's long transaction.
--- 2. `schedules`, `endings`, `copies`: one at a time who fires or edits schedules; who prunes or revives; who moves jobs
---    from or to another store.
+-- 2. `schedules`, `endings`, `copies`: one at a time who fires or edits schedules; who prunes or revives; who moves
+--    jobs from or to another store.
 -- 3. `keys`, `unique`: buckets of idempotency and unique keys, in order, all at once; `bounds`: by queue, in order.
 -- 4. rows of `held` by id; buckets of `limits` in order; rows of `unique_keys` by key. Rows of the lines (`ready`,
 --    `waiting`, `blocked`) are only ever taken by skipping what is locked, or by who has the job's unique key.
