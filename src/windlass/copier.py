@@ -21,7 +21,8 @@ from windlass.ports.store import LeftKey, Opened
 T = TypeVar("T")
 
 BATCH = 200
-"""Jobs in one step: the source does nothing else while it sets them aside, 10 ms or so."""
+"""Jobs in one step: while it sets them aside the source does nothing else, SQLite for 7 ms, PostgreSQL for 16 ms; for
+1,000 jobs 28 ms and 69 ms, and all of it takes two thirds of the time."""
 KEYS = 5_000
 PATIENCE = 30.0
 """Seconds for one step; workers of both sides are in its way now and then."""
@@ -42,6 +43,8 @@ class Report(msgspec.Struct, kw_only=True):
     running: int = 0
     waiting: int = 0
     """Jobs that have not left, though they do not run."""
+    ticking: int = 0
+    """Schedules that have not left, and are not paused."""
     departed: Tally = Tally()
     arrived: Tally = Tally()
 
@@ -53,7 +56,7 @@ class Report(msgspec.Struct, kw_only=True):
     @property
     def done(self) -> bool:
         """Whether nothing is left to do."""
-        return self.verified and not (self.running or self.waiting or self.refused)
+        return self.verified and not (self.running or self.waiting or self.ticking or self.refused)
 
 
 class Copier:
@@ -127,6 +130,7 @@ class Copier:
         states = _run(source, source.store.stats(exact=True)).states
         report.running = states["running"]
         report.waiting = sum(states.values()) - report.running
+        report.ticking = sum(not each.paused for each in _run(source, source.store.schedules()))
         report.departed, _ = _run(source, source.store.tallies(self._to))
         _, report.arrived = _run(target, target.store.tallies(self._from))
 

@@ -42,6 +42,20 @@ def test_what_runs_is_left_and_the_code_says_so(world: World) -> None:
     assert answer["departed"] == answer["arrived"]
 
 
+def test_a_schedule_stays_until_its_jobs_have_ended(world: World) -> None:
+    """I11: no tick comes twice, and none is jumped over."""
+    assert world.run("schedules", "add", "s", "tasks.add", "[1, 2]", "--every", "1h").code == 0
+    assert world.run("schedules", "run", "s").code == 0
+    held = world.claim()
+    ran = copy(world)
+    assert ran.code == 1
+    assert f"1 schedule ticks on at {FROM} until its jobs have ended" in ran.out
+    world.settle(held, Succeeded("1"))
+    assert copy(world).out.startswith(f"moved 1 job and 1 schedule to {TO}")
+    assert world.json("schedules", "list")["schedules"][0]["paused"]
+    assert copy(world).code == 0
+
+
 def test_a_dry_run_counts_and_changes_nothing(world: World) -> None:
     world.enqueue()
     world.enqueue(delay="1h")

@@ -174,10 +174,13 @@ def _copy(place: Place, source: Opened, target: Opened, batch: int) -> int:
     return OK if report.done else FAILED
 
 
+NUMBERS = ("moved", "schedules", "running", "waiting", "ticking", "done", "verified")
+
+
 def _as_document(report: Report) -> dict[str, object]:
     tallies = {"departed": report.departed, "arrived": report.arrived}
     sums = {name: {"jobs": tally.jobs, "checksum": f"{tally.checksum:032x}"} for name, tally in tallies.items()}
-    counts = {name: getattr(report, name) for name in ("moved", "schedules", "running", "waiting", "done", "verified")}
+    counts = {name: getattr(report, name) for name in NUMBERS}
     return counts | sums | {"refused": report.refused}
 
 
@@ -194,7 +197,9 @@ def _tell(place: Place, report: Report, source: str, target: str) -> None:
     if report.running or report.waiting:
         place.say(f"{report.running:,} running and {report.waiting:,} other jobs are left at {source}")
         place.say("run this command again until nothing is left; running jobs leave when they have ended")
-    elif report.done:
+    if report.ticking:
+        place.say(f"{count(report.ticking, 'schedule')} ticks on at {source} until its jobs have ended")
+    if report.done:
         place.say(f"nothing is left at {source}: end its workers, and remove it when you like")
 
 
