@@ -52,7 +52,7 @@ def test_a_schedule_stays_until_its_jobs_have_ended(world: World) -> None:
     assert f"1 schedule ticks on at {FROM} until its jobs have ended" in ran.out
     world.settle(held, Succeeded("1"))
     assert copy(world).out.startswith(f"moved 1 job and 1 schedule to {TO}")
-    assert world.json("schedules", "list")["schedules"][0]["paused"]
+    assert [each.paused for each in world.do(world.store.schedules())] == [True]
     assert copy(world).code == 0
 
 
