@@ -127,10 +127,12 @@ class Server:
             return self._process.pid if self._process.poll() is None else None
         try:
             pid = int((self.data / "postmaster.pid").read_text().split("\n", 1)[0])
-            line = Path(f"/proc/{pid}/cmdline").read_bytes() if os.path.isdir("/proc/self") else os.fsencode(self.data)
+            os.kill(pid, 0)
+            proc = Path(f"/proc/{pid}/cmdline")
+            ours = not Path("/proc/self").exists() or os.fsencode(self.data) in proc.read_bytes()
         except (OSError, ValueError):
             return None
-        return pid if os.fsencode(self.data) in line else None
+        return pid if ours else None
 
     def _make(self) -> None:
         if self.data.exists():  # an initdb that was cut off

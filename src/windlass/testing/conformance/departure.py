@@ -271,6 +271,21 @@ class Departures:
         assert road.all() == {}
         road.healthy()
 
+    def test_what_went_is_known_for_a_day(self, world: World) -> None:
+        """For an enqueue whose answer was lost; then it is as if the job had been deleted."""
+        job, road = world.job(), Road(world)
+        world.enqueue(job)
+        road.all()
+        world.clock.advance("1d")
+        world.run(world.store.prune(PruneRules(), 10))
+        assert world.enqueue(job) == [Enqueued(job.id, True)]
+        assert world.run(world.store.fetch([job.id])) == [None]
+        world.clock.advance("1s")
+        world.run(world.store.prune(PruneRules(), 10))
+        assert world.enqueue(job) == [Enqueued(job.id, True)]
+        assert world.fetch(job.id).state is State.QUEUED
+        world.healthy()
+
     def test_a_key_that_is_taken_there_is_a_conflict(self, world: World) -> None:
         """Never silently doubled: who lives goes back to where it was; who has ended comes without its key."""
         road = Road(world)
