@@ -116,6 +116,15 @@ def test_without_a_server_it_says_how_to_get_one(world: World, place: Path, monk
     assert "pip install 'windlass[dev-postgres]'" in ran.err
 
 
+def test_an_application_that_names_its_store_is_told(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that nobody uses would be a riddle."""
+    Path("tasks.py").write_text(CODE.replace("Windlass()", "Windlass('sqlite:///own.db')"))
+    monkeypatch.setenv("WINDLASS_URL", "sqlite:///other.db")
+    with running("dev", "tasks.py", "--port", "0") as command:
+        command.says("the application names its store in its code; WINDLASS_URL and --postgres do not count")
+        assert command.stop() == 0
+
+
 def test_data_of_another_version_are_left_alone(place: Path) -> None:
     (place / "data").mkdir()
     (place / "data/PG_VERSION").write_text("9\n")

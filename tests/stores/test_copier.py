@@ -16,6 +16,7 @@ from windlass.core.job import LogLine, State, Succeeded
 from windlass.ports.parcel import Word
 from windlass.ports.plan import Plan
 from windlass.ports.store import Opened, QueueChange, QueueRules, ScheduleChange
+from windlass.stores.sqlite.store import SqliteStore
 from windlass.testing import ManualClock
 from windlass.testing.conformance.departure import Departures, look
 from windlass.testing.conformance.world import World, open_world
@@ -163,6 +164,18 @@ def test_what_postgres_cannot_hold_stays_and_is_named(ways: Ways) -> None:
     assert look(world, world.opened, unfit) == before
     assert ways.there(ways.target.store.logs(logged.id)) == [LogLine(1, "info", "a\N{REPLACEMENT CHARACTER}b")]
     assert ways.there(ways.target.store.fetch([fine]))[0].payload == '[["\\u0000"],{}]'
+
+
+@between(GROWING, ("postgres", "sqlite"))
+def test_large_jobs_leave_a_few_at_a_time(ways: Ways) -> None:
+    """So that the source never waits for long."""
+    for n in range(20):
+        ways.world.put(payload=f'[["{str(n % 10) * 1_000_000}"],{{}}]')
+    steps: list[int] = []
+    report = Copier(ways.source, ways.target, 1_000, lambda report: steps.append(report.moved)).run()
+    assert (report.done, report.moved) == (True, 20)
+    if isinstance(ways.source.store, SqliteStore):  # what PostgreSQL keeps compressed weighs less
+        assert steps == [8, 16, 20]
 
 
 @between(GROWING)

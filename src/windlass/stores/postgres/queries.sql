@@ -1113,24 +1113,25 @@ ON CONFLICT (name) DO UPDATE SET value = excluded.value, text = excluded.text
 j.id = ANY (ARRAY(SELECT jsonb_array_elements_text($1::jsonb)))
 
 -- name: leaving_ready
--- Of each line: who may leave, but those in $1.
-SELECT j.id FROM windlass.ready r JOIN windlass.jobs j ON j.seq = r.seq
+-- Of each line: who may leave, but those in $1; and how much of it there is.
+SELECT j.id, pg_column_size(j.payload) FROM windlass.ready r JOIN windlass.jobs j ON j.seq = r.seq
 WHERE NOT {staying} ORDER BY r.lane, r.queue, r.rank, r.seq LIMIT $2
 
 -- name: leaving_waiting
-SELECT j.id FROM windlass.waiting w JOIN windlass.jobs j ON j.seq = w.seq
+SELECT j.id, pg_column_size(j.payload) FROM windlass.waiting w JOIN windlass.jobs j ON j.seq = w.seq
 WHERE NOT {staying} ORDER BY w.due, w.seq LIMIT $2
 
 -- name: leaving_blocked
 -- A successor goes with its owner, or behind one that went.
-SELECT j.id FROM windlass.blocked b JOIN windlass.jobs j ON j.seq = b.seq
+SELECT j.id, pg_column_size(j.payload) FROM windlass.blocked b JOIN windlass.jobs j ON j.seq = b.seq
 WHERE (b.key > ''
        OR EXISTS (SELECT 1 FROM windlass.unique_keys u WHERE u.successor = b.seq AND u.live <> 0 AND u.seq IS NULL))
       AND NOT {staying}
 ORDER BY b.key, b.lane, b.queue, b.most, b.rank, b.seq LIMIT $2
 
 -- name: leaving_ended
-SELECT j.id FROM windlass.ended e JOIN windlass.jobs j ON j.seq = e.seq WHERE NOT {staying} ORDER BY e.seq LIMIT $2
+SELECT j.id, pg_column_size(j.payload) + coalesce(pg_column_size(e.result), 0)
+FROM windlass.ended e JOIN windlass.jobs j ON j.seq = e.seq WHERE NOT {staying} ORDER BY e.seq LIMIT $2
 
 -- name: successors_of
 -- Under the locks of the keys: an enqueue may be adding a successor.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any
 
 import msgspec
@@ -22,6 +23,8 @@ LINES = ("ready", "waiting", "blocked", "ended")
 JOB, SCHEDULE = "job", "schedule"
 DEPARTURES = "departures"
 """The mark of how many there were."""
+WEIGHT_MOST = 8 * 1024 * 1024
+"""Bytes of payloads and results in one departure, if it is more than one job: the source waits while they are read."""
 STRIDE = 1_000_000
 """From the places of one departure to those of the next: more than any is long."""
 
@@ -69,7 +72,7 @@ class Departing(Arriving):
 
     def _leaving(self, limit: int, stay: str) -> Steps[list[str]]:
         for line in LINES:
-            ids = [row[0] for row in (yield Statement(f"leaving_{line}", (stay, limit)))]
+            ids = _handful((yield Statement(f"leaving_{line}", (stay, limit))))
             if ids:
                 known = set(ids)
                 heirs = [row[0] for row in (yield Statement("successors_of", (as_json(ids),)))]
@@ -126,6 +129,12 @@ class Departing(Arriving):
     def tallies(self, other: str) -> Steps[Any]:
         """See Store.tallies."""
         return (yield from self._tallies(other))
+
+
+def _handful(rows: Sequence[tuple[Any, ...]]) -> list[str]:
+    """The first of these jobs, as many as can be carried at once."""
+    sizes = accumulate(row[1] for row in rows)
+    return [row[0] for n, (row, size) in enumerate(zip(rows, sizes, strict=True)) if not n or size <= WEIGHT_MOST]
 
 
 def _read(rows: Sequence[tuple[Any, ...]]) -> Departure:

@@ -861,23 +861,24 @@ SELECT value, text FROM windlass_marks WHERE name = ?
 INSERT OR REPLACE INTO windlass_marks (name, value, text) VALUES (?, ?, ?)
 
 -- name: leaving_ready
--- Of each line: who may leave, but those in ?1.
-SELECT j.id FROM windlass_ready r CROSS JOIN windlass_jobs j ON j.seq = r.seq
+-- Of each line: who may leave, but those in ?1; and how much of it there is.
+SELECT j.id, length(j.payload) FROM windlass_ready r CROSS JOIN windlass_jobs j ON j.seq = r.seq
 WHERE j.id NOT IN (SELECT value FROM json_each(?1)) ORDER BY r.lane, r.queue, r.rank, r.seq LIMIT ?2
 
 -- name: leaving_waiting
-SELECT j.id FROM windlass_waiting w CROSS JOIN windlass_jobs j ON j.seq = w.seq
+SELECT j.id, length(j.payload) FROM windlass_waiting w CROSS JOIN windlass_jobs j ON j.seq = w.seq
 WHERE j.id NOT IN (SELECT value FROM json_each(?1)) ORDER BY w.due, w.seq LIMIT ?2
 
 -- name: leaving_blocked
 -- A successor goes with its owner, or behind one that went.
-SELECT j.id FROM windlass_blocked b CROSS JOIN windlass_jobs j ON j.seq = b.seq
+SELECT j.id, length(j.payload) FROM windlass_blocked b CROSS JOIN windlass_jobs j ON j.seq = b.seq
 WHERE (b.key > '' OR EXISTS (SELECT 1 FROM windlass_unique u WHERE u.successor = b.seq AND u.live AND u.seq IS NULL))
       AND j.id NOT IN (SELECT value FROM json_each(?1))
 ORDER BY b.key, b.lane, b.queue, b.most, b.rank, b.seq LIMIT ?2
 
 -- name: leaving_ended
-SELECT j.id FROM windlass_ended e CROSS JOIN windlass_jobs j ON j.seq = e.seq
+SELECT j.id, length(j.payload) + ifnull(length(e.result), 0)
+FROM windlass_ended e CROSS JOIN windlass_jobs j ON j.seq = e.seq
 WHERE j.id NOT IN (SELECT value FROM json_each(?1)) ORDER BY e.seq LIMIT ?2
 
 -- name: successors_of
