@@ -10,6 +10,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import msgspec
@@ -20,7 +21,7 @@ from windlass.core.backoff import Backoff
 from windlass.core.job import KeyLimit, Meta, NewJob, Policy, UniqueKey
 from windlass.core.placement import job_id
 from windlass.ports.parcel import Tally
-from windlass.ports.store import Opened
+from windlass.ports.store import Opened, ScheduleChange
 from windlass.stores import open as open_store
 from windlass.testing import ledger
 
@@ -28,7 +29,9 @@ JOBS, KILLS, BATCH = {"closing": (20_000, 10, 200), "soak": (200_000, 40, 200)}.
     os.environ.get("WINDLASS_PROOF", ""), (800, 3, 40)
 )
 PATIENCE = 60.0 + JOBS / 100
-COPY = [sys.executable, "-m", "windlass", "store", "copy"]
+WINDLASS = [sys.executable, "-m", "windlass"]
+COPY = [*WINDLASS, "store", "copy"]
+BEAT = ["schedules", "add", "beat", "work", "[0]", "--every", "1s", "--overlap", "queue", "--catch-up", "all"]
 
 APP = """
 import os, time
@@ -85,7 +88,7 @@ class Sides:
 
     def work(self, url: str, concurrency: int) -> None:
         """A supervisor with one worker."""
-        command = [sys.executable, "-m", "windlass", "worker", "work_app:app", "--processes", "1"]
+        command = [*WINDLASS, "worker", "work_app:app", "--processes", "1"]
         environ = os.environ | {"WINDLASS_URL": url, "LEDGER": str(self.ledger)}
         with (self.path / f"log{len(self.workers)}").open("wb") as log:
             command += ["--concurrency", str(concurrency)]
@@ -108,6 +111,11 @@ class Sides:
     def arrived(self) -> Tally:
         name = self.source.shell.run(self.source.store.identity("never"))
         return self.target.shell.run(self.target.store.tallies(name))[1]
+
+    def ticked(self) -> int:
+        """Of the schedule, how often the target has fired it since the move."""
+        here, there = (opened.shell.run(opened.store.schedules()) for opened in (self.source, self.target))
+        return there[0].fired - here[0].fired
 
     def close(self) -> None:
         for worker in self.workers:
@@ -135,9 +143,10 @@ def until(true: object, what: str) -> None:
 
 @pytest.mark.timeout(900)
 def test_a_live_installation_moves_while_its_copier_is_killed(sides: Sides, record_property: object) -> None:
-    """I1, I2, I4, I10: no job is lost, and none runs twice but by its own doing."""
+    """I1, I2, I4, I10, I11: no job is lost, and none runs twice but by its own doing."""
     for some in _cut(JOBS * 3 // 4):
         sides.enqueue(some)
+    subprocess.run([*WINDLASS, *BEAT, "--url", sides.urls[0]], check=True, stdout=subprocess.DEVNULL)
     for url in sides.urls:
         sides.work(url, 2)
     kills = 0
@@ -162,6 +171,8 @@ def test_a_live_installation_moves_while_its_copier_is_killed(sides: Sides, reco
     assert b"verified" in said
     assert sum(sides.states(sides.source).values()) == 0
     assert len(sides.acked) == JOBS
+    until(lambda: sides.ticked() > 2, "the schedule does not go on")
+    sides.target.shell.run(sides.target.store.change_schedules([ScheduleChange(name="beat", action="pause")]))
     waiting = ("queued", "scheduled", "retrying", "running", "blocked")
     until(lambda: not any(sides.states(sides.target)[name] for name in waiting), "not all ended")
     ledger.export(sides.target, sides.ledger)
@@ -172,8 +183,10 @@ def test_a_live_installation_moves_while_its_copier_is_killed(sides: Sides, reco
     record_property("proof", figures)  # type: ignore[operator]
     assert report.problems == []
     assert max(report.crowds.values()) <= 2, "each side keeps to its limits by itself"
-    assert report.counts["acknowledged"] == report.counts["in the store"] == JOBS
-    assert report.states == {"completed": JOBS}
+    assert report.counts["acknowledged"] == JOBS
+    assert report.states == {"completed": JOBS + report.counts["ticks"]}
+    ticks = sorted(line.tick for line in lines if line.tick)
+    assert {later - sooner for sooner, later in pairwise(ticks)} == {1_000_000}, "each tick once, wherever it was fired"
     assert kills == KILLS
     assert min(here, there) > 0
     for opened in (sides.source, sides.target):
