@@ -25,6 +25,9 @@ settings.register_profile("patient", deadline=None, derandomize=SAMPLE)
 settings.load_profile("patient")
 
 REPOSITORY = Path(__file__).parent.parent
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell's background job; programs of ours would go on being deaf
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 GRACE = 3.0  # seconds for things already told to end
 FD_ALLOWANCE_TEST = 4  # imports and caches open some for good
 FD_ALLOWANCE_SESSION = 24
