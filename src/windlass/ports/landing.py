@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from msgspec.structs import replace
 
 from windlass.core.errors import StoreError
 from windlass.core.job import State
 from windlass.core.unique import Arrival as Meeting
 from windlass.core.unique import arrive as meet
-from windlass.ports.parcel import Parcel
+from windlass.ports.parcel import Arrival, Parcel, Word
 from windlass.ports.store import Scheduled
 
 
@@ -18,6 +20,13 @@ def overtaken(number: int, last: int) -> StoreError:
         f"departure {number} came after {last}: another copier is ahead of this one, or FROM was put back to an older "
         "state, whose jobs would run a second time here; nothing was moved"
     )
+
+
+def come(answers: Iterable[Arrival], *, again: bool) -> set[str]:
+    """The jobs that count as arrived. What is present already was counted when this departure came first; when it comes
+    first, somebody else had brought it: a client whose enqueue was lost and went to the other store, say."""
+    words = {Word.MOVED, Word.KEYLESS} | (set() if again else {Word.PRESENT})
+    return {each.id for each in answers if each.word in words}
 
 
 def follows(parcel: Parcel, policy: str, owner: str, *, running: bool, succeeded: bool) -> Meeting | None:

@@ -889,8 +889,9 @@ class Store(Protocol):
         idempotency key another has, or whose unique key another that lives has, is a `conflict`, unless
         `core.unique.arrive` lets it follow, or it followed that owner before. One that has ended is then `keyless`.
         What the store cannot hold is `unfit`. Keys that were left behind when their own job departed from here keep
-        nobody out. Those `moved` count for the tally of that source. Raises StoreError for a departure with a number
-        below one that came from there before: a copier that was stopped would bring again what has come, and gone.
+        nobody out. What is here afterwards counts once for the tally of that source. Raises StoreError for a departure
+        with a number below one that came from there before: a copier that was stopped would bring again what has come,
+        and gone.
 
         A schedule whose name is not here is stored. One that is here and has never ticked goes on from where the other
         stands (cursor, pause, counts, previous jobs), under a revision no less than either; any other is `present`."""

@@ -174,14 +174,15 @@ class Departing(Scheduling):
     def arrive(self, source: str, departure: Departure) -> Steps[list[Arrival]]:
         """See Store.arrive."""
         now = (yield NOW)[0][0]
-        if departure.number < self.data.departures.get(source, 0):
-            raise landing.overtaken(departure.number, self.data.departures[source])
+        last = self.data.departures.get(source, 0)
+        if departure.number < last:
+            raise landing.overtaken(departure.number, last)
         self.data.departures[source] = departure.number
         answers: dict[str, Arrival] = {}
         for parcel in departure.jobs:
             answers[parcel.job.id] = self._land(parcel, now, answers)
-        moved = [each for each in departure.jobs if answers[each.job.id].word in {Word.MOVED, Word.KEYLESS}]
-        self._add_up(FROM + source, moved)
+        come = landing.come(answers.values(), again=departure.number == last)
+        self._add_up(FROM + source, [each for each in departure.jobs if each.job.id in come])
         return [*answers.values(), *(self._go_on(each, now) for each in departure.schedules)]
 
     def _land(self, parcel: Parcel, now: int, answers: dict[str, Arrival]) -> Arrival:

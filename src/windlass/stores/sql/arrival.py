@@ -48,13 +48,14 @@ class Arriving(Scheduling, Parcels):
     def arrive(self, source: str, departure: Departure) -> Steps[list[Arrival]]:
         """See Store.arrive."""
         now = (yield NOW)[0][0]
-        last = yield Statement("mark_get", (LAST + source,))
-        if last and departure.number < last[0][0]:
-            raise landing.overtaken(departure.number, last[0][0])
+        mark = yield Statement("mark_get", (LAST + source,))
+        last = mark[0][0] if mark else 0
+        if departure.number < last:
+            raise landing.overtaken(departure.number, last)
         yield Statement("mark_put", (LAST + source, departure.number))
         answers = yield from self._store_parcels(departure.jobs, now)
-        moved = {each.id for each in answers if each.word in {Word.MOVED, Word.KEYLESS}}
-        yield from self._add_up(FROM + source, [each for each in departure.jobs if each.job.id in moved])
+        come = landing.come(answers, again=departure.number == last)
+        yield from self._add_up(FROM + source, [each for each in departure.jobs if each.job.id in come])
         for scheduled in departure.schedules:
             answers.append((yield from self._go_on(scheduled, now)))
         return answers

@@ -228,6 +228,18 @@ class Departures:
         assert list(road.all()) == ids[2:]
         road.healthy()
 
+    def test_a_job_that_somebody_else_had_brought_is_left_alone(self, world: World) -> None:
+        """A client whose enqueue was lost here has sent it there: it is one job, and it counts."""
+        job, road = world.job(), Road(world)
+        world.enqueue(job)
+        road.run(road.there.store.enqueue([job]))
+        departure = road.depart(9)
+        assert [each.word for each in road.arrive(departure)] == [Word.PRESENT]
+        assert [each.word for each in road.arrive(departure)] == [Word.PRESENT]
+        road.dismiss([job.id])
+        assert road.all() == {}
+        road.healthy()
+
     def test_a_copier_that_was_stopped_brings_nothing_a_second_time(self, world: World) -> None:
         """I4: also where what it once held in its hands has come, and gone, meanwhile."""
         road, first, second = Road(world), world.put(), world.put(after=HOUR)
