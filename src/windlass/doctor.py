@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from windlass.core.errors import StoreError
+from windlass.core.errors import SchemaError, StoreError
 from windlass.core.health import Reading, Verdict
 from windlass.core.words import count, span
 
@@ -73,6 +74,10 @@ def _service(opened: Opened) -> Iterator[Reading]:
     for queue in stats.queues:
         yield from _queue(queue, alive)
     yield from _schedules(opened, alive)
+    with suppress(SchemaError):  # of an older version, which cannot have set anything aside
+        departing = opened.shell.run(opened.store.standing(None, 0)).departing
+        if departing:
+            yield Reading("departing", departing, "warning", "are set aside on the way to another store: copy again")
 
 
 def _schedules(opened: Opened, alive: Sequence[WorkerInfo]) -> Iterator[Reading]:

@@ -106,7 +106,7 @@ def test_doctor_finds_contradictions(world: World) -> None:
 
 def test_doctor_finds_a_schema_to_come_and_one_of_the_future(world: World) -> None:
     world.enqueue()
-    for version, note in (("0", "there is none yet: run `windlass store migrate`"), ("9", "is newer than this Windlass")):
+    for version, note in (("0", "there is none yet: run `windlass store migrate`"), ("99", "is newer than this Windlass")):
         session = world.app.opened.shell.session()
         session.connection.execute("DELETE FROM windlass_schema_version")
         session.connection.execute("INSERT INTO windlass_schema_version (version, applied) VALUES (?, 0)", (int(version),))

@@ -31,6 +31,7 @@ from tests.broken_stores import (
 )
 from windlass.core.flow import Line
 from windlass.core.job import ErrorInfo, Held, KeyLimit, NewJob, Settled, State, Token, Transition, UniqueKey
+from windlass.ports.parcel import Arrival, Parcel
 from windlass.ports.plan import NOW, Plan, Steps, drive, plan
 from windlass.ports.store import (
     Backlog,
@@ -40,6 +41,7 @@ from windlass.ports.store import (
     ClaimRequest,
     DeadGroup,
     Death,
+    Departure,
     Ending,
     Enqueued,
     Fired,
@@ -48,6 +50,7 @@ from windlass.ports.store import (
     Schedule,
     ScheduleChange,
     ScheduleChanged,
+    Scheduled,
     Selected,
     Selection,
     Tick,
@@ -56,7 +59,7 @@ from windlass.ports.store import (
 from windlass.stores.memory import MemoryStore, OpenedMemory
 from windlass.stores.memory.jobs import Look
 from windlass.stores.memory.shell import AsyncMemoryShell, MemoryShell
-from windlass.stores.memory.tables import Owner, Row, Scheduled, replace
+from windlass.stores.memory.tables import Owner, Row, replace
 from windlass.stores.memory.unique import place_of
 from windlass.testing import ManualClock
 from windlass.testing.conformance import Suite, open_world
@@ -639,6 +642,72 @@ class LosesChildren(MemoryStore):
         return replace(super()._enqueue(job, now, line, stopped), conflict=False)
 
 
+class LeavesFencesBehind(MemoryStore):
+    """Whatever arrives begins anew."""
+
+    def _unpack(self, parcel: Parcel) -> None:
+        super()._unpack(replace(parcel, job=replace(parcel.job, fence=0)))
+
+
+class ForgetsWhatWent(MemoryStore):
+    """A job that is sent again where it was is a second one."""
+
+    def _leave(self, row: Row, now: int) -> None:
+        super()._leave(row, now)
+        del self.data.departed[row.new.id]
+
+
+class TakesKeysAlong(MemoryStore):
+    """Where a job was, its unique key is free."""
+
+    def _leave(self, row: Row, now: int) -> None:
+        super()._leave(row, now)
+        place = place_of(row)
+        if place is not None and place in self.data.owners:
+            del self.data.owners[place]
+
+
+class DoublesKeys(MemoryStore):
+    """Nobody asks who has a key."""
+
+    def _other_with_key(self, parcel: Parcel, now: int) -> str:
+        return ""
+
+
+class PartsFamilies(MemoryStore):
+    """An owner goes without its successor."""
+
+    def _heir(self, row: Row) -> str | None:
+        return None
+
+
+class TakesWhatRuns(MemoryStore):
+    """It runs on, and its job is elsewhere."""
+
+    def _leaving(self, limit: int, stay: set[str]) -> list[Row]:
+        return [*self.data.jobs.values()][:limit]
+
+
+class ListensToTheOvertaken(MemoryStore):
+    """A copier that wakes up brings what has long come."""
+
+    @plan(hint=True)
+    def arrive(self, source: str, departure: Departure) -> Steps[list[Arrival]]:
+        latest = replace(departure, number=self.data.departures.get(source, departure.number))
+        return (yield from super().arrive(source, latest))
+
+
+class TicksOnBothSides(MemoryStore):
+    """A schedule goes, and stays."""
+
+    def _pause_for_good(self, stay: set[str]) -> list[Scheduled]:
+        before = dict(self.data.schedules)
+        found = super()._pause_for_good(stay)
+        for each in found:
+            self.data.schedules[each.said.name] = replace(before[each.said.name], away=True)
+        return found
+
+
 STORES: dict[type[MemoryStore], tuple[str, ...]] = {
     ForgetsTheFence: ("a_ghost_writes_nothing", "a_resent_settle_finds_its_receipt_later_too"),
     FenceDoesNotGrow: ("the_fence_grows_even_if_the_clock_does_not", "fences_are_exact_beyond_doubles"),
@@ -720,6 +789,14 @@ STORES: dict[type[MemoryStore], tuple[str, ...]] = {
         "a_job_that_stays_is_in_the_backlog_whatever_the_others_do",
     ),
     TellsTheOldestEndings: ("the_latest_endings",),
+    LeavesFencesBehind: ("everything_moves_as_it_is", "ranks_and_fences_go_on"),
+    ForgetsWhatWent: ("an_idempotency_key_goes_with_its_job",),
+    TakesKeysAlong: ("a_unique_key_stays_taken_where_its_owner_was",),
+    DoublesKeys: ("a_key_that_is_taken_there_is_a_conflict",),
+    PartsFamilies: ("a_unique_key_goes_with_its_owner_and_its_successor",),
+    TakesWhatRuns: ("everything_moves_as_it_is", "what_runs_stays_until_it_has_ended"),
+    ListensToTheOvertaken: ("a_copier_that_was_stopped_brings_nothing_a_second_time",),
+    TicksOnBothSides: ("schedules_go_on_there",),
 }
 SHELLS: dict[type[MemoryShell], tuple[str, ...]] = {
     RollsNothingBack: ("every_plan_is_all_or_nothing", "a_plan_that_raises_changes_nothing"),

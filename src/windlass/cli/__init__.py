@@ -30,7 +30,7 @@ COMMANDS = {
     "workers": ("cli.workers:workers", "List the workers that are alive."),
     "stats": ("cli.stats:stats", "Count jobs by state and by queue."),
     "deploy-check": ("cli.deploy_check:deploy_check", "Say which jobs the code about to be released cannot run."),
-    "store": ("cli.store:store", "Migrate, examine and prune the store."),
+    "store": ("cli.store:store", "Migrate, examine, prune and copy the store."),
     "ledger": ("cli.ledger:ledger", "Check what the processes of a test run wrote down."),
     "bench": ("cli.bench:bench", "Measure this machine in half a minute."),
 }

@@ -34,12 +34,12 @@ class Place(Output):
         self._made: str | None = None
 
     @contextmanager
-    def app(self, *, fresh: bool = False, private: bool = False) -> Iterator[Windlass]:
+    def app(self, *, fresh: bool = False, private: bool = False, what: str = "--url") -> Iterator[Windlass]:
         """The application: that of --app, or one without tasks on the store that the settings name.
 
         A store that is not there is only made where that is what the command is for (`fresh`): a typing error in a
         path must not answer "no jobs". One that only this process can see is refused but where it is looked at as such
-        (`private`): what a command does in it ends with the command.
+        (`private`): what a command does in it ends with the command. `what` is where its URL was given.
         """
         from windlass import Windlass
         from windlass.loading import load
@@ -48,13 +48,13 @@ class Place(Output):
         try:
             app = load(self.target) if self.target is not None else Windlass(self.url)
         except ConfigError as error:
-            raise ConfigError(str(error).replace("the arguments of Windlass()", "--url")) from error
+            raise ConfigError(str(error).replace("the arguments of Windlass()", what)) from error
         with app:
             if not private:
                 must_be_shared(app.engine.bare())
             path, missing = _seen(app)
             if not fresh:
-                _must_exist(app, path, missing=missing)
+                _must_exist(app, path, what, missing=missing)
             self._made = path if missing else None
             yield app
 
@@ -71,7 +71,7 @@ def _seen(app: Windlass) -> tuple[str, bool]:
     return path, path != opened.url and not os.path.exists(path)
 
 
-def _must_exist(app: Windlass, path: str, *, missing: bool) -> None:
+def _must_exist(app: Windlass, path: str, what: str, *, missing: bool) -> None:
     opened = app.engine.bare()
     if missing:
         problem = f"there is no store at {path}"
@@ -79,9 +79,8 @@ def _must_exist(app: Windlass, path: str, *, missing: bool) -> None:
         problem = f"{path} is no Windlass store"  # somebody's own database, which must not get our tables unasked
     else:
         return
-    raise Refused(
-        f"{problem}; name yours with --url or WINDLASS_URL, or make one with `windlass store migrate`", UNAVAILABLE
-    )
+    named = "--url or WINDLASS_URL" if what == "--url" else what
+    raise Refused(f"{problem}; name yours with {named}, or make one with `windlass store migrate`", UNAVAILABLE)
 
 
 def places(function: Function) -> Function:

@@ -12,7 +12,9 @@ from collections.abc import Iterator
 import click
 
 from windlass.cli.common import answers
+from windlass.cli.output import Output
 from windlass.cli.worker import check_target, supervise
+from windlass.config import current_directory
 from windlass.core.errors import ConfigError
 
 END_WITHIN = 15.0
@@ -27,17 +29,27 @@ END_WITHIN = 15.0
 @click.option("--concurrency", type=int, metavar="N", help="Jobs that the worker runs at a time.")
 @click.option("--queues", metavar="a,b:3", help="All of the application's unless said.")
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="What is worth a line.")
+@click.option("--postgres", is_flag=True, help="On a PostgreSQL server of its own, kept in ./windlass-postgres.")
 @answers
 def dev(
-    target: str, port: int, concurrency: int | None, queues: str | None, log_level: str | None, as_json: bool
+    target: str,
+    port: int,
+    concurrency: int | None,
+    queues: str | None,
+    log_level: str | None,
+    postgres: bool,
+    as_json: bool,
 ) -> int:
     """Run one worker and the API of FILE.py or MODULE:APP, and restart both when a source file is saved.
 
     The store is made if it is not there. Saving a file gives running jobs 5 seconds, and so does Ctrl-C, which ends
     everything; what is cut short runs again with the next worker.
+
+    With --postgres the store is a real server, which is started here and ends with this command; its jobs are there
+    again the next time. Other terminals reach it by the URL in windlass-postgres/url.
     """
     check_target(target)
-    with _api(target, port, as_json=as_json):
+    with _server(as_json) if postgres else contextlib.nullcontext(), _api(target, port, as_json=as_json):
         return supervise(
             target,
             processes=1,
@@ -48,6 +60,23 @@ def dev(
             log_json=as_json or None,
             reload=True,
         )
+
+
+@contextlib.contextmanager
+def _server(as_json: bool) -> Iterator[None]:
+    """Whatever is started here finds the server as the store that its environment names."""
+    from windlass.cli.private_server import private_server
+
+    before = os.environ.get("WINDLASS_URL")
+    with private_server(current_directory()) as (url, place):
+        os.environ["WINDLASS_URL"] = url
+        Output(as_json=as_json).notice(f"PostgreSQL runs; in other terminals: export WINDLASS_URL=$(cat {place}/url)")
+        try:
+            yield
+        finally:
+            os.environ.pop("WINDLASS_URL")
+            if before is not None:
+                os.environ["WINDLASS_URL"] = before
 
 
 @contextlib.contextmanager

@@ -123,6 +123,8 @@ def _anew(target: str, sock: socket.socket, parent: int, out: Output, *, again: 
         if said[0]:
             return
         said[0], sample = True, command(app, target)
+        if os.environ.get("WINDLASS_URL", app.settings.url) != app.settings.url:
+            out.notice("the application names its store in its code; WINDLASS_URL and --postgres do not count")
         if out.as_json:
             out.document({"url": url, "store": _place(app), "try": sample})
         out.say(f"API on {url}/api/v1/jobs")

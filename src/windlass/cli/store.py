@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from windlass.cli.common import Place, places
+from windlass.cli.common import Place, answers, places
 from windlass.cli.exits import FAILED, OK
 from windlass.core.errors import CapabilityMissing, ConfigError
 from windlass.core.words import count
 
 if TYPE_CHECKING:
+    from windlass.copier import Report
     from windlass.core.health import Reading
+    from windlass.ports.parcel import Arrival
     from windlass.ports.store import Opened
 
 SIZES = {"size", "wal", "disk_free"}
@@ -22,7 +24,7 @@ UNITS = ("KiB", "MiB", "GiB", "TiB")
 
 @click.group()
 def store() -> None:
-    """Migrate, examine and prune the store."""
+    """Migrate, examine, prune and copy the store."""
 
 
 @store.command()
@@ -110,6 +112,107 @@ def prune(place: Place, **rules: str | None) -> None:
         f"removed {count(jobs, 'job')}, {count(results, 'result')}, {count(keys, 'idempotency key')}, "
         f"{count(workers, 'forgotten worker')}"
     )
+
+
+@store.command()
+@click.argument("source", metavar="FROM")
+@click.argument("target", metavar="TO")
+@click.option("--dry-run", is_flag=True, help="Count what there is to move, and do nothing.")
+@click.option(
+    "--batch", type=click.IntRange(1, 5_000), default=200, show_default=True, help="Jobs that are moved at a time."
+)
+@answers
+def copy(source: str, target: str, dry_run: bool, batch: int, as_json: bool) -> int:
+    """Move all that one store holds to another, both by URL, while workers and clients of either go on.
+
+    A job runs at FROM or at TO, never at both. What runs is left to end; this command moves it when it is run again,
+    and goes on where another was killed. Exits with 0 once FROM is empty and all has arrived, with 1 while something is
+    left.
+    """
+    begin, end = Place(source, None, as_json=as_json), Place(target, None, as_json=as_json)
+    with begin.app(what="FROM") as one, end.app(what="TO", fresh=True) as other:
+        if dry_run:
+            return _count(begin, one.engine.bare())
+        return _copy(begin, one.engine.bare(), other.engine.bare(), batch)
+
+
+def _count(place: Place, source: Opened) -> int:
+    from contextlib import suppress
+
+    from windlass.core.errors import SchemaError
+
+    states = source.shell.run(source.store.stats(exact=True)).states
+    found = {state: number for state, number in states.items() if number}
+    schedules = len(source.shell.run(source.store.schedules()))
+    with suppress(SchemaError):  # of an older version, which cannot have set anything aside
+        departing = source.shell.run(source.store.standing(None, 0)).departing
+        found |= {"set aside": departing} if departing else {}
+    if place.as_json:
+        place.document({"jobs": found, "schedules": schedules})
+    place.table(("state", "jobs"), list(found.items()), "there are no jobs")
+    place.say(f"{count(sum(found.values()), 'job')} and {count(schedules, 'schedule')} at {source.url}")
+    return OK
+
+
+def _copy(place: Place, source: Opened, target: Opened, batch: int) -> int:
+    import time
+
+    from windlass.copier import Copier
+
+    said = [time.monotonic()]
+
+    def tell(report: Report) -> None:
+        if time.monotonic() - said[0] >= 1.0:
+            said[0] = time.monotonic()
+            place.notice(f"{count(report.moved, 'job')} moved so far")
+
+    report = Copier(source, target, batch, tell).run()
+    if place.as_json:
+        place.document(_as_document(report))
+    else:
+        _tell(place, report, source.url, target.url)
+    return OK if report.done else FAILED
+
+
+NUMBERS = ("moved", "schedules", "running", "waiting", "ticking", "done", "verified")
+
+
+def _as_document(report: Report) -> dict[str, object]:
+    tallies = {"departed": report.departed, "arrived": report.arrived}
+    sums = {name: {"jobs": tally.jobs, "checksum": f"{tally.checksum:032x}"} for name, tally in tallies.items()}
+    counts = {name: getattr(report, name) for name in NUMBERS}
+    return counts | sums | {"refused": report.refused}
+
+
+def _tell(place: Place, report: Report, source: str, target: str) -> None:
+    place.say(f"moved {count(report.moved, 'job')} and {count(report.schedules, 'schedule')} to {target}")
+    gone, come = report.departed, report.arrived
+    if report.verified:
+        place.say(f"verified: {count(gone.jobs, 'job')} left and arrived, checksum {gone.checksum:032x}")
+    else:
+        place.say(f"NOT VERIFIED: {gone.jobs:,} left, checksum {gone.checksum:032x}")
+        place.say(f"              {come.jobs:,} arrived, checksum {come.checksum:032x}")
+    for each in report.refused:
+        place.say(_refused(each))
+    if report.running or report.waiting:
+        place.say(f"{report.running:,} running and {report.waiting:,} other jobs are left at {source}")
+        place.say("run this command again until nothing is left; running jobs leave when they have ended")
+    if report.ticking:
+        place.say(f"{count(report.ticking, 'schedule')} ticks on at {source} until its jobs have ended")
+    if report.done:
+        place.say(f"nothing is left at {source}: end its workers, and remove it when you like")
+
+
+def _refused(each: Arrival) -> str:
+    match each.word:
+        case "conflict":
+            return f"job {each.id} stays: job {each.other} at TO has its key; cancel one of them"
+        case "keyless":
+            return f"job {each.id}, which has ended, left its idempotency key behind: job {each.other} at TO has it"
+        case "unfit":
+            return f"job {each.id} stays: it holds a NUL, which TO cannot store"
+        case _:
+            return f"schedule {each.id} was at TO and has ticked there: it stays as it is there, and is paused at FROM"
 
 
 def _rule(name: str, text: str) -> int | None:

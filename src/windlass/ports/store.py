@@ -29,12 +29,17 @@ from windlass.core.job import (
     Token,
     Transition,
 )
+from windlass.ports.parcel import Arrival, Parcel, Tally
 from windlass.ports.plan import Plan
 
 T = TypeVar("T")
 
+FOREVER = 2**62
+"""An instant that does not come."""
 KEY_KEEP = 86_400_000_000
 """Microseconds that an idempotency key stays live after its job ended."""
+DEPARTED_KEEP = 86_400_000_000
+"""Microseconds for which a store knows the jobs that went to another one."""
 CLAIM_WINDOW = 256
 """How many jobs that a worker cannot run, or that a limit keeps back, a claim looks past, per queue, beyond its
 room."""
@@ -347,6 +352,22 @@ class Schedule(msgspec.Struct, frozen=True, kw_only=True):
     skipped: int = 0
 
 
+class Scheduled(msgspec.Struct, frozen=True):
+    """A schedule, and what a store knows about it besides."""
+
+    said: Schedule
+    digest: str
+    timing: str
+    past: tuple[str, ...] = ()
+    """Digests of the definitions that it had before."""
+    shown_at: int | None = None
+    """When code last showed the present definition."""
+    previous: tuple[str, ...] = ()
+    """Its jobs that may not have ended."""
+    away: bool = False
+    """It went to another store, and is paused here for that."""
+
+
 class ScheduleChange(msgspec.Struct, frozen=True, kw_only=True):
     """What is to happen to one schedule."""
 
@@ -498,6 +519,50 @@ class Ending(msgspec.Struct, frozen=True, array_like=True):
     started_at: int | None
     """None: it ended without a run."""
     finished_at: int
+
+
+class Departure(msgspec.Struct, frozen=True):
+    """What is set aside on its way to another store; of jobs that follow others, those come first."""
+
+    number: int = 0
+    """Of all departures of a store, which; it grows."""
+    jobs: tuple[Parcel, ...] = ()
+    schedules: tuple[Scheduled, ...] = ()
+
+
+class LeftKey(msgspec.Struct, frozen=True, array_like=True):
+    """An idempotency key that has outlived its job."""
+
+    tenant: str
+    task: str
+    key: str
+    id: str
+    digest: str
+    free_at: int
+
+
+class LeftWindow(msgspec.Struct, frozen=True, array_like=True):
+    """What is left of a throttle whose job has ended: until when its unique key keeps others out."""
+
+    tenant: str
+    task: str
+    key: str
+    id: str
+    until: int
+
+
+class Standing(msgspec.Struct, frozen=True, kw_only=True):
+    """What a store knows beside its jobs and schedules."""
+
+    departing: int = 0
+    """How many of those are set aside on their way to another store."""
+    queues: dict[str, QueueRules] = {}
+    keys: tuple[LeftKey, ...] = ()
+    windows: tuple[LeftWindow, ...] = ()
+    term: int = 0
+    """The greatest that any lead has had: terms are the fences of locks (I4)."""
+    revision: int = 0
+    """The greatest of a schedule that was deleted."""
 
 
 class Store(Protocol):
@@ -797,6 +862,63 @@ class Store(Protocol):
         """Must answer how many children were stored under (job, name) so far. If `after` is that many, it must
         insert `jobs` as `enqueue` would, and count them, in one transaction, under the fence: otherwise nothing.
         Raises LeaseLost when the token no longer runs. The count stays with the job as `once` does."""
+        ...
+
+    # --- from one store to another ------------------------------------------------------------------------
+    #
+    # No transaction spans two stores. So what leaves is first set aside, where nobody can claim, change or prune it
+    # and the next copier finds it; then it arrives at the target; then the source forgets it.
+
+    def identity(self, fresh: str) -> Plan[str]:
+        """Must answer the name of this store, which is `fresh` if it has none yet, and keep it."""
+        ...
+
+    def depart(self, target: str, limit: int, stay: Sequence[str] = ()) -> Plan[Departure]:
+        """Must answer what is set aside on the way to the store of that name; raises StoreError if that is another.
+        If nothing is, must set aside, in this transaction and under a number larger than any before, about `limit`
+        jobs that do not run, but none of those in `stay`: first those that wait, in the order of their claim, then
+        those that have ended, oldest first. An owner of a unique key takes its successor with it, and a successor does
+        not go before its owner. Where no job can go, the schedules go, unless they are in `stay`, or a job of theirs
+        (of the last PREVIOUS_JOBS) has not ended here. An empty departure is that there is nothing.
+
+        What is set aside is gone for every other operation, but: an `enqueue` of its id must answer as the first time
+        for a day; its idempotency key stays taken, by it; its unique key too, as if its owner ran. A schedule stays,
+        paused, until somebody resumes it. The jobs count for the tally of that target."""
+        ...
+
+    def arrive(self, source: str, departure: Departure) -> Plan[list[Arrival]]:
+        """Must store each job as it left, and answer in order, with its own id, creation, times, rank, counts, history
+        and a fence that is not below its last (I4); and must compare what it stored, before it is committed, with what
+        was sent: StoreCorrupt where they differ. One whose id is known is `present`. One that lives and whose
+        idempotency key another has, or whose unique key another that lives has, is a `conflict`, unless
+        `core.unique.arrive` lets it follow, or it followed that owner before. One that has ended is then `keyless`.
+        What the store cannot hold is `unfit`. Keys that were left behind when their own job departed from here keep
+        nobody out. What is here afterwards counts once for the tally of that source. Raises StoreError for a departure
+        with a number below one that came from there before: a copier that was stopped would bring again what has come,
+        and gone.
+
+        A schedule whose name is not here is stored. One that is here and has never ticked goes on from where the other
+        stands (cursor, pause, counts, previous jobs), under a revision no less than either; any other is `present`."""
+        ...
+
+    def dismiss(self, gone: Sequence[str], back: Sequence[str]) -> Plan[list[str]]:
+        """Of what is set aside, must forget the jobs and schedules in `gone`, and put those in `back` where they were,
+        and take them from the tally; what is not set aside any more is left alone. Must answer those that cannot be put
+        back, and still are set aside."""
+        ...
+
+    def tallies(self, other: str) -> Plan[tuple[Tally, Tally]]:
+        """Must answer what has gone to the store of that name, and what has come from it."""
+        ...
+
+    def standing(self, after: LeftKey | None, limit: int) -> Plan[Standing]:
+        """Must answer what the store knows beside jobs and schedules, with at most `limit` of the keys, those after
+        that one by tenant, task and key. What a job left when it departed is none of them."""
+        ...
+
+    def adopt(self, standing: Standing) -> Plan[None]:
+        """Must take over what this store does not know: rules of queues about which nobody has said anything here, keys
+        and windows that are free here; terms and revisions must from here on be above these."""
         ...
 
     # --- queues, cluster, schema --------------------------------------------------------------------------

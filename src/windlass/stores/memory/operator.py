@@ -7,7 +7,16 @@ from itertools import count, islice
 
 from windlass.core.job import State
 from windlass.ports.plan import NOW, Steps, plan
-from windlass.ports.store import KEY_KEEP, Pruned, PruneRules, QueueChange, QueueRules, Selected, Selection
+from windlass.ports.store import (
+    DEPARTED_KEEP,
+    KEY_KEEP,
+    Pruned,
+    PruneRules,
+    QueueChange,
+    QueueRules,
+    Selected,
+    Selection,
+)
 from windlass.stores.memory.reading import Reading, matches
 from windlass.stores.memory.tables import Key, Row, replace
 from windlass.stores.memory.unique import place_of
@@ -157,6 +166,8 @@ class Operator(Reading):
             del self.data.owners[place]
         workers = self._prune_workers(now - rules.workers, now)
         self._prune_leads(now - rules.workers)
+        for id in [id for id, at in self.data.departed.items() if at < now - DEPARTED_KEEP]:
+            del self.data.departed[id]
         return Pruned(len(old), len(results), keys, workers, done=len(results) + len(old) < limit)
 
     def _old(self, rules: PruneRules, limit: int, now: int) -> list[Row]:

@@ -95,7 +95,8 @@ class Reading(Liveness):
             return None
         rules = self._rules(row.new.queue)
         owner = self._awaited(row)
-        first = self.data.jobs[owner] if owner else self._first_under(row.blocked_by.key) if row.blocked_by else None
+        under = row.blocked_by.key if row.blocked_by else None
+        first = self.data.jobs.get(owner) if owner else self._first_under(under) if under is not None else None
         return Why(
             job=row.as_job(),
             now=now,
@@ -160,7 +161,8 @@ class Reading(Liveness):
         """Unique keys: one living owner each, and every living job an owner or a successor."""
         for place, entry in self.data.owners.items():
             owner = self.data.jobs.get(entry.id)
-            if entry.live != (owner is not None and not owner.state.terminal):
+            lives = entry.away or (owner is not None and not owner.state.terminal)
+            if entry.live != lives:
                 yield f"the owner of unique key {place} is {entry.id}, and {owner and owner.state}"
             if entry.successor is not None and self.data.jobs[entry.successor].reason != "unique":
                 yield f"the successor under unique key {place} is {entry.successor}, and does not wait"

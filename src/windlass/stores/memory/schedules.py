@@ -17,11 +17,12 @@ from windlass.ports.store import (
     Schedule,
     ScheduleChange,
     ScheduleChanged,
+    Scheduled,
     Selection,
     Tick,
 )
 from windlass.stores.memory.operator import Operator
-from windlass.stores.memory.tables import Scheduled, replace
+from windlass.stores.memory.tables import replace
 
 
 class Scheduling(Operator):
@@ -66,7 +67,7 @@ class Scheduling(Operator):
             return ScheduleChanged("unchanged", known.said)
         if pausing:
             return ScheduleChanged("paused", self._say(known, paused=True))
-        cursor = max(known.said.cursor, now)
+        cursor, known = max(known.said.cursor, now), replace(known, away=False)
         return ScheduleChanged("resumed", self._say(known, paused=False, cursor=cursor, next_at=now))
 
     def _create(self, change: ScheduleChange, now: int) -> ScheduleChanged:

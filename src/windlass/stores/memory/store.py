@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from windlass.ports.plan import NOW, Steps, plan
-from windlass.stores.memory.schedules import Scheduling
+from windlass.stores.memory.departure import Departing
 from windlass.stores.memory.survey import Survey
 
 SCHEMA = 1
 
 
-class MemoryStore(Scheduling, Survey):
+class MemoryStore(Departing, Survey):
     """Every operation of `ports.store.Store` on plain dicts. Nothing outlives the process."""
 
     capabilities = frozenset({"atomic_batch", "push", "search"})

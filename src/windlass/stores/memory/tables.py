@@ -10,7 +10,8 @@ import msgspec
 
 from windlass.core.job import Attempt, Held, Job, KeyLimit, LogLine, NewJob, State
 from windlass.core.lead import Lead
-from windlass.ports.store import QueueRules, Schedule, WorkerReport
+from windlass.ports.parcel import Parcel, Tally
+from windlass.ports.store import QueueRules, Scheduled, WorkerReport
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -89,6 +90,18 @@ class Owner(msgspec.Struct, frozen=True):
     successor: str | None = None
     until: int | None = None
     live: bool = True
+    away: bool = False
+    """It went to another store; as far as this one knows, it lives."""
+
+
+class SetAside(msgspec.Struct, frozen=True):
+    """A job or a schedule on its way to another store."""
+
+    number: int
+    """Of the departure."""
+    n: int
+    target: str
+    what: Parcel | Scheduled
 
 
 class Worker(msgspec.Struct, frozen=True, kw_only=True):
@@ -105,20 +118,6 @@ class Worker(msgspec.Struct, frozen=True, kw_only=True):
     """Claims up to this seq grant nothing any more."""
 
 
-class Scheduled(msgspec.Struct, frozen=True):
-    """A schedule, and what a store knows about it besides."""
-
-    said: Schedule
-    digest: str
-    timing: str
-    past: tuple[str, ...] = ()
-    """Digests of the definitions that it had before."""
-    shown_at: int | None = None
-    """When code last showed the present definition."""
-    previous: tuple[str, ...] = ()
-    """Its jobs that may not have ended."""
-
-
 class Table(dict[K, V], Generic[K, V]):
     """A dict that writes down what it replaces, so that a failed transaction can be undone."""
 
@@ -133,6 +132,11 @@ class Table(dict[K, V], Generic[K, V]):
     def __delitem__(self, key: K) -> None:
         self._journal.append((self, key, self[key]))
         self.place(key, None)
+
+    def pop_if_there(self, key: K) -> None:
+        """Remove what may not be there."""
+        if key in self:
+            del self[key]
 
     def place(self, key: K, value: V | None) -> None:
         """Put or remove, unrecorded."""
@@ -236,6 +240,14 @@ class Tables:
         self.schedules: Table[str, Scheduled] = Table(self._journal)
         self.revisions: Table[str, int] = Table(self._journal)
         """The greatest one that was forgotten, under one name."""
+        self.identity: Table[str, str] = Table(self._journal)
+        """The name of this store, under one name."""
+        self.departing: Table[str, SetAside] = Table(self._journal)
+        self.departed: Table[str, int] = Table(self._journal)
+        """Jobs that went to another store, and when."""
+        self.departures: Table[str, int] = Table(self._journal)
+        """How many left from here, under no name; the last one that came from each other store, under its."""
+        self.tallies: Table[str, Tally] = Table(self._journal)
         self.enqueued = 0
 
     def commit(self) -> bool:

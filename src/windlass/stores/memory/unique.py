@@ -23,7 +23,8 @@ class Unique(Flow):
         if entry.id == job.id:  # sent again; only its window is left of it
             return Enqueued(job.id, inserted=True)
         owner = self.data.jobs.get(entry.id)
-        runs = owner is not None and owner.state is State.RUNNING
+        # One that went to another store can no more be replaced than one that runs.
+        runs = entry.away or (owner is not None and owner.state is State.RUNNING)
         match arrive(unique.policy, running=runs, succeeded=entry.successor is not None):
             case Arrival.REFUSE:
                 return Enqueued(entry.id, inserted=False, refused=True)

@@ -11,7 +11,8 @@
 -- 1. `moves`: shared by what moves single jobs and knows whose they are (claim, settle, promote, beat); exclusive for
 --    what moves any (an operator, a takeover), which does not stand in line for it: the others would stand behind it.
 --    An enqueue takes none: it may be part of somebody's long transaction.
--- 2. `schedules`, `endings`: one at a time who fires or edits schedules; who prunes or revives.
+-- 2. `schedules`, `endings`, `copies`: one at a time who fires or edits schedules; who prunes or revives; who moves
+--    jobs from or to another store.
 -- 3. `keys`, `unique`: buckets of idempotency and unique keys, in order, all at once; `bounds`: by queue, in order.
 -- 4. rows of `held` by id; buckets of `limits` in order; rows of `unique_keys` by key. Rows of the lines (`ready`,
 --    `waiting`, `blocked`) are only ever taken by skipping what is locked, or by who has the job's unique key.
@@ -101,7 +102,8 @@ INSERT INTO windlass.expiring (expires, seq) SELECT expires, seq FROM new WHERE 
 SELECT nextval('windlass.jobs_seq') - 1
 
 -- name: queue_bounds
-SELECT coalesce(json_object_agg(name, bounds::json)::text, '{}') FROM windlass.queues WHERE bounds IS NOT NULL
+SELECT coalesce(json_object_agg(name, bounds::json)::text, '{}'), EXISTS (SELECT 1 FROM windlass.departed)::int
+FROM windlass.queues WHERE bounds IS NOT NULL
 
 -- name: queue_depth
 -- One at a time fills a queue that has a bound, or each would fill the same places.
@@ -985,8 +987,9 @@ UNION ALL SELECT 'merged', seq::text FROM windlass.merged m
 UNION ALL SELECT 'past key ' || key, seq::text FROM windlass.past_keys p
           WHERE NOT EXISTS (SELECT 1 FROM windlass.jobs j WHERE j.seq = p.seq AND j.id = p.id)
 UNION ALL SELECT 'unique key ' || key, id FROM windlass.unique_keys u
-          WHERE live <> (EXISTS (SELECT 1 FROM windlass.jobs j WHERE j.seq = u.seq AND j.id = u.id
-                                 AND NOT EXISTS (SELECT 1 FROM windlass.ended e WHERE e.seq = j.seq)))::int
+          WHERE (live <> (EXISTS (SELECT 1 FROM windlass.jobs j WHERE j.seq = u.seq AND j.id = u.id
+                                  AND NOT EXISTS (SELECT 1 FROM windlass.ended e WHERE e.seq = j.seq)))::int
+                 AND u.seq IS NOT NULL)
              OR (successor IS NOT NULL
                  AND NOT EXISTS (SELECT 1 FROM windlass.blocked b WHERE b.seq = u.successor AND b.key = ''))
 UNION ALL SELECT 'no unique key', seq::text FROM windlass.jobs j
@@ -1069,3 +1072,157 @@ SELECT coalesce(json_agg(json_build_array(j.task, e.state, j.created, j.due, e.s
                          ORDER BY e.seq DESC)::text, '[]')
 FROM (SELECT seq, state, started, finished FROM windlass.ended ORDER BY seq DESC LIMIT $1) e
 JOIN windlass.jobs j ON j.seq = e.seq
+
+-- --- from one store to another ------------------------------------------------------------------------------------
+
+-- name: copies_alone (nobody reads the answer)
+SELECT pg_advisory_xact_lock(hashtext('windlass.copies'), 0)
+
+-- name: departed_find
+SELECT id FROM windlass.departed WHERE id = ANY (ARRAY(SELECT jsonb_array_elements_text($1::jsonb)))
+
+-- name: departed_put
+INSERT INTO windlass.departed (id, at) SELECT given ->> 0, (given ->> 1)::bigint
+FROM jsonb_array_elements($1::jsonb) given ON CONFLICT (id) DO UPDATE SET at = excluded.at
+
+-- name: departed_drop
+DELETE FROM windlass.departed d USING jsonb_array_elements($1::jsonb) given WHERE d.id = given ->> 0
+
+-- name: departed_prune
+DELETE FROM windlass.departed WHERE at < $1
+
+-- name: departing_all
+SELECT n, id, target, kind, body FROM windlass.departing ORDER BY n
+
+-- name: departing_count
+SELECT count(*) FROM windlass.departing
+
+-- name: departing_put
+INSERT INTO windlass.departing (n, id, target, kind, body)
+SELECT (given ->> 0)::bigint, given ->> 1, given ->> 2, given ->> 3, given ->> 4
+FROM jsonb_array_elements($1::jsonb) given
+
+-- name: departing_take
+DELETE FROM windlass.departing WHERE id = ANY (ARRAY(SELECT jsonb_array_elements_text($1::jsonb)))
+RETURNING n,id,target,kind,body
+
+-- name: tally_get
+SELECT value, text FROM windlass.marks WHERE name = $1
+
+-- name: tally_put
+INSERT INTO windlass.marks (name, value, text) VALUES ($1, $2, $3)
+ON CONFLICT (name) DO UPDATE SET value = excluded.value, text = excluded.text
+
+-- fragment: staying
+j.id = ANY (ARRAY(SELECT jsonb_array_elements_text($1::jsonb)))
+
+-- name: leaving_ready
+-- Of each line: who may leave, but those in $1; and how much of it there is.
+SELECT j.id, pg_column_size(j.payload) FROM windlass.ready r JOIN windlass.jobs j ON j.seq = r.seq
+WHERE NOT {staying} ORDER BY r.lane, r.queue, r.rank, r.seq LIMIT $2
+
+-- name: leaving_waiting
+SELECT j.id, pg_column_size(j.payload) FROM windlass.waiting w JOIN windlass.jobs j ON j.seq = w.seq
+WHERE NOT {staying} ORDER BY w.due, w.seq LIMIT $2
+
+-- name: leaving_blocked
+-- A successor goes with its owner, or behind one that went.
+SELECT j.id, pg_column_size(j.payload) FROM windlass.blocked b JOIN windlass.jobs j ON j.seq = b.seq
+WHERE (b.key > ''
+       OR EXISTS (SELECT 1 FROM windlass.unique_keys u WHERE u.successor = b.seq AND u.live <> 0 AND u.seq IS NULL))
+      AND NOT {staying}
+ORDER BY b.key, b.lane, b.queue, b.most, b.rank, b.seq LIMIT $2
+
+-- name: leaving_ended
+SELECT j.id, pg_column_size(j.payload) + coalesce(pg_column_size(e.result), 0)
+FROM windlass.ended e JOIN windlass.jobs j ON j.seq = e.seq WHERE NOT {staying} ORDER BY e.seq LIMIT $2
+
+-- name: successors_of
+-- Under the locks of the keys: an enqueue may be adding a successor.
+SELECT 1 FROM windlass.unique_keys
+WHERE seq = ANY (ARRAY(SELECT j.seq FROM windlass.jobs j
+                       WHERE j.id = ANY (ARRAY(SELECT jsonb_array_elements_text($1::jsonb)))))
+ORDER BY tenant, task, key FOR UPDATE;
+SELECT j.id FROM jsonb_array_elements_text($1::jsonb) WITH ORDINALITY v (id, n)
+JOIN windlass.jobs o ON o.id = v.id JOIN windlass.unique_keys u ON u.seq = o.seq
+JOIN windlass.jobs j ON j.seq = u.successor ORDER BY v.n
+
+-- name: parcels_jobs
+SELECT j.seq, {job}, j.head_start, j.rank, j.due, e.result_until, j.tenant, j.task
+FROM jsonb_array_elements_text($1::jsonb) WITH ORDINALITY v (id, n), {located} WHERE j.id = v.id ORDER BY v.n
+
+-- fragment: among
+ANY (ARRAY(SELECT v::bigint FROM jsonb_array_elements_text($1::jsonb) v))
+
+-- name: parcels_attempts
+SELECT seq, json_build_array(number, fence, worker, started, ended, outcome, reason, error)::text FROM (
+    SELECT seq, number, fence, worker, started, ended, outcome, reason, error FROM windlass.attempts
+    WHERE seq = {among}
+    UNION ALL
+    SELECT seq, number, fence, worker, started, finished, outcome, reason, error FROM windlass.ended
+    WHERE seq = {among} AND outcome IS NOT NULL) a
+ORDER BY seq, fence
+
+-- name: parcels_logs
+SELECT seq, json_build_array(at, level, message)::text FROM windlass.logs WHERE seq = {among} ORDER BY seq, line
+
+-- name: parcels_once
+SELECT seq, name, value FROM windlass.once WHERE seq = {among}
+
+-- name: parcels_merged
+SELECT seq, id FROM windlass.merged WHERE seq = {among} ORDER BY id
+
+-- name: parcels_keys
+-- The fourth column: it was lost.
+SELECT seq, key, digest, 0 FROM windlass.keys WHERE seq = {among} AND free_at IS NULL
+UNION ALL
+SELECT seq, key, digest, 1 FROM windlass.past_keys WHERE seq = {among}
+
+-- name: parcels_unique
+SELECT seq, until, NULL FROM windlass.unique_keys WHERE seq = {among}
+UNION ALL
+SELECT successor, NULL, id FROM windlass.unique_keys WHERE successor = {among}
+
+-- name: keys_depart
+UPDATE windlass.keys k SET free_at = (given ->> 0)::bigint FROM jsonb_array_elements($1::jsonb) given
+WHERE k.seq = (given ->> 1)::bigint AND k.free_at IS NULL
+
+-- name: unique_depart
+-- Its owner lives elsewhere: `live` without a seq.
+UPDATE windlass.unique_keys u SET seq = NULL FROM jsonb_array_elements($1::jsonb) given
+WHERE u.seq = (given ->> 0)::bigint AND u.live <> 0
+
+-- name: seqs_next
+SELECT nextval('windlass.jobs_seq') FROM jsonb_array_elements($1::jsonb)
+
+-- name: seqs_by_id
+SELECT id, seq FROM windlass.jobs WHERE id = ANY (ARRAY(SELECT jsonb_array_elements_text($1::jsonb)))
+
+-- name: ended_put
+INSERT INTO windlass.ended (seq, state, reason, finished, fence, number, charged, worker, started, outcome, result,
+                            error, result_until)
+SELECT (given ->> 0)::bigint, given ->> 1, given ->> 2, (given ->> 3)::bigint, (given ->> 4)::bigint,
+       (given ->> 5)::bigint, (given ->> 6)::smallint, given ->> 7, (given ->> 8)::bigint, given ->> 9, given ->> 10,
+       given ->> 11, (given ->> 12)::bigint
+FROM jsonb_array_elements($1::jsonb) given
+
+-- name: keys_left
+SELECT tenant, task, key, id, digest, free_at FROM windlass.keys
+WHERE (tenant, task, key) > ($1, $2, $3) AND free_at < $4 ORDER BY tenant, task, key LIMIT $5
+
+-- name: key_leave
+INSERT INTO windlass.keys (tenant, task, key, id, seq, digest, free_at)
+SELECT given ->> 0, given ->> 1, given ->> 2, given ->> 3, 0, given ->> 4, (given ->> 5)::bigint
+FROM jsonb_array_elements($1::jsonb) given ON CONFLICT DO NOTHING
+
+-- name: windows_left
+SELECT tenant, task, key, id, until FROM windlass.unique_keys WHERE live = 0 AND until > $1
+
+-- name: window_leave
+INSERT INTO windlass.unique_keys (tenant, task, key, id, live, until)
+SELECT given ->> 0, given ->> 1, given ->> 2, given ->> 3, 0, (given ->> 4)::bigint
+FROM jsonb_array_elements($1::jsonb) given ON CONFLICT DO NOTHING
+
+-- name: terms_most
+SELECT greatest(coalesce((SELECT max(term) FROM windlass.leads), 0),
+                coalesce((SELECT value FROM windlass.marks WHERE name = 'terms'), 0))

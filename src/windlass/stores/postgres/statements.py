@@ -12,8 +12,8 @@ QUIET = frozenset({"worker_beat", "workers_set_back", "lead_put", "held_insert",
 """What these write, nobody waits for: a lease, or a job that now runs."""
 DEFERRED = frozenset(
     {
-        *("moves_share", "moves_alone", "schedules_alone", "endings_alone", "keys_lock", "schema_lock"),
-        *("touch", "wait_at_most", "be_quick", "take_your_time"),
+        *("moves_share", "moves_alone", "schedules_alone", "endings_alone", "copies_alone", "keys_lock"),
+        *("schema_lock", "touch", "wait_at_most", "be_quick", "take_your_time"),
     }
 )
 """Selects whose answer nobody reads."""

@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
+from msgspec.json import encode
 from msgspec.structs import replace
 
 from windlass.core import flow
@@ -13,12 +15,14 @@ from windlass.core.errors import SchemaError
 from windlass.core.flow import Line
 from windlass.core.job import Held, LogLine, NewJob, Progress, Token, Transition
 from windlass.core.unique import unique_of
+from windlass.ports.parcel import Arrival, Parcel
 from windlass.ports.plan import NOW, Plan, Statement, Steps, plan
 from windlass.ports.store import (
     BeatAnswer,
     Claimed,
     ClaimRequest,
     Death,
+    Departure,
     Enqueued,
     Fired,
     Pruned,
@@ -35,9 +39,9 @@ from windlass.stores.postgres.errors import Again
 from windlass.stores.postgres.shell import RAW
 from windlass.stores.postgres.statements import migrations_of, quoted
 from windlass.stores.sql.claim import Claiming
+from windlass.stores.sql.departure import Departing
 from windlass.stores.sql.enqueue import row_of
 from windlass.stores.sql.flow import Kept, P
-from windlass.stores.sql.schedules import Scheduling
 from windlass.stores.sql.survey import Survey
 from windlass.stores.sql.text import as_json
 
@@ -66,12 +70,16 @@ def under(lock: str, *plans: Plan[T], hint: bool = False) -> Plan[T]:
     return Plan(steps, inner.name, write=inner.write, hint=inner.hint or hint)
 
 
+_NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
+"""A NUL as JSON has it; behind one backslash more it is somebody's own JSON inside ours, and can be stored."""
+
+
 def _printable(text: str) -> str:
     """PostgreSQL stores no NUL; for want of one, no outcome and no line is refused."""
     return text.replace("\0", "\N{REPLACEMENT CHARACTER}")
 
 
-class PostgresStore(Scheduling, Survey, Claiming):
+class PostgresStore(Departing, Survey, Claiming):
     """Every operation of `ports.store.Store` in one schema of a PostgreSQL database; see migrations/001_first.sql."""
 
     capabilities = frozenset({"atomic_batch", "caller_transaction", "durable", "push", "search", "transaction"})
@@ -189,6 +197,21 @@ class PostgresStore(Scheduling, Survey, Claiming):
         fired = under("schedules_alone", super().fire(ticks))
         return under("moves_alone", fired) if any(t.overlap == "cancel-previous" for t in ticks) else fired
 
+    def depart(self, target: str, limit: int, stay: Sequence[str] = ()) -> Plan[Departure]:
+        """See Store.depart."""
+        departed = under("endings_alone", under("copies_alone", super().depart(target, limit, stay)))
+        return under("moves_alone", under("schedules_alone", departed))
+
+    def arrive(self, source: str, departure: Departure) -> Plan[list[Arrival]]:
+        """See Store.arrive."""
+        arrived = under("copies_alone", super().arrive(source, departure))
+        return under("schedules_alone", arrived) if departure.schedules else arrived
+
+    def dismiss(self, gone: Sequence[str], back: Sequence[str]) -> Plan[list[str]]:
+        """See Store.dismiss."""
+        dismissed = under("copies_alone", super().dismiss(gone, back))
+        return under("schedules_alone", dismissed) if back else dismissed
+
     # --- rings -------------------------------------------------------------------------------------------------------
 
     def chores(self) -> tuple[Plan[bool], ...]:
@@ -230,6 +253,17 @@ class PostgresStore(Scheduling, Survey, Claiming):
         return False
 
     # --- what the shared operations leave to each database ---------------------------------------------------------
+
+    def _storable(self, parcel: Parcel) -> Parcel | None:
+        """What is said in words loses its NUL, as in a settle; anything else with one cannot be stored."""
+        job, attempts, logs = parcel.job, parcel.attempts, parcel.logs
+        parcel = replace(
+            parcel,
+            job=replace(job, reason=job.reason and _printable(job.reason)),
+            attempts=tuple(replace(a, reason=a.reason and _printable(a.reason)) for a in attempts),
+            logs=tuple(replace(line, message=_printable(line.message)) for line in logs),
+        )
+        return None if _NUL.search(encode(parcel)) else parcel
 
     def _store(self, jobs: Sequence[NewJob], now: int) -> Steps[None]:
         yield Statement("jobs_store", (now, as_json([row_of(job, 0, now) for job in jobs])))

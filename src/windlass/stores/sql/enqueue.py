@@ -9,7 +9,7 @@ import msgspec
 
 from windlass.core.family import STOPPED, parent_of
 from windlass.core.flow import Bounds, Full, Line, due_at
-from windlass.core.job import NewJob, UniqueKey
+from windlass.core.job import Job, NewJob, UniqueKey
 from windlass.core.unique import unique_of
 from windlass.ports.plan import NOW, Statement, Steps, plan
 from windlass.ports.store import KEY_KEEP, Enqueued
@@ -30,8 +30,18 @@ class Enqueueing(Unique):
     def enqueue(self, jobs: Sequence[NewJob]) -> Steps[list[Enqueued]]:
         """See Store.enqueue."""
         now = (yield NOW)[0][0]
-        line = Line(_lines.decode((yield Statement("queue_bounds"))[0][0]))
+        bounds, departed = (yield Statement("queue_bounds"))[0]
+        line = Line(_lines.decode(bounds))
+        if departed:
+            return (yield from self._insert_but_departed(jobs, now, line))
         return (yield from self._insert(jobs, now, line))
+
+    def _insert_but_departed(self, jobs: Sequence[NewJob], now: int, line: Line) -> Steps[list[Enqueued]]:
+        """What went to another store answers as the first time; here it would be a second job."""
+        rows = yield Statement("departed_find", (as_json([job.id for job in jobs]),))
+        gone = {row[0] for row in rows}
+        answers = iter((yield from self._insert([job for job in jobs if job.id not in gone], now, line)))
+        return [Enqueued(job.id, True) if job.id in gone else next(answers) for job in jobs]
 
     def _insert(
         self, jobs: Sequence[NewJob], now: int, line: Line | None = None, stopped: frozenset[str] | None = None
@@ -80,7 +90,7 @@ class Enqueueing(Unique):
         keyed = any(job.idempotency_key is not None for job in jobs)
         if line is not None:
             yield from self._look_at(line, jobs, now)
-        free = not (keyed or known or stopped or any(_keeps_out(owners, *pair, now) for pair in pairs))
+        free = not (keyed or known or stopped or any(keeps_out(owners, *pair, now) for pair in pairs))
         if alone and free and (line is None or line.has_room_for(jobs, now)):
             yield from self._store(jobs, now)
             yield from self._own(pairs, now)
@@ -114,7 +124,7 @@ class Enqueueing(Unique):
             yield from self._store_cancelled(job, STOPPED, now)
             return Enqueued(job.id, True)
         owners = (yield from self._owners([(job, unique)], now)) if unique else {}
-        if unique and _keeps_out(owners, job, unique, now):
+        if unique and keeps_out(owners, job, unique, now):
             answer = yield from self._follow(job, unique, owners[place_of(job, unique)], now)
             if answer is not None:
                 return answer
@@ -190,7 +200,10 @@ class Enqueueing(Unique):
                 answers[n] = Enqueued(job.id, True)
 
 
-def _keeps_out(owners: dict[tuple[str, str, str], Owner], job: NewJob, unique: UniqueKey, now: int) -> bool:
+def keeps_out(
+    owners: dict[tuple[str, str, str], Owner], job: NewJob | Job, unique: UniqueKey, now: int
+) -> bool:
+    """Whether the key of that job is another's."""
     owner = owners.get(place_of(job, unique))
     if owner is None or owner.live:
         return owner is not None

@@ -10,7 +10,17 @@ import msgspec
 from windlass.core.job import TERMINAL, Job, State
 from windlass.core.unique import unique_of
 from windlass.ports.plan import NOW, Statement, Steps, plan
-from windlass.ports.store import KEY_KEEP, Filter, Pruned, PruneRules, QueueChange, QueueRules, Selected, Selection
+from windlass.ports.store import (
+    DEPARTED_KEEP,
+    KEY_KEEP,
+    Filter,
+    Pruned,
+    PruneRules,
+    QueueChange,
+    QueueRules,
+    Selected,
+    Selection,
+)
 from windlass.stores.sql.enqueue import WITH_CHILDREN
 from windlass.stores.sql.reading import Reading
 from windlass.stores.sql.text import as_json
@@ -234,6 +244,7 @@ class Operator(Reading, Unique):
             yield Statement("mark_put", ("prune", reached))
         keys += yield from self._count("keys_prune", (now + early,))
         workers = yield from self._count("workers_prune", (now - rules.workers, now))
+        yield Statement("departed_prune", (now - DEPARTED_KEEP,))
         yield from self._prune_leads(now - rules.workers)
         return Pruned(len(old), len(stale), keys, workers, done)
 

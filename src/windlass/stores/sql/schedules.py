@@ -19,6 +19,7 @@ from windlass.ports.store import (
     Schedule,
     ScheduleChange,
     ScheduleChanged,
+    Scheduled,
     Selection,
     Tick,
 )
@@ -26,6 +27,8 @@ from windlass.stores.sql.operator import Operator
 from windlass.stores.sql.text import as_json
 from windlass.stores.sql.workers import Workers
 
+AWAY = 2
+"""`paused` of a schedule that went to another store."""
 FLOOR = "schedules"
 """The mark of the largest revision that a deleted schedule had."""
 
@@ -55,6 +58,12 @@ class Row(NamedTuple):
     last_job: str | None = None
     fired: int = 0
     skipped: int = 0
+
+    @property
+    def scheduled(self) -> Scheduled:
+        """All of it, in no store's own layout."""
+        past, previous = _names.decode(self.past), _names.decode(self.previous)
+        return Scheduled(self.said, self.digest, self.timing, past, self.shown, previous, self.paused == AWAY)
 
     @property
     def said(self) -> Schedule:

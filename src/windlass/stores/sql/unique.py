@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from windlass.core.job import NewJob, UniqueKey
+from windlass.core.job import Job, NewJob, UniqueKey
 from windlass.core.unique import Arrival, arrive, due_of
 from windlass.ports.plan import Statement, Steps
 from windlass.ports.store import Enqueued
@@ -50,7 +50,7 @@ class Unique:
     """What the operations ask about unique keys."""
 
     def _owners(
-        self, jobs: Sequence[tuple[NewJob, UniqueKey]], now: int
+        self, jobs: Sequence[tuple[NewJob | Job, UniqueKey]], now: int
     ) -> Steps[dict[tuple[str, str, str], Owner]]:
         places = as_json([place_of(job, unique) for job, unique in jobs])
         found = [_owner.decode(row[0]) for row in (yield Statement("unique_find", (places,)))]
@@ -75,7 +75,9 @@ class Unique:
     def _beside(self, job: NewJob, unique: UniqueKey, owner: Owner, row: tuple[Any, ...]) -> Steps[Enqueued | None]:
         """What becomes of a job whose key is taken; None if it is to be stored as the owner's successor."""
         now, due = row[CREATED], row[DUE]
-        arrival = arrive(unique.policy, running=bool(owner.running), succeeded=owner.successor is not None)
+        # One that went to another store can no more be replaced than one that runs.
+        runs = bool(owner.running) or owner.seq is None
+        arrival = arrive(unique.policy, running=runs, succeeded=owner.successor is not None)
         if arrival is Arrival.REFUSE:
             return Enqueued(owner.id, inserted=False, refused=True)
         if arrival is Arrival.EXISTING:
@@ -133,6 +135,6 @@ CREATED, DUE = 8, 9
 """Where they stand in a row of `job_insert`."""
 
 
-def place_of(job: NewJob, unique: UniqueKey) -> tuple[str, str, str]:
+def place_of(job: NewJob | Job, unique: UniqueKey) -> tuple[str, str, str]:
     """Within what a key is unique."""
     return (job.tenant, job.task, unique.key)

@@ -22,7 +22,8 @@ INSERT INTO windlass_schema_version (version, applied) VALUES (?, ?)
 SELECT ifnull(max(seq), 0) FROM windlass_jobs
 
 -- name: queue_bounds
-SELECT json_group_object(name, json(bounds)) FROM windlass_queues WHERE bounds IS NOT NULL
+SELECT json_group_object(name, json(bounds)), EXISTS (SELECT 1 FROM windlass_departed)
+FROM windlass_queues WHERE bounds IS NOT NULL
 
 -- name: queue_depth
 SELECT count(*) FROM (SELECT 1 FROM windlass_ready WHERE lane = 0 AND queue = ? LIMIT ?)
@@ -741,8 +742,9 @@ UNION ALL SELECT 'merged', seq FROM windlass_merged WHERE seq NOT IN (SELECT seq
 UNION ALL SELECT 'past key ' || key, seq FROM windlass_past_keys p
           WHERE NOT EXISTS (SELECT 1 FROM windlass_jobs j WHERE j.seq = p.seq AND j.id = p.id)
 UNION ALL SELECT 'unique key ' || key, id FROM windlass_unique u
-          WHERE live <> EXISTS (SELECT 1 FROM windlass_jobs j WHERE j.seq = u.seq AND j.id = u.id
-                                AND j.seq NOT IN (SELECT seq FROM windlass_ended))
+          WHERE (live <> EXISTS (SELECT 1 FROM windlass_jobs j WHERE j.seq = u.seq AND j.id = u.id
+                                 AND j.seq NOT IN (SELECT seq FROM windlass_ended))
+                 AND u.seq IS NOT NULL)
              OR (successor IS NOT NULL
                  AND NOT EXISTS (SELECT 1 FROM windlass_blocked b WHERE b.seq = u.successor AND b.key = ''))
 UNION ALL SELECT 'no unique key', seq FROM windlass_jobs j
@@ -829,3 +831,130 @@ CROSS JOIN {located} WHERE j.seq = v.seq
 SELECT json_group_array(json_array(j.task, e.state, j.created, j.due, e.started, e.finished))
 FROM (SELECT seq, state, started, finished FROM windlass_ended ORDER BY seq DESC LIMIT ?) e
 CROSS JOIN windlass_jobs j ON j.seq = e.seq
+
+-- --- from one store to another ------------------------------------------------------------------------------------
+
+-- name: departed_find
+SELECT id FROM windlass_departed WHERE id IN (SELECT value FROM json_each(?))
+
+-- name: departed_put
+INSERT OR REPLACE INTO windlass_departed (id, at) VALUES (?, ?)
+
+-- name: departed_drop
+DELETE FROM windlass_departed WHERE id = ?
+
+-- name: departed_prune
+DELETE FROM windlass_departed WHERE at < ?
+
+-- name: departing_all
+SELECT n, id, target, kind, body FROM windlass_departing ORDER BY n
+
+-- name: departing_count
+SELECT count(*) FROM windlass_departing
+
+-- name: departing_put
+INSERT INTO windlass_departing (n, id, target, kind, body) VALUES (?, ?, ?, ?, ?)
+
+-- name: departing_take
+DELETE FROM windlass_departing WHERE id IN (SELECT value FROM json_each(?)) RETURNING n, id, target, kind, body
+
+-- name: tally_get
+SELECT value, text FROM windlass_marks WHERE name = ?
+
+-- name: tally_put
+INSERT OR REPLACE INTO windlass_marks (name, value, text) VALUES (?, ?, ?)
+
+-- name: leaving_ready
+-- Of each line: who may leave, but those in ?1; and how much of it there is.
+SELECT j.id, length(j.payload) FROM windlass_ready r CROSS JOIN windlass_jobs j ON j.seq = r.seq
+WHERE j.id NOT IN (SELECT value FROM json_each(?1)) ORDER BY r.lane, r.queue, r.rank, r.seq LIMIT ?2
+
+-- name: leaving_waiting
+SELECT j.id, length(j.payload) FROM windlass_waiting w CROSS JOIN windlass_jobs j ON j.seq = w.seq
+WHERE j.id NOT IN (SELECT value FROM json_each(?1)) ORDER BY w.due, w.seq LIMIT ?2
+
+-- name: leaving_blocked
+-- A successor goes with its owner, or behind one that went.
+SELECT j.id, length(j.payload) FROM windlass_blocked b CROSS JOIN windlass_jobs j ON j.seq = b.seq
+WHERE (b.key > '' OR EXISTS (SELECT 1 FROM windlass_unique u WHERE u.successor = b.seq AND u.live AND u.seq IS NULL))
+      AND j.id NOT IN (SELECT value FROM json_each(?1))
+ORDER BY b.key, b.lane, b.queue, b.most, b.rank, b.seq LIMIT ?2
+
+-- name: leaving_ended
+SELECT j.id, length(j.payload) + ifnull(length(e.result), 0)
+FROM windlass_ended e CROSS JOIN windlass_jobs j ON j.seq = e.seq
+WHERE j.id NOT IN (SELECT value FROM json_each(?1)) ORDER BY e.seq LIMIT ?2
+
+-- name: successors_of
+SELECT j.id FROM json_each(?) v CROSS JOIN windlass_jobs o ON o.id = v.value
+CROSS JOIN windlass_unique u ON u.seq = o.seq CROSS JOIN windlass_jobs j ON j.seq = u.successor ORDER BY v.key
+
+-- name: parcels_jobs
+SELECT j.seq, {job}, j.head_start, j.rank, j.due, e.result_until, j.tenant, j.task
+FROM json_each(?) v CROSS JOIN {located} WHERE j.id = v.value ORDER BY v.key
+
+-- name: parcels_attempts
+SELECT seq, json_array(number, fence, worker, started, ended, outcome, reason, error) FROM (
+    SELECT seq, number, fence, worker, started, ended, outcome, reason, error FROM windlass_attempts
+    WHERE seq IN (SELECT value FROM json_each(?1))
+    UNION ALL
+    SELECT seq, number, fence, worker, started, finished, outcome, reason, error FROM windlass_ended
+    WHERE seq IN (SELECT value FROM json_each(?1)) AND outcome IS NOT NULL)
+ORDER BY seq, fence
+
+-- name: parcels_logs
+SELECT seq, json_array(at, level, message) FROM windlass_logs WHERE seq IN (SELECT value FROM json_each(?))
+ORDER BY seq, line
+
+-- name: parcels_once
+SELECT seq, name, value FROM windlass_once WHERE seq IN (SELECT value FROM json_each(?))
+
+-- name: parcels_merged
+SELECT seq, id FROM windlass_merged WHERE seq IN (SELECT value FROM json_each(?)) ORDER BY id
+
+-- name: parcels_keys
+-- The fourth column: it was lost.
+SELECT seq, key, digest, 0 FROM windlass_keys WHERE seq IN (SELECT value FROM json_each(?1)) AND free_at IS NULL
+UNION ALL
+SELECT seq, key, digest, 1 FROM windlass_past_keys WHERE seq IN (SELECT value FROM json_each(?1))
+
+-- name: parcels_unique
+SELECT seq, until, NULL FROM windlass_unique WHERE seq IN (SELECT value FROM json_each(?1))
+UNION ALL
+SELECT successor, NULL, id FROM windlass_unique WHERE successor IN (SELECT value FROM json_each(?1))
+
+-- name: keys_depart
+UPDATE windlass_keys SET free_at = ? WHERE seq = ? AND free_at IS NULL
+
+-- name: unique_depart
+-- Its owner lives elsewhere: `live` without a seq.
+UPDATE windlass_unique SET seq = NULL WHERE seq = ? AND live
+
+-- name: seqs_next
+SELECT (SELECT ifnull(max(seq), 0) FROM windlass_jobs) + 1 + key FROM json_each(?)
+
+-- name: seqs_by_id
+SELECT id, seq FROM windlass_jobs WHERE id IN (SELECT value FROM json_each(?))
+
+-- name: ended_put
+INSERT INTO windlass_ended (seq, state, reason, finished, fence, number, charged, worker, started, outcome, result,
+                            error, result_until)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+
+-- name: keys_left
+SELECT tenant, task, key, id, digest, free_at FROM windlass_keys
+WHERE (tenant, task, key) > (?, ?, ?) AND free_at < ? ORDER BY tenant, task, key LIMIT ?
+
+-- name: key_leave
+INSERT INTO windlass_keys (tenant, task, key, id, seq, digest, free_at) VALUES (?, ?, ?, ?, 0, ?, ?)
+ON CONFLICT DO NOTHING
+
+-- name: windows_left
+SELECT tenant, task, key, id, until FROM windlass_unique WHERE NOT live AND until > ?
+
+-- name: window_leave
+INSERT INTO windlass_unique (tenant, task, key, id, live, until) VALUES (?, ?, ?, ?, 0, ?) ON CONFLICT DO NOTHING
+
+-- name: terms_most
+SELECT max(ifnull((SELECT max(term) FROM windlass_leads), 0),
+           ifnull((SELECT value FROM windlass_marks WHERE name = 'terms'), 0))

@@ -10,8 +10,8 @@ from windlass.core.job import NewJob
 from windlass.ports.plan import NOW, Statement, Steps, plan
 from windlass.stores.named_sql import load_migrations, split
 from windlass.stores.sql.claim import Claiming
+from windlass.stores.sql.departure import Departing
 from windlass.stores.sql.enqueue import row_of
-from windlass.stores.sql.schedules import Scheduling
 from windlass.stores.sql.survey import Survey
 
 DUE, EXPIRES = 9, 11
@@ -20,7 +20,7 @@ RAW = "raw"
 """The one statement name that carries its own text: a migration's."""
 
 
-class SqliteStore(Scheduling, Survey, Claiming):
+class SqliteStore(Departing, Survey, Claiming):
     """Every operation of `ports.store.Store` on one SQLite file; see migrations/001_first.sql for the layout."""
 
     capabilities = frozenset({"atomic_batch", "caller_transaction", "durable", "push", "search", "transaction"})

@@ -42,6 +42,7 @@ CHAPTERS = (
     "family",
     "bounds",
     "schedules",
+    "departure",
     "cluster",
     "schema",
     "shells",
@@ -57,6 +58,7 @@ from windlass.testing.conformance.anomalies import Anomalies  # noqa: E402
 from windlass.testing.conformance.bounds import Bounded  # noqa: E402
 from windlass.testing.conformance.claim import Claiming  # noqa: E402
 from windlass.testing.conformance.cluster import Cluster  # noqa: E402
+from windlass.testing.conformance.departure import Departures  # noqa: E402
 from windlass.testing.conformance.enqueue import Enqueueing  # noqa: E402
 from windlass.testing.conformance.family import Families  # noqa: E402
 from windlass.testing.conformance.leases import Leases  # noqa: E402
@@ -93,6 +95,7 @@ class Suite(
     Survey,
     Queues,
     Scheduling,
+    Departures,
     Cluster,
     Schema,
     Shells,

@@ -28,12 +28,15 @@ from windlass.ports.plan import Plan, Steps, chain
 from windlass.ports.store import (
     ClaimRequest,
     Death,
+    Departure,
     Filter,
     PruneRules,
     QueueChange,
+    QueueRules,
     Quota,
     ScheduleChange,
     Selection,
+    Standing,
     Tick,
 )
 from windlass.testing.clock import ManualClock
@@ -147,8 +150,21 @@ class Scene:
             "lead": lambda: store.lead("maintainer", "a", SECOND),
             "resign": lambda: store.resign("maintainer", "a"),
             "prune": lambda: self._late(30 * DAY, lambda: store.prune(PruneRules(completed=DAY), 1_000)),
+            "identity": lambda: store.identity("a name"),
+            "depart": lambda: store.depart("there", 20),
+            "put some back": lambda: store.dismiss([], self._aside()[:3]),
+            "arrive": lambda: store.arrive("there", self._departure()),
+            "dismiss": lambda: store.dismiss(self._aside(), []),
+            "adopt": lambda: store.adopt(Standing(queues={"new": QueueRules(paused=True)}, term=99, revision=99)),
             "migrate": store.migrate,
         }
+
+    def _departure(self) -> Departure:
+        """What is set aside."""
+        return self.world.run(self.world.store.depart("there", 20))
+
+    def _aside(self) -> list[str]:
+        return [parcel.job.id for parcel in self._departure().jobs]
 
     def _fire(self) -> Plan[Any]:
         world, now = self.world, self.world.clock()

@@ -114,6 +114,14 @@ class World:
         self._others.append(opened)
         return opened
 
+    def elsewhere(self) -> Opened:
+        """Another store of the same kind, migrated and empty."""
+        path = self._path / "elsewhere"
+        path.mkdir()
+        self._others.append(self._open(path, self.clock))
+        self.run_on(self._others[-1], self._others[-1].store.migrate())
+        return self._others[-1]
+
     def run_on(self, opened: Opened, plan: Plan[T]) -> T:
         """Run one plan through another opening."""
         return self.runner.run(opened, plan)
