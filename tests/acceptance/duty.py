@@ -19,12 +19,13 @@ from tests.acceptance.tail import Tail
 from tests.web.asgi import Requests
 from windlass import Windlass
 from windlass.testing import ledger
+from windlass.testing.conformance.sizes import size
 from windlass.testing.ledger import Line
 from windlass.web import create_asgi
 
 RESUMED_MOST = 10.0
 """I27: seconds from the end of a fault of the store, or of the way to it, until claims resume."""
-SUPERVISORS, PROCESSES = 2, 2
+SUPERVISORS, PROCESSES = 2, size(1, 2, 3)
 RATE = 60
 """Jobs enqueued a second: enough that each fault meets some of every kind."""
 

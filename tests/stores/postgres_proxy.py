@@ -78,7 +78,8 @@ class Proxy:
     def _order(self, order: str) -> None:
         self._carried_out.clear()
         self._orders.append(order)
-        self._waker.send(b"!")
+        with suppress(OSError):  # it has seen it already, and it was the end
+            self._waker.send(b"!")
         self._carried_out.wait()
 
     def _serve(self) -> None:
