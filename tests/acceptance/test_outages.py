@@ -7,14 +7,14 @@ import random
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
 
-from tests.acceptance.duty import duty, proven
+from tests.acceptance.duty import Duty, duty, proven
 from tests.acceptance.rig import eventually
 from tests.faults.small_disk import small_disk
 from tests.stores.postgres_proxy import Proxy
@@ -30,48 +30,76 @@ FAILOVERS = size(1, 10, 100)
 OURS = "SELECT pid FROM pg_stat_activity WHERE application_name = 'windlass' AND pid <> pg_backend_pid()"
 
 
-@pytest.fixture
-def server() -> Iterator[Server]:
-    server = Server()
-    yield server
-    server.remove()
-
-
-@pytest.mark.timeout(60 + 30 * KILLS)
-def test_the_server_is_killed(server: Server, record_property: Any) -> None:
-    """Every process of it, by SIGKILL, at any moment; and health says so until it is back."""
+@pytest.mark.timeout(180 + 30 * KILLS)
+def test_the_server_is_in_trouble(record_property: Any) -> None:
+    """Every process of it is killed, at any moment; its backends are terminated one by one, whatever they are at; and
+    somebody else takes all the connections that there are. Health says so until it is over."""
     [seed] = seeds(1, 1, 1)
     dice = random.Random(seed)
-    with duty(f"{server.url}/postgres", seed) as d:
+    server = Server("max_connections=40")
+    url = f"{server.url.replace('postgres@', 'app@')}/postgres"  # a superuser has connections kept for him
+    with psycopg.connect(f"{server.url}/postgres", autocommit=True) as admin:
+        admin.execute("CREATE ROLE app LOGIN")
+        admin.execute("ALTER DATABASE postgres OWNER TO app")
+    with duty(url, seed) as d:
         for number in range(KILLS):
             d.runs(dice.randint(5, 60))
-            with d.fault("SIGKILL server"):
-                server.kill()
-                time.sleep(dice.choice((0.0, 0.3, 1.0)))
-                if number == 0:
-                    assert d.health() == 503
-                    assert "cannot be reached" in d.doctor()
-                server.start()
+            kill(d, server, dice.choice((0.0, 0.3, 1.0)), doctor=number == 0)
             d.recovers(time.monotonic())
             assert d.health() == 200
+        with psycopg.connect(f"{server.url}/postgres", autocommit=True) as admin:
+            terminate(d, admin, dice)
+            d.recovers(time.monotonic())
+            for _ in range(ROUNDS):
+                d.runs()
+                crowd(d, url, admin)
+                d.recovers(time.monotonic())
+        assert d.complaints() <= {"StoreUnavailable", "OutcomeUnknown"}
         report = proven(d, record_property)
-    assert report["faults"]["SIGKILL server"] == KILLS
+    server.remove()
+    assert report["counts"]["faults"] == KILLS + BACKENDS + ROUNDS
 
 
-@pytest.mark.timeout(120 + BACKENDS)
-def test_backends_are_terminated(server: Server, record_property: Any) -> None:
-    """One by one, whatever they are at."""
-    [seed] = seeds(1, 1, 1)
-    dice = random.Random(seed)
-    with duty(f"{server.url}/postgres", seed) as d, psycopg.connect(f"{server.url}/postgres", autocommit=True) as admin:
-        for _ in range(BACKENDS):
-            pids = [row[0] for row in admin.execute(OURS).fetchall()]
-            with d.fault("terminated backend"):
-                admin.execute("SELECT pg_terminate_backend(%s)", (dice.choice(pids),))
-            time.sleep(dice.uniform(0.0, 0.1))
-        d.recovers(time.monotonic())
-        report = proven(d, record_property)
-    assert report["faults"]["terminated backend"] == BACKENDS
+def kill(d: Duty, server: Server, seconds: float, *, doctor: bool) -> None:
+    """The server, for about so many seconds."""
+    with d.fault("SIGKILL server"):
+        server.kill()
+        assert d.health() == 503
+        assert not doctor or "cannot be reached" in d.doctor()
+        time.sleep(seconds)
+        server.start()
+
+
+def terminate(d: Duty, admin: psycopg.Connection[Any], dice: random.Random) -> None:
+    """Backends, one by one."""
+    for _ in range(BACKENDS):
+        pids = [row[0] for row in admin.execute(OURS).fetchall()]
+        with d.fault("terminated backend"):
+            admin.execute("SELECT pg_terminate_backend(%s)", (dice.choice(pids),))
+        time.sleep(dice.uniform(0.0, 0.1))
+
+
+def crowd(d: Duty, url: str, admin: psycopg.Connection[Any]) -> None:
+    """Somebody else has all connections for a second."""
+    with d.fault("no connection left"):
+        others = crowd_out(url, admin)
+        with pytest.raises(StoreUnavailable, match="connection slots|too many clients"):
+            d.app.client.stats()
+        assert d.health() == 503
+        time.sleep(1.0)
+        for each in others:
+            each.close()
+
+
+def crowd_out(url: str, admin: psycopg.Connection[Any]) -> list[psycopg.Connection[Any]]:
+    """Take all connections that there are, and then those that others had, until they have none."""
+    taken: list[psycopg.Connection[Any]] = []
+    while True:
+        try:
+            taken.append(psycopg.connect(url))
+        except psycopg.OperationalError:
+            if not admin.execute(f"SELECT pg_terminate_backend(pid) FROM ({OURS}) ours").fetchall():
+                return taken
 
 
 ROUTES: dict[str, Callable[[Proxy], None]] = {
@@ -86,60 +114,25 @@ ROUTES: dict[str, Callable[[Proxy], None]] = {
 
 
 @pytest.mark.timeout(120 + 60 * ROUNDS)
-def test_the_route_is_bad(server: Server, record_property: Any) -> None:
+def test_the_route_is_bad(record_property: Any) -> None:
     """In each way in which a network is; it heals, or what it has forgotten stays forgotten."""
     [seed] = seeds(1, 1, 1)
     dice = random.Random(seed)
+    server = Server()
     route = Proxy(f"{server.url}/postgres")
     with duty(route.url, seed) as d:
         for number in range(ROUNDS):
             for name, spoil in ROUTES.items():
-                d.runs(20)
+                d.runs(5)
                 with d.fault(name):
                     spoil(route)
-                    time.sleep(1.0 if number == 0 else dice.uniform(0.1, 12.0))
+                    time.sleep(0.6 if number == 0 else dice.uniform(0.1, 12.0))
                     route.mode = "pass"
                 d.recovers(time.monotonic())
         report = proven(d, record_property)
     route.close()
-    assert report["counts"]["faults"] == ROUNDS * len(ROUTES)
-
-
-@pytest.mark.timeout(120 + 60 * ROUNDS)
-def test_no_connection_is_left(record_property: Any) -> None:
-    """Somebody else has taken all that the server gives, and a supervisor and its workers have lost theirs."""
-    [seed] = seeds(1, 1, 1)
-    server = Server("max_connections=40")
-    with psycopg.connect(f"{server.url}/postgres", autocommit=True) as admin:
-        admin.execute("CREATE ROLE app LOGIN")
-        admin.execute("ALTER DATABASE postgres OWNER TO app")
-        url = f"{server.url.replace('postgres@', 'app@')}/postgres"
-        with duty(url, seed) as d:
-            for _ in range(ROUNDS):
-                d.runs()
-                with d.fault("no connection left"):
-                    others = crowd_out(url, admin)
-                    with pytest.raises(StoreUnavailable, match="connection slots|too many clients"):
-                        d.app.client.stats()
-                    assert d.health() == 503
-                    time.sleep(1.0)
-                    for each in others:
-                        each.close()
-                d.recovers(time.monotonic())
-            assert d.complaints() <= {"StoreUnavailable", "OutcomeUnknown"}
-            proven(d, record_property)
     server.remove()
-
-
-def crowd_out(url: str, admin: psycopg.Connection[Any]) -> list[psycopg.Connection[Any]]:
-    """Take all connections that there are, and then those that others had, until they have none."""
-    taken: list[psycopg.Connection[Any]] = []
-    while True:
-        try:
-            taken.append(psycopg.connect(url))
-        except psycopg.OperationalError:
-            if not admin.execute(f"SELECT pg_terminate_backend(pid) FROM ({OURS}) ours").fetchall():
-                return taken
+    assert report["counts"]["faults"] == ROUNDS * len(ROUTES)
 
 
 @pytest.mark.timeout(120 + 60 * ROUNDS)
@@ -192,7 +185,7 @@ def test_a_failover_loses_commits(number: int, record_property: Any) -> None:
     seed = seeds(1, 1, 1)[0] + number
     primary = Server()
     line = Proxy(primary.url)
-    copy = Server(follow=line.port)
+    copy = Server(Server.following(line.port), of=primary)
     route = Proxy(f"{primary.url}/postgres")
     with duty(route.url, seed) as d:
         d.runs()

@@ -77,10 +77,10 @@ class Server:
     """A server of our own, flushing as in earnest. It refuses to run as root, so then somebody else runs it."""
 
     def __init__(
-        self, *options: str, data: Path | None = None, wal: Path | None = None, follow: int | None = None
+        self, *options: str, data: Path | None = None, wal: Path | None = None, of: Server | None = None
     ) -> None:
         """`options` are settings, `name=value`; `data` and `wal` are empty directories for its data and its log, if
-        they are to lie on disks of their own; `follow` is the port of a primary of which this one is to be a copy."""
+        they are to lie on disks of their own; `of` is a primary of which this one is to be a copy."""
         place = self._place = Path(tempfile.mkdtemp(prefix="windlass-postgres-"))
         atexit.register(shutil.rmtree, place, ignore_errors=True)
         place.chmod(0o755)
@@ -94,13 +94,13 @@ class Server:
             for each in filter(None, (place, self.data, wal)):
                 os.chown(each, NOBODY, NOBODY)
             self._run |= {"user": NOBODY, "group": NOBODY, "extra_groups": []}
-        if follow is None:
+        if of is None:
             small = ["--wal-segsize=1", f"--waldir={wal}"] if wal else []
             self._do("initdb", "-U", "postgres", "-A", "trust", "--locale=C", "-E", "UTF8", *small)
         else:
             self.data.chmod(0o700)
-            primary = f"host=127.0.0.1 port={follow} user=postgres gssencmode=disable"
-            self._do("pg_basebackup", "-R", "-X", "stream", "-c", "fast", "-d", primary)
+            self._do("pg_basebackup", "-X", "stream", "-c", "fast", "-d", f"{of.url}/postgres")
+            (self.data / "standby.signal").touch()
         self.port = _free_port()
         self.url = f"postgresql://postgres@127.0.0.1:{self.port}"
         settings = [
@@ -112,6 +112,11 @@ class Server:
         self._options = " ".join(f"-c '{each}'" for each in (*settings, "shared_buffers=64MB", *options))
         self.start()
         atexit.register(self.remove)
+
+    @staticmethod
+    def following(port: int) -> str:
+        """The setting by which a copy follows what is reached by this port."""
+        return f"primary_conninfo=host=127.0.0.1 port={port} user=postgres gssencmode=disable"
 
     def start(self) -> None:
         """Start it, and wait until it answers."""
