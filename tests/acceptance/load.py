@@ -13,6 +13,7 @@ from windlass.core.errors import LeaseLost
 from windlass.testing import ledger
 
 LEDGER = os.environ["LEDGER"]
+BOOK = f"INSERT INTO books VALUES ({'%s, %s' if os.environ['WINDLASS_URL'].startswith('postgresql:') else '?, ?'})"
 SOON = Backoff(base="100ms", factor=1.5, jitter=0.2)
 
 Fence = dict[str, int]
@@ -108,7 +109,7 @@ def steps(ctx: Context, seconds: float) -> Fence:
 def booked(ctx: Context) -> Fence:
     """A row that commits with the job's completion, or not at all."""
     with run(ctx):
-        ctx.transaction().execute("INSERT INTO books VALUES (?, ?)", (ctx.id, ctx.token.fence))
+        ctx.transaction().execute(BOOK, (ctx.id, ctx.token.fence))
     return fence(ctx)
 
 

@@ -79,7 +79,16 @@ def turn(dice: random.Random, count: int) -> None:
             for job in enqueue(kind, [arguments(kind, dice) for _ in range(kinds.count(kind))]):
                 ledger.write(load.LEDGER, "acked", job)
         except StoreError as error:
-            ledger.write(load.LEDGER, "unacknowledged", note=str(error))
+            ledger.write(load.LEDGER, "unacknowledged", note=f"{type(error).__name__}: {error}")
+
+
+def room() -> bool:
+    """Whether not too much waits already. A store that is away is asked for more: that is what it must answer well."""
+    try:
+        states = load.app.client.stats().states
+    except StoreError:
+        return True
+    return sum(states.get(state, 0) for state in WAITING) < BACKLOG_MOST
 
 
 def main() -> None:
@@ -89,8 +98,7 @@ def main() -> None:
     while True:
         began = time.monotonic()
         if began - looked > 1.0:
-            states = load.app.client.stats().states
-            looked = began if sum(states.get(state, 0) for state in WAITING) < BACKLOG_MOST else 0.0
+            looked = began if room() else 0.0
         if looked:
             turn(dice, round(rate * TURN))
         time.sleep(max(0.0, began + TURN - time.monotonic()))

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import psycopg
 
 from windlass.core.backoff import Backoff
 from windlass.core.job import Job, KeyLimit, Meta, NewJob, Policy, UniqueKey
@@ -118,11 +119,12 @@ class Supervised:
 class Rig:
     """A store in a directory of its own, and whatever works on it."""
 
-    def __init__(self, directory: Path, **environment: str) -> None:
+    def __init__(self, directory: Path, url: str = "", **environment: str) -> None:
+        """`url` is that of a PostgreSQL store; without, it is a file in the directory."""
         self.directory = directory
         self.ledger = directory / "ledger"
         self.ledger.mkdir()
-        self.url = f"sqlite:///{directory}/jobs.db"
+        self.url = url or f"sqlite:///{directory}/jobs.db"
         self.opened: Opened = open_store(self.url)
         self.run(self.opened.store.migrate())
         self.environment = {"WINDLASS_URL": self.url, "LEDGER": str(self.ledger), **environment}
@@ -191,8 +193,12 @@ class Rig:
         return [answer.id for answer in answers]
 
     def sql(self, statement: str) -> list[tuple[Any, ...]]:
-        """Ask the file by the standard library's SQLite: in another process, as two libraries in one spoil each other's
-        locks."""
+        """Ask the server; or the file, by the standard library's SQLite: in another process, as two libraries in one
+        spoil each other's locks."""
+        if self.url.startswith("postgresql:"):
+            with psycopg.connect(self.url.partition("?")[0], autocommit=True) as connection:
+                asked = connection.execute(statement)
+                return asked.fetchall() if asked.description else []
         program = "import sqlite3, sys, json; print(json.dumps(sqlite3.connect(sys.argv[1]).execute(sys.argv[2]).fetchall()))"
         path = self.directory / "jobs.db"
         done = subprocess.run([sys.executable, "-c", program, path, statement], check=True, capture_output=True)
@@ -276,8 +282,8 @@ WAITING = ("queued", "scheduled", "retrying", "running", "blocked")
 
 
 @contextlib.contextmanager
-def rig(directory: Path, **environment: str) -> Iterator[Rig]:
-    made = Rig(directory, **environment)
+def rig(directory: Path, url: str = "", **environment: str) -> Iterator[Rig]:
+    made = Rig(directory, url, **environment)
     try:
         yield made
     except BaseException:

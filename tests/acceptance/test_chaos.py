@@ -5,26 +5,18 @@ What happened is in the ledgers of those to whom it happened; `windlass ledger c
 
 from __future__ import annotations
 
-import os
-import shutil
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import msgspec
 import pytest
 
-from tests.acceptance.rig import PROGRAM, REPOSITORY, WAITING, Rig, eventually, rig
+from tests.acceptance.reckoning import checked, keep, settle, write_down
+from tests.acceptance.rig import rig
+from tests.acceptance.tail import Tail
 from tests.acceptance.trouble import HOLD, Trouble
-from windlass.ports.store import ScheduleChange
-from windlass.testing import ledger
 from windlass.testing.conformance.sizes import seeds, size
-
-SECOND = 1_000_000
-SCHEDULE = "each second"
 
 
 class Aim(NamedTuple):
@@ -49,22 +41,14 @@ PATIENCE = (60, 300, 900)[WHICH]
 
 
 class Acked:
-    """Counts what the producers have written down, reading each byte once."""
+    """Counts what the producers have written down."""
 
     def __init__(self, directory: Path) -> None:
-        self._directory = directory
-        self._read: dict[int, int] = {}
+        self._tail = Tail(directory)
         self.count = 0
 
-    def look(self, producers: list[int]) -> int:
-        for pid in producers:
-            path = self._directory / f"{pid}.jsonl"
-            if path.exists():
-                with path.open("rb") as file:
-                    file.seek(self._read.get(pid, 0))
-                    text = file.read()
-                self._read[pid] = self._read.get(pid, 0) + len(text)
-                self.count += text.count(b'"acked"')
+    def look(self) -> int:
+        self.count += sum(line.what == "acked" for line in self._tail.lines())
         return self.count
 
 
@@ -80,7 +64,7 @@ def test_chaos(record_property: Any) -> None:
             cause(trouble, Acked(r.ledger))
         finally:
             trouble.end()
-        settle(r)
+        settle(r, PATIENCE)
         write_down(r)
         assert r.run(r.opened.store.audit()) == []
     report = checked(place / "ledger")
@@ -97,50 +81,7 @@ def cause(trouble: Trouble, acked: Acked) -> None:
         time.monotonic() - began >= AIM.seconds
         and trouble.count("SIGKILL") >= AIM.kills
         and trouble.count("SIGSTOP") >= AIM.stops
-        and acked.look(trouble.producers) >= AIM.jobs * 1.05  # some are acknowledged for several requests
+        and acked.look() >= AIM.jobs * 1.05  # some are acknowledged for several requests
     ):
         trouble.round()
-        print(f"{time.monotonic() - began:6.0f} s: {acked.look(trouble.producers):,} acknowledged; {trouble}", flush=True)
-
-
-def settle(r: Rig) -> None:
-    """No more ticks; then everything ends, and the supervisors leave."""
-    r.run(r.opened.store.change_schedules([ScheduleChange(name=SCHEDULE, action="pause")]))
-    eventually(lambda: not waiting(r), PATIENCE)
-    for each in r.supervised:
-        if each.process.poll() is None:
-            assert each.stop() == 0
-
-
-def waiting(r: Rig) -> int:
-    states = r.run(r.opened.store.stats()).states
-    return sum(states.get(state, 0) for state in WAITING)
-
-
-def write_down(r: Rig) -> None:
-    """What the store holds, beside what everybody else wrote."""
-    ledger.export(r.opened, r.ledger)
-    for job, fence in r.sql("SELECT job, fence FROM books"):
-        ledger.write(str(r.ledger), "written", job, fence, note="the row")
-    [at] = r.run(r.opened.store.schedules((SCHEDULE,)))
-    first, last = (at.created_at // SECOND + 1) * SECOND, at.cursor // SECOND * SECOND
-    ledger.write(str(r.ledger), "schedule", schedule=SCHEDULE, created=first, ended=last, step=SECOND)
-
-
-def checked(directory: Path) -> Any:
-    """As a person would: the command, in words for whoever reads along, and as JSON."""
-    command = [sys.executable, "-c", PROGRAM, "ledger", "check", str(directory)]
-    said = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
-    print(said.stdout, said.stderr)
-    assert said.returncode == 0, f"the ledgers are kept in {directory}"
-    return msgspec.json.decode(subprocess.run([*command, "--json"], capture_output=True, check=True).stdout)
-
-
-def keep(place: Path) -> None:
-    """After a failure all stays where it is; else the ledgers only, where somebody asked for them."""
-    wanted = os.environ.get("WINDLASS_KEEP_LEDGERS")
-    if wanted:
-        kept = Path(wanted) / place.name
-        shutil.copytree(place / "ledger", kept)
-        print(f"the ledgers are kept in {kept}")
-    shutil.rmtree(place)
+        print(f"{time.monotonic() - began:6.0f} s: {acked.look():,} acknowledged; {trouble}", flush=True)

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import errno
-import os
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.faults.kit import KINDS, FalseAcks, Ledger, broken, count, migrated, new_job, open_store, typed, url_of
+from tests.faults.small_disk import SmallDisk, small_disk
 from tests.worker.harness import FakeLink, World, task
 from windlass import Windlass
 from windlass.core.errors import StoreFull, StoreUnavailable
@@ -22,42 +20,10 @@ REFUSED = 12
 """How many enqueues in a row must be refused before the disk counts as full to the last page."""
 
 
-class SmallDisk:
-    """A tmpfs of a few megabytes, and the ballast that fills it."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._ballast = path / "ballast"
-
-    def fill(self, leave: int = 0) -> None:
-        """Fill it up to `leave` bytes."""
-        with self._ballast.open("wb", buffering=0) as file:
-            for piece in (1 << 16, 1 << 12, 1):
-                try:
-                    while True:
-                        file.write(b"\0" * piece)
-                except OSError as error:
-                    assert error.errno == errno.ENOSPC
-            file.truncate(max(0, file.tell() - leave))
-
-    def free(self) -> None:
-        """Make room again."""
-        self._ballast.unlink(missing_ok=True)
-
-
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[SmallDisk]:
-    if os.geteuid() != 0:
-        pytest.skip("needs root: it mounts a small tmpfs")
-    place = tmp_path / "disk"
-    place.mkdir()
-    done = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=6m", "tmpfs", place], capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        pytest.skip(f"no tmpfs can be mounted here: {done.stderr.strip()}")
-    yield SmallDisk(place)
-    subprocess.run(["umount", place], check=True)
+    with small_disk(tmp_path / "disk", 6) as disk:
+        yield disk
 
 
 def enqueue_until_full(ledger: Ledger, opened: Any) -> int:

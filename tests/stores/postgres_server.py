@@ -9,9 +9,12 @@ import glob
 import importlib.util
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
+import time
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -73,43 +76,92 @@ def _wheel() -> Path | None:
 class Server:
     """A server of our own, flushing as in earnest. It refuses to run as root, so then somebody else runs it."""
 
-    def __init__(self) -> None:
+    def __init__(
+        self, *options: str, data: Path | None = None, wal: Path | None = None, of: Server | None = None
+    ) -> None:
+        """`options` are settings, `name=value`; `data` and `wal` are empty directories for its data and its log, if
+        they are to lie on disks of their own; `of` is a primary of which this one is to be a copy."""
         place = self._place = Path(tempfile.mkdtemp(prefix="windlass-postgres-"))
         atexit.register(shutil.rmtree, place, ignore_errors=True)
         place.chmod(0o755)
-        binaries = _reachable(_binaries(), place)
-        data = place / "data"
-        data.mkdir()
+        self._binaries = _reachable(_binaries(), place)
+        self.data = data or place / "data"
+        self.data.mkdir(exist_ok=True)
         # Not as a child of ours, and without the mark of the test's own world: it outlives the test that asked first.
         clean = {name: value for name, value in os.environ.items() if not name.startswith("WINDLASS_")}
         self._run: dict[str, Any] = {"cwd": place, "env": clean, "check": True, "stdout": subprocess.DEVNULL}
         if os.getuid() == 0:
-            os.chown(place, NOBODY, NOBODY)
-            os.chown(data, NOBODY, NOBODY)
+            for each in filter(None, (place, self.data, wal)):
+                os.chown(each, NOBODY, NOBODY)
             self._run |= {"user": NOBODY, "group": NOBODY, "extra_groups": []}
-        initdb = [str(binaries / "initdb"), "-D", str(data), "-U", "postgres", "-A", "trust", "--locale=C", "-E", "UTF8"]
-        subprocess.run(initdb, **self._run)
-        self._control = [str(binaries / "pg_ctl"), "-D", str(data), "-w"]
-        port = _free_port()
-        self.url = f"postgresql://postgres@127.0.0.1:{port}"
-        self._options = f"-p {port} -h 127.0.0.1 -k '' -c max_connections=200 -c shared_buffers=64MB"
+        if of is None:
+            small = ["--wal-segsize=1", f"--waldir={wal}"] if wal else []
+            self._do("initdb", "-U", "postgres", "-A", "trust", "--locale=C", "-E", "UTF8", *small)
+        else:
+            self.data.chmod(0o700)
+            self._do("pg_basebackup", "-X", "stream", "-c", "fast", "-d", f"{of.url}/postgres")
+            (self.data / "standby.signal").touch()
+        self.port = _free_port()
+        self.url = f"postgresql://postgres@127.0.0.1:{self.port}"
+        settings = [
+            f"port={self.port}",
+            "listen_addresses=127.0.0.1",
+            "unix_socket_directories=",
+            "max_connections=200",
+        ]
+        self._options = " ".join(f"-c '{each}'" for each in (*settings, "shared_buffers=64MB", *options))
         self.start()
         atexit.register(self.remove)
 
+    @staticmethod
+    def following(port: int) -> str:
+        """The setting by which a copy follows what is reached by this port."""
+        return f"primary_conninfo=host=127.0.0.1 port={port} user=postgres gssencmode=disable"
+
     def start(self) -> None:
         """Start it, and wait until it answers."""
-        log = str(self._place / "log")
-        subprocess.run([*self._control, "start", "-l", log, "-o", self._options], **self._run)
+        log = self._place / "log"
+        if self._do("pg_ctl", "-w", "start", "-l", str(log), "-o", self._options, check=False):
+            raise AssertionError(f"the server did not start: {log.read_text()[-2_000:]}")
 
     def stop(self, mode: str = "immediate") -> None:
         """Stop it: `immediate` is as if it had been killed."""
-        subprocess.run([*self._control, "stop", "-m", mode], **self._run | {"check": False})
+        self._do("pg_ctl", "-w", "stop", "-m", mode, check=False)
+
+    def kill(self) -> None:
+        """SIGKILL to the postmaster and to all its children, which nothing can prepare for."""
+        postmaster = int((self.data / "postmaster.pid").read_text().split()[0])
+        with suppress(ProcessLookupError):
+            os.kill(postmaster, signal.SIGSTOP)  # or it would begin anew when it sees a child die
+        pids = [postmaster, *_children(postmaster)]
+        for pid in pids:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        while any(os.path.exists(f"/proc/{pid}") for pid in pids):  # while one can be seen, no other server starts
+            time.sleep(0.001)
+
+    def restore(self) -> None:
+        """Start it if it is down."""
+        if self._do("pg_ctl", "status", check=False):
+            self.start()
+
+    def promote(self) -> None:
+        """Have a copy that followed be a primary, and wait until it is."""
+        self._do("pg_ctl", "-w", "promote")
 
     def remove(self) -> None:
         """Stop it for good."""
         self.stop()
         shutil.rmtree(self._place, ignore_errors=True)
         atexit.unregister(self.remove)
+
+    def _do(self, program: str, *arguments: str, check: bool = True) -> int:
+        command = [str(self._binaries / program), "-D", str(self.data), *arguments]
+        return subprocess.run(command, **self._run | {"check": check}).returncode
+
+
+def _children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def _binaries() -> Path:
@@ -174,7 +226,9 @@ class Places:
                 rows = connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = %s", (schema,)).fetchall()
                 version = f"DELETE FROM {schema}.schema_version WHERE version > 900;" if rows else ""
                 tables = [row[0] for row in rows if row[0] not in {"schema_version", "rings"}]
-                connection.execute(version + "".join(f"DELETE FROM {schema}.{table};" for table in tables) or "SELECT 1")
+                connection.execute(
+                    version + "".join(f"DELETE FROM {schema}.{table};" for table in tables) or "SELECT 1"
+                )
                 if rows and path.name not in {"fresh", "empty"}:
                     self._free.append(schema)
         self._used.clear()

@@ -18,6 +18,7 @@ from windlass import Windlass, stores
 from windlass.core.errors import OutcomeUnknown, StoreError, StoreTimeout, StoreUnavailable
 from windlass.ports.plan import NOW, Plan, Statement, Steps, chain
 from windlass.ports.store import ClaimRequest, Death, Opened, Quota
+from windlass.stores.postgres import hints, pool
 from windlass.testing.conformance.world import report
 
 RAW = "raw"
@@ -61,6 +62,13 @@ def saying(*texts: str, hook: Callable[[], object] = lambda: None) -> Plan[None]
             yield Statement(RAW, (text,))
 
     return Plan(steps, "saying", write=True)
+
+
+def saying_what(text: str) -> Plan[Any]:
+    def steps() -> Steps[Any]:
+        return (yield Statement(RAW, (text,)))
+
+    return Plan(steps, "saying", write=False)
 
 
 def terminate_others() -> None:
@@ -219,6 +227,52 @@ def test_a_server_that_falls_silent(opened: Opened, route: Proxy, away: Opened) 
 
     with pytest.raises(OutcomeUnknown):
         away.shell.run(Plan(falls_silent, "silent", write=True), 0.3)
+
+
+def test_connections_whose_peers_are_gone_cost_one_answer(route: Proxy, away: Opened, monkeypatch: Any) -> None:
+    """I27: whoever waits in vain on one throws away the others, and one that was not used for a while is asked first."""
+    def idle(connections: int) -> None:
+        met = threading.Barrier(connections)
+        plans = [saying("SELECT 1", hook=met.wait) for _ in range(connections)]
+        threads = [threading.Thread(target=away.shell.run, args=(plan,)) for plan in plans]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    idle(3)
+    route.lose_peers()
+    with pytest.raises(StoreTimeout):
+        away.shell.run(away.store.stats(), 0.2)
+    assert away.shell.run(away.store.stats(), 2.0) is not None
+    idle(3)
+    monkeypatch.setattr(pool, "DOUBT", 0.0)
+    monkeypatch.setattr(pool, "PROBE", 0.1)
+    route.lose_peers()
+    before = route.connections
+    assert away.shell.run(away.store.stats(), 2.0) is not None
+    assert away.shell.run(away.store.stats(), 2.0) is not None
+    assert route.connections == before + 1
+
+
+def test_the_server_finds_out_soon_that_a_client_is_gone(opened: Opened) -> None:
+    """Else a network that forgets connections would use up the server's."""
+    asked = opened.shell.run(saying_what("SELECT current_setting('tcp_keepalives_idle')"))
+    assert asked == [("30",)]
+
+
+def test_a_listener_finds_out_that_nobody_is_there(
+    opened: Opened, route: Proxy, away: Opened, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(hints, "QUIET", 0.1)
+    monkeypatch.setattr(hints, "ANSWER", 0.1)
+    listener = away.shell.listen()
+    route.lose_peers()
+    deadline = time.monotonic() + 10
+    while not _told(listener, 0.05):
+        opened.shell.hint()
+        assert time.monotonic() < deadline
+    listener.close()
 
 
 def test_a_listener_comes_back(opened: Opened, route: Proxy, away: Opened) -> None:

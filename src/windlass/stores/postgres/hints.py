@@ -19,6 +19,9 @@ PAUSE = 0.002
 RECONNECT_FIRST, RECONNECT_MOST = 0.1, 2.0
 INSIDE_EVERY = 0.05
 """Seconds between two callers' transactions that notify."""
+QUIET, ANSWER = 5.0, 2.0
+"""Seconds of silence after which a listener asks whether anybody is there, and seconds that it waits for an answer: a
+peer that is gone without a word says nothing for ever."""
 ECHO = 0.05
 """Seconds after a change was seen in which it may not have been readable yet."""
 
@@ -171,12 +174,14 @@ class HintListener:
         poll = select.poll()
         poll.register(wire.fileno(), select.POLLIN)
         poll.register(self._end, select.POLLIN)
-        poll.poll()
+        quiet = not poll.poll(QUIET * 1_000)
         if self._closing:
             return True
         try:
+            if quiet:
+                wire.exchange(time.monotonic() + ANSWER)
             if wire.notified():
                 os.eventfd_write(self._hint, 1)
-        except Lost:
+        except (Late, Lost):
             return False
         return True

@@ -12,11 +12,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 from windlass.core.errors import StoreTimeout
-from windlass.stores.postgres.errors import Late
+from windlass.stores.postgres.errors import Late, Lost
 from windlass.stores.postgres.wire import Wire
 
 KEEP = 60.0
 """Seconds for which a connection that nobody uses is kept."""
+DOUBT = 5.0
+"""Seconds unused, after which a connection is asked whether it is one still, before it is given a transaction: what
+lies between may have forgotten it without a word, and who found out by his transaction would have waited until his
+deadline, once for each such connection."""
+PROBE = 1.0
+"""Seconds that it is given to answer."""
 
 
 class Pool:
@@ -37,13 +43,29 @@ class Pool:
         if not self._places.acquire(timeout=max(0.0, deadline - time.monotonic())):
             raise StoreTimeout(f"all {self.most} connections of this process were in use until the deadline")
         try:
-            wire = self._idle.pop()[1] if self._idle else self.connect(deadline)
+            wire = self._tried(deadline) or self.connect(deadline)
             try:
                 yield wire
             finally:
                 self._give_back(wire)
         finally:
             self._places.release()
+
+    def _tried(self, deadline: float) -> Wire | None:
+        """The idle connection that was used last, if there is one, and it is of use."""
+        try:
+            since, wire = self._idle.pop()
+        except IndexError:
+            return None
+        now = time.monotonic()
+        if now - since > DOUBT:
+            try:
+                wire.exchange(min(deadline, now + PROBE))
+            except (Late, Lost):
+                wire.close()
+                self.forget()
+                return None
+        return wire
 
     def connect(self, deadline: float) -> Wire:
         """A new connection, which is the caller's to close."""
@@ -62,7 +84,7 @@ class Pool:
             self._idle.pop(0)[1].close()
 
     def forget(self) -> None:
-        """Close what is idle: made when one that broke was, it is as good as gone."""
+        """Close what is idle: made when one that broke or fell silent was, it is as good as gone."""
         while self._idle:
             with suppress(IndexError):  # another thread has taken the last one
                 self._idle.pop()[1].close()

@@ -99,6 +99,7 @@ class Shell:
                     raise
                 raise _told(error, plan.name, wire) from error
             except Late as error:
+                self._pool.forget()
                 raise _told(error, plan.name, wire) from error
             except UnicodeError as error:
                 turn.undo()
@@ -176,6 +177,7 @@ class Shell:
             try:
                 return self._hints.seen(int(wire.exchange(deadline)[0][0]))
             except Late as error:
+                self._pool.forget()
                 raise _told(error, "changed", wire) from error
             except (Again, Lost):  # it may well have; whoever asks again is told on another connection
                 self._pool.forget()

@@ -13,7 +13,7 @@ LAG = 10.0
 AGAIN = {"raised", "snoozed"}
 """Ends after which a job is meant to run again."""
 FOREVER = float("inf")
-KINDS = ("kill", "stop", "term", "disk")
+KINDS = ("kill", "stop", "term", "disk", "store")
 
 
 class Run:

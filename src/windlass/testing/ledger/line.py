@@ -46,7 +46,7 @@ class Line(msgspec.Struct, frozen=True, omit_defaults=True):
     worker: str = ""
     """The id of a worker, as the store knows it."""
     kind: str = ""
-    """kill, stop, term or disk."""
+    """kill, stop, term, disk or store."""
     created: int = 0
     ended: int = 0
     """Microseconds since 1970, by the store's clock."""
