@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from tests.cli.conftest import World
+from windlass.client import Client
 from windlass.core.duration import micros
 from windlass.core.job import ErrorInfo, Failed, State, Succeeded
-from windlass.ports.store import Filter
+from windlass.ports.store import Filter, Selected
 
 PAY = ErrorInfo("shop.CardDeclined", "card 4242 declined", "Traceback\n  at pay\n", "shop.bank:charge")
 MAIL = ErrorInfo("OSError", "away", "Traceback\n  at send\n", "shop.mail:send")
@@ -94,6 +95,25 @@ def test_redrive_a_group(world: World) -> None:
     assert set(world.json("dead", "redrive", "--group", group)["changed"]) == set(ids)
     assert world.app.client.fetch(mail).state is State.DEAD
     assert "shop.bank:charge" not in groups(world)
+
+
+def test_letters_that_die_again_are_redriven_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The cause may still be there: each runs once more, also while the command goes on, and none is left out."""
+    monkeypatch.setattr("windlass.cli.acts.BATCH", 3)
+    ids = [lose(world) for _ in range(8)]
+    revive, redriven = Client.revive, list[str]()
+
+    def revived(client: Client, *args: Any, **how: Any) -> Selected:
+        told = revive(client, *args, **how)
+        redriven.extend(told.changed)
+        for _ in told.changed:
+            world.end(Failed(PAY, permanent=True))
+        return told
+
+    monkeypatch.setattr(Client, "revive", revived)
+    assert world.run("dead", "redrive", "--all").out == "8 jobs queued again\n"
+    assert redriven == ids[::-1]
+    assert world.app.client.stats().states["dead"] == 8
 
 
 def test_redrive_at_a_rate(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

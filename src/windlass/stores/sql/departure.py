@@ -80,7 +80,7 @@ class Departing(Arriving):
         return []
 
     def _set_aside(self, ids: Sequence[str], now: int) -> Steps[tuple[Parcel, ...]]:
-        places, _ = yield from self._places(Selection(tuple(ids)), STILL)
+        places = (yield from self._chosen(Selection(tuple(ids)), STILL)).places
         parcels = yield from self._parcels([p.id for p in places])
         leaving = [parcels[p.id] for p in places]
         rows = [(p.seq,) for p in places]

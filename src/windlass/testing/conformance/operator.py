@@ -263,6 +263,41 @@ class Operating:
         assert world.run(world.store.delete(wanted)) == Selected()
         assert world.run(world.store.cancel(Selection(filter=Filter(), after=jobs[5]))).changed == (jobs[4],)
 
+    def test_named_jobs_are_judged_by_a_filter_where_they_are_acted_on(self, world: World) -> None:
+        """Between being found and being acted on, a letter may have been redriven by somebody else: it must not run
+        once more (I13), nor be purged while it waits."""
+        dead, done, waiting = world.running(), world.running(), world.put()
+        world.end(dead, Discarded())
+        world.end(done, Succeeded("1"))
+        ids, letters = (dead.id, done.id, waiting, "nobody"), Filter(states=(State.DEAD,))
+        for act, dry in ((world.store.delete, True), (world.store.revive, False)):
+            told = world.run(act(Selection(ids, letters, dry_run=dry)))
+            assert told == Selected((dead.id,), untouched=(done.id, waiting), missing=("nobody",))
+        told = world.run(world.store.delete(Selection(ids, letters)))
+        assert told == Selected(untouched=(dead.id, done.id, waiting), missing=("nobody",))
+        told = world.run(world.store.cancel(Selection((dead.id, waiting), Filter(queue="elsewhere"))))
+        assert told == Selected(untouched=(dead.id, waiting))
+        assert [world.fetch(id).state for id in ids[:3]] == [State.QUEUED, State.COMPLETED, State.QUEUED]
+
+    def test_by_filter_once_from_the_newest_to_the_oldest(self, world: World) -> None:
+        """Letters that die again while they are redriven match again: they come behind `next`, not before it."""
+        jobs = [world.put() for _ in range(7)]
+        world.beat("w1")
+        for _ in jobs:
+            world.end(world.claim(limit=1).jobs[0], Discarded())
+        redriven: list[str] = []
+        after = None
+        while True:
+            letters = Selection(filter=Filter(states=(State.DEAD,)), limit=3, after=after)
+            told = world.run(world.store.revive(letters))
+            redriven += told.changed
+            for _ in told.changed:
+                world.end(world.claim(limit=1).jobs[0], Discarded())
+            after = told.next
+            if after is None:
+                break
+        assert redriven == jobs[::-1]
+
     def test_by_filter_until_nothing_is_left(self, world: World) -> None:
         """However many match that cannot be changed: repeating gets through, and ends."""
         for _ in range(5):
@@ -286,7 +321,7 @@ class Operating:
             answer = world.run(act(Selection(filter=Filter(), limit=3)))
             assert len(answer.changed) + len(answer.asked) <= 3
             assert answer.untouched == answer.missing == ()
-            if answer == Selected():
+            if not (answer.changed or answer.asked):
                 return touched
             touched += [*answer.changed, *answer.asked]
         raise AssertionError("repeating a selection by filter does not come to an end")
