@@ -207,7 +207,7 @@ def test_run_now(app: Windlass, task: Any) -> None:
     schedules.pause("s")
     job = schedules.run("s")
     found = meta(app, job.id)
-    assert (found.schedule, found.limits) == ("s", (KeyLimit("schedule:s", 1),))
+    assert (found.schedule, found.limits) == ("s", (KeyLimit(",schedule,s", 1),))
     assert abs(found.tick / 1e6 - datetime.now(UTC).timestamp()) < 60
     after = schedules.show("s").record
     assert (after.cursor, after.next_at, after.paused) == (before.cursor, before.next_at, True)
