@@ -278,20 +278,23 @@ class _Plans:
             now = (yield NOW)[0][0]
             record, definition = yield from self._read(name)
             overlap = definition.rule.overlap
+            job = core.run_job(id, name, definition, now)
             tick = Tick(
                 schedule=name,
                 revision=record.revision,
                 cursor=record.cursor,
                 to=record.cursor,
                 next_at=record.next_at,
-                job=core.run_job(id, name, definition, now),
+                job=job,
                 overlap="queue" if overlap is core.Overlap.SKIP else overlap.value,
                 manual=True,
             )
             (answer,) = yield from self.store.fire((tick,))
             if answer is Fired.FIRED:
                 return id
-            return (yield from self.store.schedules((name,)))[0].last_job or id
+            # Its unique key is taken. Sent again in the same transaction, it answers whose.
+            (known,) = yield from self.store.enqueue((job,))
+            return known.id
 
         return Plan(steps, "run", write=True, hint=True)
 

@@ -134,6 +134,7 @@ def test_run_shows_where_a_job_comes_from(world: World) -> None:
     assert world.json("jobs", "show", id)["tick"].startswith("20")
     assert ["schedule", "nightly"] in [line.split() for line in world.run("jobs", "show", id).out.splitlines()]
     assert world.json("schedules", "show", "nightly")["last_job"] == id
+    assert "one at once of its schedule\n" in world.run("jobs", "show", id).out
 
 
 def test_why_a_job_waits_for_the_one_before_it(world: World) -> None:

@@ -33,6 +33,7 @@ from windlass.core.schedule import (
     tick_job,
     ticks,
 )
+from windlass.limits import Limit
 from windlass.runtime import zones
 
 SECOND = 1_000_000
@@ -346,7 +347,7 @@ def test_a_job_says_where_it_comes_from_and_runs_alone() -> None:
     job = tick_job("s", 1, made, NOON)
     meta = msgspec.json.decode(job.meta, type=Meta)
     assert (meta.schedule, meta.tick, meta.tags) == ("s", NOON, ("x",))
-    assert meta.limits == (KeyLimit("own", 5), KeyLimit("schedule:s", 1))
+    assert meta.limits == (KeyLimit("own", 5), KeyLimit(",schedule,s", 1))
     assert (job.task, job.queue, job.expires_after) == ("t", "q", 5)
     by_hand = run_job(job.id, "s", made, NOON)
     assert msgspec.json.decode(by_hand.meta, type=Meta) == meta
@@ -357,7 +358,16 @@ def test_a_backfill_is_the_tick_itself_beside_the_schedule() -> None:
     made = definition(jitter=HOUR)
     job, tick = backfill_job("s", 1, made, NOON), tick_job("s", 1, made, NOON)
     assert (job.id, job.at) == (tick.id, None)
-    assert msgspec.json.decode(job.meta, type=Meta).limits == (KeyLimit("schedule:s:backfill", 1),)
+    assert msgspec.json.decode(job.meta, type=Meta).limits == (KeyLimit(",backfill,s", 1),)
+
+
+def test_no_two_schedules_share_a_limit() -> None:
+    """I9: nor a schedule and the backfills of another, nor either and a limit that a user says."""
+    names, made = ("y", "y:backfill", "backfill", "schedule"), definition()
+    jobs = [make(name, 1, made, NOON) for name in names for make in (tick_job, backfill_job)]
+    keys = [msgspec.json.decode(job.meta, type=Meta).limits[0].key for job in jobs]
+    said = [Limit(1, name=name, key=lambda n: n).of("t", {"n": "y"}).key for name in names]
+    assert len({*keys, *said}) == len(keys) + len(said)
 
 
 def test_ids_do_not_collide() -> None:

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from tests.public.by_hand import Hand
-from windlass import Context, PayloadInvalid, Windlass
+from windlass import Context, PayloadInvalid, Unique, Windlass
 from windlass.core.errors import InvalidJob, InvalidSchedule, ScheduleNotFound
 from windlass.core.job import KeyLimit, Meta, State
 from windlass.core.schedule import CatchUp, Overlap
@@ -207,7 +207,7 @@ def test_run_now(app: Windlass, task: Any) -> None:
     schedules.pause("s")
     job = schedules.run("s")
     found = meta(app, job.id)
-    assert (found.schedule, found.limits) == ("s", (KeyLimit("schedule:s", 1),))
+    assert (found.schedule, found.limits) == ("s", (KeyLimit(",schedule,s", 1),))
     assert abs(found.tick / 1e6 - datetime.now(UTC).timestamp()) < 60
     after = schedules.show("s").record
     assert (after.cursor, after.next_at, after.paused) == (before.cursor, before.next_at, True)
@@ -222,6 +222,19 @@ def test_run_now(app: Windlass, task: Any) -> None:
     hand.work("q")
     assert job.result(timeout=5).startswith("7  s 20")
     assert second.state() is State.COMPLETED
+
+
+def test_a_run_whose_unique_key_is_taken_is_the_job_that_has_it(app: Windlass) -> None:
+    """And that job does not become the schedule's own."""
+
+    @app.task(name="only", queue="q", unique=Unique(policy="return-existing"))
+    def only(n: int) -> None: ...
+
+    theirs = only.using(delay="1h").enqueue(1)
+    app.client.schedules.create("s", only, (1,), every="1h", overlap="cancel-previous")
+    assert [app.client.schedules.run("s").id for _ in range(2)] == [theirs.id] * 2
+    assert theirs.state() is State.SCHEDULED
+    assert app.client.schedules.show("s").record.last_job is None
 
 
 def test_a_tick_as_the_handler_sees_it(app: Windlass, task: Any) -> None:

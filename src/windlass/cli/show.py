@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from windlass.core import document
 from windlass.core.errors import InvalidJob
+from windlass.core.job import BACKFILL, SCHEDULE
 from windlass.core.words import brief, instant, span
 
 if TYPE_CHECKING:
@@ -80,6 +81,9 @@ def limits(said: list[dict[str, Any]]) -> str | None:
     """Limits of a job, or of a schedule's."""
     told = []
     for each in said:
+        if each["key"].startswith((SCHEDULE, BACKFILL)):
+            told.append("one at once of its schedule" + ("'s backfills" if each["key"].startswith(BACKFILL) else ""))
+            continue
         name, keyed, key = each["key"].partition(",")
         told.append(f"{each['most']} at once of {name}" + (f" for {key!r}" if keyed else ""))
     return ", ".join(told) or None

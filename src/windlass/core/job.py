@@ -59,6 +59,11 @@ class KeyLimit(msgspec.Struct, frozen=True, array_like=True):
     most: int
 
 
+SCHEDULE, BACKFILL = ",schedule,", ",backfill,"
+"""What the keys of limits begin with by which the jobs of one schedule, and of its backfills, run one at a time. No
+name has a comma, so no limit that a user says has such a key, and no two schedules have one."""
+
+
 class UniqueKey(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
     """Of the jobs of one tenant and task that carry `key`, at most one lives; see core.unique."""
 

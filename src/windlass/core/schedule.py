@@ -21,7 +21,7 @@ import msgspec
 from windlass.core.cron import Cron
 from windlass.core.duration import micros
 from windlass.core.errors import InvalidSchedule
-from windlass.core.job import PRIORITY, KeyLimit, Meta, NewJob
+from windlass.core.job import BACKFILL, PRIORITY, SCHEDULE, KeyLimit, Meta, NewJob
 from windlass.core.placement import SHARDS, job_id
 
 EVERY_LEAST = 1_000_000
@@ -260,7 +260,7 @@ def tick_job(name: str, revision: int, definition: Definition, tick: int) -> New
     meta = _meta(definition.meta)
     shard = zlib.crc32(meta.partition_key.encode()) % SHARDS if meta.partition_key else None
     id = job_id(tick // 1_000, hashed[:10], shard)
-    return new_job(id, definition, _ticked(meta, name, tick, limit_key(name)), at=tick + jitter)
+    return new_job(id, definition, _ticked(meta, name, tick, SCHEDULE + name), at=tick + jitter)
 
 
 def new_job(id: str, definition: Definition, meta: Meta, at: int | None = None) -> NewJob:
@@ -281,20 +281,15 @@ def new_job(id: str, definition: Definition, meta: Meta, at: int | None = None) 
 
 def run_job(id: str, name: str, definition: Definition, now: int) -> NewJob:
     """The job of a run that a person asked for, at `now`."""
-    return new_job(id, definition, _ticked(_meta(definition.meta), name, now, limit_key(name)))
+    return new_job(id, definition, _ticked(_meta(definition.meta), name, now, SCHEDULE + name))
 
 
 def backfill_job(name: str, revision: int, definition: Definition, tick: int) -> NewJob:
     """The job of a tick of the past: under the tick's own id, so that one that was fired is not run again, but due at
     once, and one after the other among themselves, so that the schedule itself goes on beside them."""
     job = tick_job(name, revision, definition, tick)
-    meta = _ticked(_meta(definition.meta), name, tick, f"{limit_key(name)}:backfill")
+    meta = _ticked(_meta(definition.meta), name, tick, BACKFILL + name)
     return msgspec.structs.replace(job, at=None, meta=_encode(meta).decode())
-
-
-def limit_key(name: str) -> str:
-    """The key under which the jobs of one schedule run one at a time."""
-    return f"schedule:{name}"
 
 
 def _ticked(meta: Meta, name: str, tick: int, key: str) -> Meta:

@@ -12,11 +12,9 @@ from typing import Any, Protocol
 import msgspec
 
 from windlass.core.family import STOPPED, parent_of
-from windlass.core.job import Attempt, ErrorInfo, Job, KeyLimit, Meta, Policy, State
+from windlass.core.job import BACKFILL, SCHEDULE, Attempt, ErrorInfo, Job, KeyLimit, Meta, Policy, State
 from windlass.core.words import brief, count, instant, span
 
-SCHEDULE, BACKFILL = "schedule:", ":backfill"
-"""How the limits are called by which core.schedule keeps the jobs of one schedule apart."""
 PARKED = ("unknown_task", "unknown_version")
 """Why workers put aside a job that they cannot run."""
 AHEAD_MOST = 10_000
@@ -290,8 +288,8 @@ def _blocked(facts: Facts) -> Cause:
 
 def _behind(facts: Facts) -> Cause:
     limit = facts.limit
-    if limit is not None and limit.key.startswith(SCHEDULE):
-        return _overlapping(facts, limit.key.removeprefix(SCHEDULE))
+    if limit is not None and limit.key.startswith((SCHEDULE, BACKFILL)):
+        return _overlapping(facts, limit.key)
     if limit is not None:
         name, keyed, key = limit.key.partition(",")
         whose = f" for {key!r}" if keyed else ""
@@ -315,10 +313,10 @@ def _behind(facts: Facts) -> Cause:
     return Cause("blocked", f"blocked: {brief(reason)}", {"reason": facts.job.reason})
 
 
-def _overlapping(facts: Facts, schedule: str) -> Cause:
+def _overlapping(facts: Facts, key: str) -> Cause:
     """It is a tick behind another one."""
-    name = schedule.removesuffix(BACKFILL)
-    which = "backfilled jobs" if schedule.endswith(BACKFILL) else "jobs"
+    name = key.removeprefix(BACKFILL).removeprefix(SCHEDULE)
+    which = "backfilled jobs" if key.startswith(BACKFILL) else "jobs"
     known = {"schedule": name, "running": facts.running, **_awaited(facts)}
     if facts.awaited is None:
         return Cause("overlap", f"blocked: {which} of schedule {name!r} must not overlap; none runs, it is next", known)

@@ -853,9 +853,10 @@ class Store(Protocol):
         the same transaction as the job: without one it is `moved`. With overlap `skip` and a job of the
         schedule that has not ended (of the last PREVIOUS_JOBS), and wherever `enqueue` does not insert, it
         must be `skipped`; with `cancel-previous` those jobs must be cancelled as by `cancel`; else the job is
-        inserted as by `enqueue`, `fired`, and remembered. The schedule's last tick, outcome, job and counts
-        follow. A manual tick is only `stale` where the schedule is not there; it moves nothing, but its job
-        is remembered as the others' are. Sent again, it must change nothing and be answered as before."""
+        inserted as by `enqueue`, `fired`, and remembered; one that it merged into, or gave way to, must not be.
+        The schedule's last tick, outcome, job (of those remembered) and counts follow. A manual tick is only
+        `stale` where the schedule is not there; it moves nothing, but its job is remembered as the others' are.
+        Sent again, it must change nothing and be answered as before."""
         ...
 
     def fan_out(self, token: Token, name: str, after: int, jobs: Sequence[NewJob]) -> Plan[int]:

@@ -177,8 +177,9 @@ class Scheduling(Operator):
             if tick.overlap == "cancel-previous":
                 self._cancel(Selection(tuple(left)), now)
             answer = self._enqueue(job, now)
-            outcome, id = (Fired.FIRED if answer.inserted else Fired.SKIPPED), answer.id
-            left = [*(each for each in left if each != id), id]
+            if answer.inserted:
+                outcome, id = Fired.FIRED, answer.id
+                left.append(answer.id)  # never whom it merged into: the next tick would cancel somebody else's job
         self.data.schedules[tick.schedule] = replace(known, previous=tuple(left[-PREVIOUS_JOBS:]))
         said = known.said
         self._say(

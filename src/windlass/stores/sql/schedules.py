@@ -191,8 +191,9 @@ class Scheduling(Operator, Workers):
             if tick.overlap == "cancel-previous" and left:
                 yield from self.cancel(Selection(tuple(left)))
             (answer,) = yield from self._insert([job], now)
-            outcome, id = (Fired.FIRED if answer.inserted else Fired.SKIPPED), answer.id
-            left = [*(each for each in left if each != id), id]
+            if answer.inserted:
+                outcome, id = Fired.FIRED, answer.id
+                left.append(answer.id)  # never whom it merged into: the next tick would cancel somebody else's job
         return outcome, row._replace(
             previous=as_json(left[-PREVIOUS_JOBS:]),
             last_tick=row.last_tick if tick.manual else tick.to,

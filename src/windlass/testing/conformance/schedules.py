@@ -424,7 +424,23 @@ class Scheduling:
         job = tick_job("s", 1, world.clock(), task="t", meta='{"unique":["k","return-existing"]}')
         assert self.fire(world, self.tick(world, job=job)) == [Fired.SKIPPED]
         found = self.read(world)
-        assert (found.last_job, found.skipped) == (owner, 1)
+        assert (found.last_job, found.last_outcome, found.skipped) == (None, "skipped", 1)
+        assert world.fetch(owner).state is State.QUEUED
+
+    def test_no_job_is_cancelled_that_is_not_the_schedules(self, world: World) -> None:
+        """I13: a tick that merges into a job, or gives way to it, does not make it the schedule's own."""
+        for n, policy in enumerate(("return-existing", "reject", "replace", "keep-last")):
+            name, meta = f"s{n}", f'{{"unique":["k{n}","{policy}"]}}'
+            theirs = world.put(task="t", meta=meta)
+            self.made(world, name)
+            for _ in range(3):
+                job = tick_job(name, self.read(world, name).revision, world.clock(), task="t", meta=meta)
+                tick = self.tick(world, name, job=job, overlap="cancel-previous")
+                assert self.fire(world, tick) == [Fired.SKIPPED]
+                world.clock.advance("1m")
+            assert world.fetch(theirs).state is State.QUEUED
+            found = self.read(world, name)
+            assert (found.last_job, found.fired, found.skipped) == (None, 0, 3)
 
     # --- by hand -------------------------------------------------------------------------------------------
 
