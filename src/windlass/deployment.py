@@ -172,7 +172,7 @@ def check_schedules(
             said = read(each.definition)
             if has_ended(each, said):
                 continue
-        except (msgspec.DecodeError, InvalidSchedule):  # or a zone that this machine does not have
+        except (InvalidSchedule, ValueError, ArithmeticError):  # or it names a zone that this machine does not have
             report.schedules += 1
             report.unfit.append(Unfit(each.name, Problem("newer_windlass", "", 0)))
             continue

@@ -342,6 +342,6 @@ def _info(record: Schedule, now: int, count: int) -> ScheduleInfo:
     try:
         definition = core.read(record.definition)
         return ScheduleInfo(record, definition, upcoming(record, definition, now, count))
-    except (msgspec.DecodeError, InvalidSchedule):  # or a zone that this machine does not have
+    except (InvalidSchedule, ValueError, ArithmeticError):  # or it names a zone that this machine does not have
         return ScheduleInfo(record, None, ())
 

@@ -168,7 +168,9 @@ def test_some_queues(world: World, release: str) -> None:
     assert "other.service" not in check(world, "--queue", "default").out
     assert "1 of 1 job would not fit" in check(world, "--queue", "default").out
     assert check(world, "--queue", "default").err == ""
-    assert check(world, "--queue", "thiers").err == "windlass: no job, schedule or task has queue 'thiers'. Did you mean 'theirs'?\n"
+    typo = check(world, "--queue", "thiers")
+    assert (typo.code, typo.out) == (2, "")
+    assert "no job, schedule or task has queue 'thiers'. Did you mean 'theirs'?" in typo.err
 
 
 def test_looking_changes_nothing(world: World, release: str) -> None:

@@ -42,9 +42,10 @@ def deploy_check(target: str, url: str | None, queues: tuple[str, ...], limit: i
         found = deployment.check(new.registry, deployment.pages(shell.run, store, limit), queues)
         if shell.run(store.version()) >= SCHEDULES_SINCE:
             deployment.check_schedules(found, new.registry, shell.run(store.schedules()), new.schedules, queues)
-    known = {task.options.queue for task in new.tasks.values()} | found.queues
-    for queue in (each for each in queues if each not in known):
-        place.notice(f"no job, schedule or task has queue {queue!r}.{near(queue, known)}")
+        known = {task.options.queue for task in new.tasks.values()} | found.queues
+        known |= {each.queue for each in shell.run(store.stats()).queues}
+    for queue in (each for each in queues if each not in known):  # its exit must not be a green check
+        raise click.UsageError(f"no job, schedule or task has queue {queue!r}.{near(queue, known)}")
     if as_json:
         place.document(_document(found))
     else:

@@ -188,11 +188,16 @@ def instant(value: Any, field: str) -> int:
     found = (value - _EPOCH) // _MICRO
     if found < 0:
         raise InvalidSchedule(field, f"{value.isoformat()} lies before 1970")
+    if found > LAST:
+        raise InvalidSchedule(field, f"{value.isoformat()} lies behind the year 9998, where calendars end")
     return found
 
 
 _EPOCH = datetime.fromisoformat("1970-01-01T00:00:00+00:00")
 _MICRO = timedelta(microseconds=1)
+LAST = (datetime.fromisoformat("9999-01-01T00:00:00+00:00") - _EPOCH) // _MICRO - 1
+"""The last instant at which anything ticks: a year before Python's calendar ends, since whoever looks for the next tick
+looks beyond it."""
 
 
 # --- when it ticks ---------------------------------------------------------------------------------------------------
@@ -207,7 +212,8 @@ def next_tick(rule: Rule, after: int, zone: tzinfo) -> int | None:
         tick: int | None = anchor + ((floor - anchor) // rule.every + 1) * rule.every
     else:
         tick = _cron(rule.cron or "").next(floor, zone)
-    return None if tick is None or (rule.end is not None and tick > rule.end) else tick
+    last = LAST if rule.end is None else min(rule.end, LAST)
+    return None if tick is None or tick > last else tick
 
 
 def ticks(rule: Rule, after: int, until: int, zone: tzinfo) -> Iterator[int]:

@@ -150,7 +150,7 @@ class Scheduler:
                 message = f"schedule {schedule.name} missed ticks, and its catch_up drops them"
                 self._complain(f"missed {schedule.name}", message, f"from {instant(found.dropped)} on")
             return _ticks(schedule, definition, found)
-        except (WindlassError, msgspec.DecodeError, ValueError) as problem:
+        except (WindlassError, msgspec.DecodeError, ValueError, ArithmeticError) as problem:
             self._complain(schedule.name, f"schedule {schedule.name} cannot be dealt with here", problem)
             # Looked at again later, perhaps by a version that can, and not before all others every time.
             return [_tick(schedule, schedule.cursor, schedule.cursor, now + PUT_OFF)]
