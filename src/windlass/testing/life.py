@@ -46,9 +46,19 @@ class Bounds:
         self._end = time.monotonic() + timeout
 
     @property
+    def left(self) -> float:
+        """Seconds of real time; negative once they are up."""
+        return self._end - time.monotonic()
+
+    @property
     def late(self) -> bool:
         """Whether the time is up."""
-        return time.monotonic() >= self._end
+        return self.left <= 0
+
+    @property
+    def over(self) -> bool:
+        """Whether it may do nothing more."""
+        return self.late or self.ran > self.limit
 
 
 class Life(EmbeddedLink):
@@ -76,6 +86,8 @@ class Life(EmbeddedLink):
         hook raised."""
         self._loop = asyncio.get_running_loop()
         self._idle = asyncio.Event()
+        if self._bounds.over:  # by the lives before this one
+            raise TooLong(self._too_long())
         self._say = WorkerReport(
             id=self.worker_id, supervisor="test", host="test", pid=0, hold=round(self._hold * 1e6), queues=queues,
             tasks=registry.labels(), slots=concurrency, state="quarantine" if suspects else "running",
@@ -102,7 +114,7 @@ class Life(EmbeddedLink):
         idle = self._loop.create_task(self._idle.wait())
         try:
             while not (working.done() or self._idle.is_set() or self.killed):
-                if self._bounds.late or self._bounds.ran > self._bounds.limit:
+                if self._bounds.over:
                     raise TooLong(self._too_long())
                 await asyncio.wait({working, idle}, timeout=BEAT, return_when=asyncio.FIRST_COMPLETED)
                 self._beat()
@@ -124,8 +136,14 @@ class Life(EmbeddedLink):
         if not working.done() and not self.killed:
             worker.stop(0.0, "drained")
         failure: BaseException | None = None
+        cut = await self._ended(working)
         try:
             await working
+        except asyncio.CancelledError as error:
+            self.kill()
+            if not cut:
+                failure = error
+                self.seen = True
         except WorkerKilled:
             self.kill()
         except BaseException as error:
@@ -144,6 +162,13 @@ class Life(EmbeddedLink):
             self._real.shell.run(self._real.store.reap([death]))
         if failure is not None:
             raise failure
+
+    async def _ended(self, working: asyncio.Task[None]) -> bool:
+        """Wait for the worker; whether it had to be cut off. One that was killed before it came up, at its first turn
+        or in a start hook, was told by nobody that it is over, and would work on."""
+        if not (self.killed and self.worker is None):
+            await asyncio.wait({working}, timeout=UNWIND if self.killed else max(UNWIND, self._bounds.left))
+        return not working.done() and working.cancel()
 
     async def _unwound(self) -> None:
         """Nothing of a handler goes on into the next life, or the next test."""
