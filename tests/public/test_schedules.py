@@ -175,7 +175,7 @@ def test_what_is_no_task_has_no_schedule(app: Windlass, given: Any) -> None:
 
 @pytest.mark.parametrize("count", ["x", -1, 1.5, True, None, 1_001])
 def test_ticks_are_counted_in_whole_numbers(app: Windlass, task: Any, count: Any) -> None:
-    app.client.schedules.create("nightly", task, every="1h")
+    app.client.schedules.create("nightly", task, [1], every="1h")
     with pytest.raises(InvalidSchedule, match="^next: .* must be a whole number, 0..1,000"):
         app.client.schedules.show("nightly", count)
     assert app.client.schedules.show("nightly", 0).next == ()

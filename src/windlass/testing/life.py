@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Coroutine, Generator, Iterator
 from typing import Any
 
@@ -43,6 +44,8 @@ class Bounds:
         self.timeout = timeout
         self.limit = limit
         self.ran = 0
+        self.last: deque[str] = deque(maxlen=50)
+        """Tasks of the latest runs: those of all its lives, as the one that is refused has had none."""
         self._end = time.monotonic() + timeout
 
     @property
@@ -126,7 +129,7 @@ class Life(EmbeddedLink):
         jobs = ", ".join(f"{held.task} ({held.id})" for held in busy) or "none"
         if self._bounds.late:
             return f"drain: not done after {self._bounds.timeout:g} s of real time; running now: {jobs}"
-        last = ", ".join(dict.fromkeys(held.task for held in list(self.rig.granted.values())[-50:]))
+        last = ", ".join(dict.fromkeys(self._bounds.last))
         return f"drain: more than {self._bounds.limit} runs; jobs that keep coming? The last were of {last}"
 
     async def _end(self, worker: Worker, working: asyncio.Task[None]) -> None:
@@ -222,7 +225,7 @@ class Life(EmbeddedLink):
         return msgspec.structs.replace(task, handler=handler, mode=Mode.THREAD)
 
     async def _on_loop(self, task: TaskDef, is_async: bool, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        active = self._begun()
+        active = self._begun(task)
         try:
             with self._ends(task):
                 value = self._call(task, args, kwargs)
@@ -237,7 +240,7 @@ class Life(EmbeddedLink):
             self._active.discard(active)
 
     def _in_thread(self, task: TaskDef, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        active = self._begun()
+        active = self._begun(task)
         try:
             with self._ends(task):
                 return self._call(task, args, kwargs)
@@ -264,10 +267,11 @@ class Life(EmbeddedLink):
         if self._faults.crashes(task.name, "during"):
             raise WorkerKilled
 
-    def _begun(self) -> object:
+    def _begun(self, task: TaskDef) -> object:
         active = object()
         self._active.add(active)
         self._bounds.ran += 1
+        self._bounds.last.append(task.name)
         return active
 
     def _call(self, task: TaskDef, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
