@@ -13,7 +13,7 @@ from windlass.config import located
 from windlass.core import job as records
 from windlass.core import latency
 from windlass.core.duration import Duration, micros
-from windlass.core.errors import InvalidJob, JobNotFound
+from windlass.core.errors import InvalidJob, InvalidValue, JobNotFound
 from windlass.core.flow import Bounds
 from windlass.core.job import Attempt, LogLine
 from windlass.core.latency import TaskLatency
@@ -231,7 +231,8 @@ class Client:
         return self._app.engine.run(self._plans.store.workers())
 
     def prune(self, rules: PruneRules | None = None, *, limit: int = PRUNE_ROWS) -> Pruned:
-        """Remove what is older than the rules (default: the application's settings), about `limit` rows at a time."""
+        """Remove what is older than the rules (default: the application's settings), about `limit` rows at a time.
+        Raises InvalidValue for rules that are none."""
         return self._app.engine.run(self._plans.prune(rules, limit))
 
 
@@ -430,6 +431,8 @@ class _Plans:
         return Plan(steps, "why", write=False)
 
     def prune(self, rules: PruneRules | None, limit: int) -> Plan[Pruned]:
+        if rules is not None and not isinstance(rules, PruneRules):
+            raise InvalidValue("rules", f"{shown(rules)} must be PruneRules, or None for the application's settings")
         return self.store.prune(rules or self._app.settings.prune_rules(), _most(limit))
 
     def edit(self, id: str, arguments: Arguments) -> Plan[Selected]:

@@ -10,11 +10,12 @@ from __future__ import annotations
 import os
 import threading
 import time
+from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from windlass.core.duration import Duration, micros, seconds
-from windlass.core.errors import LockTimeout, StoreError, WindlassError
+from windlass.core.errors import LockTimeout, StoreError, StoreTimeout, WindlassError
 from windlass.names import KEY_MOST, valid_name
 from windlass.patience import Wait, await_, until, wait
 from windlass.ports.plan import Plan
@@ -87,9 +88,20 @@ class Lock:
         except asyncio.CancelledError:
             # What was asked for is asked to the end, and may have been had: then nobody is there to hold it.
             if self._asking is not None:
-                shell = (await self._app.engine.aopened()).async_shell()
-                await asyncio.shield(shell.run(self._asking.resign()))
+                await self._take_back(self._asking)
             raise
+
+    async def _take_back(self, hold: Hold) -> None:
+        """Give up what may have been had, and wait for that no longer than for an enqueue. An error would stand in the
+        place of the cancellation, and what is not given up lapses by itself."""
+        import asyncio
+
+        from windlass.gathering import answered
+
+        timeout = self._app.settings.enqueue_timeout
+        with suppress(StoreError):
+            opened = await answered(self._app.engine.aopened(timeout), timeout, _late)
+            await answered(asyncio.shield(opened.async_shell().run(hold.resign())), timeout, _late)
 
     def _waiting(self, timeout: Duration | None) -> Wait[Hold]:
         if self._hold is not None:
@@ -132,6 +144,10 @@ class Lock:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.arelease()
+
+
+def _late() -> StoreTimeout:
+    return StoreTimeout("lock: the store did not answer in time; the lock lapses by itself")
 
 
 def _checked_slots(slots: Any) -> int:

@@ -14,6 +14,7 @@ from windlass.core.words import span
 from windlass.declaration import Arguments, call_of
 from windlass.engine import storing
 from windlass.handle import Job
+from windlass.names import shown
 from windlass.ports.plan import NOW, Plan, Steps, batches
 from windlass.ports.store import CODE_SEEN, Fired, Schedule, ScheduleChange, Store, Tick
 from windlass.runtime import zones
@@ -37,6 +38,8 @@ Infos = list[ScheduleInfo]
 """The classes below have a method of the name `list`."""
 
 NEXT = 5
+NEXT_MOST = 1_000
+"""Ticks in one answer, as many as the command line asks for."""
 BACKFILL_MOST = 1_000
 BATCH = 100
 
@@ -75,7 +78,7 @@ class Schedules:
         return self._app.engine.run(self._plans.list())
 
     def show(self, name: str, next: int = NEXT) -> ScheduleInfo:  # noqa: A002 - the word of the command line
-        """One of them, with its next ticks."""
+        """One of them, with its `next` ticks, 0..1,000. Raises InvalidSchedule for what is no such number."""
         return self._app.engine.run(self._plans.show(name, next))
 
     def pause(self, name: str) -> ScheduleInfo:
@@ -213,6 +216,8 @@ class _Plans:
         self, name: str, task: str | Task[..., Any], arguments: Arguments, version: int, options: Any
     ) -> Plan[ScheduleInfo]:
         valid_schedule(name)
+        if not isinstance(task, (str, Task)):
+            raise InvalidSchedule("task", f"{shown(task)} must be a task or the name of one")
         known = self._app.asked(task, version) if isinstance(task, str) else task
         change = put(name, define(known, call_of(arguments), options), "operator")
 
@@ -246,6 +251,8 @@ class _Plans:
         return Plan(steps, "schedules", write=False)
 
     def show(self, name: str, count: int) -> Plan[ScheduleInfo]:
+        if type(count) is not int or not 0 <= count <= NEXT_MOST:
+            raise InvalidSchedule("next", f"{shown(count)} must be a whole number, 0..{NEXT_MOST:,}")
         return Plan(lambda: self._info(name, count), "schedule", write=False)
 
     def act(self, name: str, action: str) -> Plan[ScheduleInfo]:

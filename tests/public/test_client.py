@@ -13,7 +13,7 @@ from tests.public.by_hand import Hand
 from windlass import Filter, JobNotFound, PayloadInvalid, State, Windlass, schedules
 from windlass import client as module
 from windlass.client import AsyncClient, Client
-from windlass.core.errors import InvalidJob
+from windlass.core.errors import InvalidJob, InvalidValue
 from windlass.core.job import LogLine
 from windlass.ports.store import PruneRules
 from windlass.schedules import AsyncSchedules, Schedules
@@ -136,6 +136,12 @@ def test_what_is_no_queue_is_not_paused(app: Windlass, name: Any) -> None:
         with pytest.raises(InvalidJob, match="^queue: "):
             call("fine", name)
     assert app.client.queues() == {}
+
+
+@pytest.mark.parametrize("rules", [5, {}, "1d"])
+def test_what_are_no_rules_prunes_nothing(app: Windlass, rules: Any) -> None:
+    with pytest.raises(InvalidValue, match="^rules: .* must be PruneRules, or None"):
+        app.client.prune(rules)
 
 
 def test_edit_checks_as_enqueue_does(app: Windlass) -> None:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sqlite3
 import threading
+import time
+from contextlib import closing
 
 import pytest
 
 from windlass import LockTimeout, Windlass
 from windlass import lock as module
-from windlass.core.errors import WindlassError
+from windlass.core.errors import StoreError, WindlassError
 
 
 @pytest.fixture(params=["memory://", "sqlite:///locks.db", "sqlite+stdlib:///locks.db"])
@@ -105,6 +108,40 @@ def test_a_cancelled_waiter_holds_nothing(app) -> None:
             assert lock.held
 
     asyncio.run(story())
+
+
+@pytest.mark.parametrize("how", ["cancel", "timeout"])
+def test_a_waiter_is_cancelled_though_the_store_is_away(tmp_path, how) -> None:
+    """What cannot be given up lapses; the cancellation is what the caller is told, within the time of an enqueue."""
+    # That of the holder: locks of a file do not keep two SQLite libraries of one process apart.
+    with Windlass(f"sqlite+stdlib:///{tmp_path}/locks.db", enqueue_timeout=0.2) as app, app.lock("warm"):
+        pass
+
+    async def story() -> None:
+        with Windlass(app.settings.url, enqueue_timeout=0.2) as ours:
+            await ours.aclient.stats()
+            holder.execute("BEGIN IMMEDIATE")
+            lock = ours.lock("reports")
+            waiter = asyncio.create_task(lock.aacquire())
+            while lock._asking is None:  # noqa: ASYNC110 - a lock sets no event when it asks
+                await asyncio.sleep(0)
+            await asyncio.sleep(0.01)
+            began = time.monotonic()
+            if how == "cancel":
+                waiter.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await waiter
+                assert waiter.cancelled()
+            else:
+                with pytest.raises(TimeoutError) as failure:
+                    await asyncio.wait_for(waiter, 0.01)
+                assert not isinstance(failure.value, StoreError)
+            assert time.monotonic() - began < 2.5  # half of what the store gives its own plans
+            holder.rollback()
+            assert not lock.held
+
+    with closing(sqlite3.connect(tmp_path / "locks.db", isolation_level=None)) as holder:
+        asyncio.run(story())
 
 
 def test_it_is_given_up_by_an_exception(app) -> None:

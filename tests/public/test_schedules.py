@@ -166,6 +166,21 @@ def test_what_is_not_there(app: Windlass) -> None:
         schedules.backfill("none", hour(2), hour(1))
 
 
+@pytest.mark.parametrize("given", [None, 5, print])
+def test_what_is_no_task_has_no_schedule(app: Windlass, given: Any) -> None:
+    with pytest.raises(InvalidSchedule, match="^task: .* must be a task or the name of one"):
+        app.client.schedules.create("nightly", given, every="1h")
+    assert app.client.schedules.list() == []
+
+
+@pytest.mark.parametrize("count", ["x", -1, 1.5, True, None, 1_001])
+def test_ticks_are_counted_in_whole_numbers(app: Windlass, task: Any, count: Any) -> None:
+    app.client.schedules.create("nightly", task, [1], every="1h")
+    with pytest.raises(InvalidSchedule, match="^next: .* must be a whole number, 0..1,000"):
+        app.client.schedules.show("nightly", count)
+    assert app.client.schedules.show("nightly", 0).next == ()
+
+
 def test_a_task_whose_code_is_elsewhere(app: Windlass) -> None:
     info = app.client.schedules.create("s", "elsewhere.task", [1, "two"], every="1h", version=3)
     assert info.definition is not None

@@ -11,8 +11,9 @@ import pytest
 
 from tests.testing.conftest import NOON, Mailer, Shop
 from windlass import Discard, JobFailed, Snooze, WindlassError
-from windlass.core.errors import ConfigError
-from windlass.testing import Jobs, engine
+from windlass.core.errors import ConfigError, InvalidValue
+from windlass.testing import Jobs, ManualClock, engine
+from windlass.testing.life import Bounds
 
 
 def test_nothing_runs_before_the_drain(shop: Shop, jobs: Jobs) -> None:
@@ -48,6 +49,8 @@ def test_a_queue_that_nobody_has_is_a_mistake(shop: Shop, jobs: Jobs) -> None:
     shop.charge.using(queue="special").enqueue("4242")
     with pytest.raises(ValueError, match="queue: no task and no job has queue 'spezial'. Did you mean 'special'?"):
         jobs.drain(queue="spezial")
+    with pytest.raises(ValueError, match="queue: 5 must be the name of a queue"):
+        jobs.drain(queue=5)  # type: ignore[arg-type]
     assert jobs.drain(queue="special").ran == 1
     assert jobs.drain(queue="special").ran == 0
 
@@ -251,6 +254,101 @@ def test_a_handler_that_hangs_is_an_error(shop: Shop, jobs: Jobs) -> None:
         jobs.drain(timeout="100ms")
 
 
+def test_the_limit_holds_from_one_moment_to_the_next(shop: Shop, jobs: Jobs) -> None:
+    """Each due moment is a worker of its own; one that must not begin was waited for in vain."""
+    for minutes in range(1, 7):
+        shop.charge.using(delay=f"{minutes}m").enqueue("4242")
+    with pytest.raises(AssertionError, match=r"drain: more than 3 runs; .* The last were of charge$"):
+        jobs.drain(until="10m", limit=3)
+    assert jobs.app.client.workers() == []
+    assert jobs.drain(until="10m").completed == 2
+
+
+def test_the_timeout_holds_from_one_moment_to_the_next(shop: Shop, jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The time is up at the second moment, before its worker has had a turn."""
+    shop.charge.enqueue("4242")
+    shop.charge.using(delay="1m").enqueue("4242")
+    move = jobs._bench.move
+
+    def late(instant: int) -> None:
+        move(instant)
+        monkeypatch.setattr(Bounds, "left", property(lambda bounds: -1.0))
+
+    monkeypatch.setattr(jobs._bench, "move", late)
+    with pytest.raises(AssertionError, match=r"drain: not done after 60 s of real time"):
+        jobs.drain(until="10m")
+    monkeypatch.undo()
+    assert jobs.app.client.workers() == []
+    assert jobs.drain(until="10m").completed == 1
+
+
+def test_a_worker_that_never_had_a_turn_is_not_waited_for(
+    shop: Shop, jobs: Jobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The time is up between the start of the worker's task and its first turn."""
+    looks = iter([False])
+    shop.charge.enqueue("4242")
+    monkeypatch.setattr(Bounds, "over", property(lambda bounds: next(looks, True)))
+    with pytest.raises(AssertionError, match="drain: "):
+        jobs.drain()
+    monkeypatch.undo()
+    assert shop.did == [] and jobs.app.client.workers() == []
+    assert jobs.drain().completed == 1
+
+
+def test_a_start_hook_that_hangs_is_an_error(shop: Shop, jobs: Jobs) -> None:
+    unwound: list[bool] = []
+
+    @shop.app.on_worker_start
+    async def hang() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            unwound.append(True)
+
+    shop.charge.enqueue("4242")
+    with pytest.raises(AssertionError, match=r"drain: not done after 0\.1 s of real time; running now: none"):
+        jobs.drain(timeout="100ms")
+    assert unwound == [True] and jobs.app.client.workers() == []
+
+
+@pytest.mark.parametrize("limit", [0, -1, "x", 1.5, True, None])
+def test_a_limit_is_a_whole_number_from_one(shop: Shop, jobs: Jobs, limit: Any) -> None:
+    shop.charge.enqueue("4242")
+    with pytest.raises(InvalidValue, match=r"^limit: .* must be a whole number from 1$"):
+        jobs.drain(limit=limit)
+    assert jobs.drain(limit=1).completed == 1
+
+
+@pytest.mark.parametrize(
+    ("given", "field"),
+    [
+        ({"concurrency": 0}, "concurrency"),
+        ({"concurrency": "2"}, "concurrency"),
+        ({"concurrency": True}, "concurrency"),
+        ({"now": 5}, "now"),
+        ({"now": dt.date(2026, 5, 1)}, "now"),
+        ({"url": 5}, "url"),
+        ({"url": None}, "url"),
+    ],
+)
+def test_an_engine_says_what_it_cannot_be(shop: Shop, given: Any, field: str) -> None:
+    before = shop.app.engine
+    with pytest.raises(WindlassError, match=f"^{field}: "), engine(shop.app, **given):
+        pass
+    assert shop.app.engine is before
+
+
+@pytest.mark.parametrize("instant", ["x", 1.5, True, None])
+def test_a_clock_shows_whole_microseconds(instant: Any) -> None:
+    with pytest.raises(InvalidValue, match="^start: .* must be a whole number of microseconds since 1970"):
+        ManualClock(instant)
+    clock = ManualClock(7)
+    with pytest.raises(InvalidValue, match="^now: .* must be a whole number of microseconds since 1970"):
+        clock.set(instant)
+    assert clock() == 7
+
+
 def test_a_start_hook_that_fails_is_told(shop: Shop, jobs: Jobs) -> None:
     @shop.app.on_worker_start
     def broken() -> None:
@@ -309,7 +407,7 @@ def test_arguments_that_cannot_be(shop: Shop, jobs: Jobs) -> None:
         jobs.fake("charge", returns=1, raises=ValueError),
     ):
         pass
-    with pytest.raises(WindlassError, match="task chage is not one of this application; there are charge, mail"):
+    with pytest.raises(WindlassError, match="task: 'chage' is not one of this application. Did you mean 'charge'"):
         jobs.crash("chage")
     with pytest.raises(ValueError, match="at: 'later' must be before, during or after"):
         jobs.crash("charge", at="later")  # type: ignore[arg-type]

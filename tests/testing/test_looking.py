@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import datetime as dt
 from decimal import Decimal
+from typing import Any
 from unittest.mock import ANY
 from uuid import UUID
 
 import pytest
 
 from tests.testing.conftest import NOON, Shop
+from windlass.core.errors import InvalidValue
 from windlass.testing import Jobs
 
 
@@ -89,6 +91,24 @@ def test_a_task_by_its_name(shop: Shop, jobs: Jobs) -> None:
     jobs.assert_not_enqueued("elsewhere", 8)
 
 
+def test_a_misspelt_task_is_no_assertion(shop: Shop, jobs: Jobs) -> None:
+    """That there is no job of it holds whatever happens."""
+    shop.charge.enqueue("4242")
+    for look in (jobs.assert_not_enqueued, jobs.all, jobs.only):
+        with pytest.raises(InvalidValue, match="^task: neither the application nor any job has 'chage'. Did you mean"):
+            look("chage")
+        with pytest.raises(InvalidValue, match="^task: 5 must be a task or the name of one"):
+            look(5)  # type: ignore[arg-type]
+    with pytest.raises(AssertionError, match=r"expected a job chage\(\), found 0"):
+        jobs.assert_enqueued("chage")
+
+
+@pytest.mark.parametrize("times", [0, -1, "x", True])
+def test_no_times_is_another_assertion(shop: Shop, jobs: Jobs, times: Any) -> None:
+    with pytest.raises(InvalidValue, match="^times: .* must be a whole number from 1; .* say assert_not_enqueued"):
+        jobs.assert_enqueued(shop.charge, times=times)
+
+
 def test_the_message_names_the_nearest(shop: Shop, jobs: Jobs) -> None:
     shop.charge.enqueue("4000", 7)
     shop.charge.using(delay="5m").enqueue("4242", 8)
@@ -120,5 +140,5 @@ def test_only_one(shop: Shop, jobs: Jobs) -> None:
     shop.mail.enqueue_many([("ada",), ("bob",)])
     with pytest.raises(AssertionError, match=r"expected one job, found 2\.\nEnqueued \(2 jobs\)"):
         jobs.only(shop.mail)
-    with pytest.raises(ValueError, match="'gone' is not a valid State"):
+    with pytest.raises(ValueError, match="^state: 'gone' must be one of scheduled, queued"):
         jobs.all(state="gone")

@@ -12,6 +12,7 @@ import msgspec
 from windlass.core.errors import ConfigError, WindlassError
 from windlass.core.job import Held, Job, NewJob, State
 from windlass.engine import Engine, in_transaction
+from windlass.names import shown
 from windlass.ports.plan import Plan
 from windlass.ports.store import Death, Enqueued, Filter, Opened, WorkerReport
 from windlass.runtime.member import new_id
@@ -300,7 +301,9 @@ def _giving(value: Any) -> Any:
 
 
 def check_url(app: Windlass, url: str) -> str:
-    """Raises ConfigError for the store that the application itself uses."""
+    """Raises ConfigError for the store that the application itself uses, and for what is no text."""
+    if not isinstance(url, str):
+        raise ConfigError(f'url: {shown(url)} must be text such as "memory://"')
     if not url.startswith("memory:") and url == app.settings.url:
         raise ConfigError(f"url: {url!r} is the application's own store; give the test one in a temporary directory")
     return url

@@ -12,10 +12,11 @@ import msgspec
 
 from windlass.app import Windlass
 from windlass.core.duration import Duration, micros, seconds
-from windlass.core.errors import StoreError, StoreUnavailable, WindlassError
+from windlass.core.errors import InvalidValue, StoreError, StoreUnavailable, WindlassError
 from windlass.core.job import Attempt, State
 from windlass.core.words import count, near
 from windlass.declaration import Call
+from windlass.names import shown
 from windlass.ports.store import Filter
 from windlass.runtime.context import current_run
 from windlass.task import Task
@@ -141,7 +142,7 @@ class Jobs:
         if until is not None and with_scheduled:
             raise ValueError("until: cannot be given together with with_scheduled, which goes on without an end")
         end = None if until is None else self._instant(until, "until")
-        bounds = Bounds(seconds(timeout, "timeout"), limit)
+        bounds = Bounds(seconds(timeout, "timeout"), _whole(limit, "limit"))
         queues = () if queue is None else (self._known_queue(queue),)
         taken: dict[str, None] = {}
         while True:
@@ -157,11 +158,13 @@ class Jobs:
 
     def _known_queue(self, queue: str) -> str:
         """A queue that some task or job has: a drain of any other would do nothing, and pass for one."""
+        if not isinstance(queue, str):
+            raise InvalidValue("queue", f"{shown(queue)} must be the name of a queue")
         known = set(self.app.registry.queues)
         if queue not in known:
             known |= {job.queue for job in self.all()}
         if queue not in known:
-            raise ValueError(f"queue: no task and no job has queue {queue!r}.{near(queue, known)}")
+            raise InvalidValue("queue", f"no task and no job has queue {queue!r}.{near(queue, known)}")
         return queue
 
     # --- time --------------------------------------------------------------------------------------------------------
@@ -195,9 +198,13 @@ class Jobs:
     # --- looking -----------------------------------------------------------------------------------------------------
 
     def all(self, task: AnyTask | None = None, *, state: str | None = None, queue: str | None = None) -> list[SeenJob]:
-        """The jobs there are, first enqueued first, whatever became of them; of one task, state or queue."""
-        states = () if state is None else (State(state),)
-        found = self._bench.jobs(Filter(states=states, queue=queue, task=None if task is None else _name(task)))
+        """The jobs there are, first enqueued first, whatever became of them; of one task, state or queue.
+
+        Raises InvalidValue for a task that neither the application nor any job has, and for what is no state.
+        """
+        states = () if state is None else (_state(state),)
+        name = None if task is None else self._spoken_of(task)
+        found = self._bench.jobs(Filter(states=states, queue=queue, task=name))
         return [self._see(record) for record in found]
 
     def only(self, task: AnyTask | None = None, *, state: str | None = None, queue: str | None = None) -> SeenJob:
@@ -236,6 +243,8 @@ class Jobs:
         Raises AssertionError that shows the nearest job and lists what was enqueued; TypeError for arguments that the
         task does not take.
         """
+        if times is not None:
+            _whole(times, "times", "; where there must be no job, say assert_not_enqueued")
         wanted = self._wanted(task, args, kwargs, queue, priority, delay, at, tags, state)
         jobs = self.all()
         found = [job for job in jobs if job.task == wanted.task and not wanted.differences(job)]
@@ -256,7 +265,8 @@ class Jobs:
         state: str | None = None,
         **kwargs: Any,
     ) -> None:
-        """Check that there is no such job; arguments and errors as of `assert_enqueued`."""
+        """Check that there is no such job; arguments and errors as of `assert_enqueued`. Raises InvalidValue for a
+        task that neither the application nor any job has: of such a one there never is a job."""
         wanted = self._wanted(task, args, kwargs, queue, priority, delay, at, tags, state)
         jobs = self.all(task)
         found = [job for job in jobs if not wanted.differences(job)]
@@ -277,7 +287,7 @@ class Jobs:
             None if delay is None else seconds(delay, "delay"),
             at,
             None if tags is None else tuple(tags),
-            None if state is None else State(state),
+            None if state is None else _state(state),
         )
 
     def _see(self, record: Any) -> SeenJob:
@@ -352,14 +362,44 @@ class Jobs:
         self._bench.faults.fail_store(StoreFault(operation, error or default, applied=applied), times)
 
     def _known(self, task: AnyTask) -> str:
+        """A task whose handler is here."""
         name = _name(task)
         if name not in self.app.tasks:
-            raise WindlassError(f"task {name} is not one of this application; there are {', '.join(self.app.tasks)}")
+            raise InvalidValue("task", f"{name!r} is not one of this application.{near(name, self.app.tasks)}")
+        return name
+
+    def _spoken_of(self, task: AnyTask) -> str:
+        """A task that is here, or that some job has: an assertion about any other would hold whatever happens."""
+        name = _name(task)
+        known = set(self.app.tasks)
+        if name not in known:
+            known |= {record.task for record in self._bench.jobs(Filter())}
+        if name not in known:
+            raise InvalidValue("task", f"neither the application nor any job has {name!r}.{near(name, known)}")
         return name
 
 
 def _name(task: AnyTask) -> str:
+    if not isinstance(task, (str, Task)):
+        raise InvalidValue("task", f"{shown(task)} must be a task or the name of one")
     return task if isinstance(task, str) else task.name
+
+
+def _state(state: str) -> State:
+    if state not in list(State):
+        raise InvalidValue("state", f"{shown(state)} must be one of {', '.join(State)}")
+    return State(state)
+
+
+def _check_zoned(now: object) -> None:
+    if not isinstance(now, dt.datetime) or now.utcoffset() is None:
+        raise InvalidValue("now", f"{now} has no time zone; give a datetime with one, or None")
+
+
+def _whole(value: object, field: str, hint: str = "") -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise InvalidValue(field, f"{shown(value)} must be a whole number from 1{hint}")
+    return value
 
 
 @contextmanager
@@ -387,10 +427,12 @@ def engine(
 
     `inline` runs each job as soon as it is enqueued, before `enqueue` returns, so that `job.result()` answers at once.
 
-    Raises ConfigError for the URL that `app` itself uses, and as `windlass.stores.open`.
+    Raises ConfigError for the URL that `app` itself uses, and as `windlass.stores.open`; InvalidValue for another
+    argument that is wrong.
     """
-    if now is not None and now.utcoffset() is None:
-        raise ValueError(f"now: {now.isoformat()} has no time zone")
+    if now is not None:
+        _check_zoned(now)
+    _whole(concurrency, "concurrency")
     clock = ManualClock(real_now() if now is None else round(now.timestamp() * 1e6))
     setting = Setting(concurrency, threads, inline, dict(resources or {}))
     bench = Bench(app, check_url(app, url), clock, setting)

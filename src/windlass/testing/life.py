@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Coroutine, Generator, Iterator
 from typing import Any
 
@@ -43,12 +44,24 @@ class Bounds:
         self.timeout = timeout
         self.limit = limit
         self.ran = 0
+        self.last: deque[str] = deque(maxlen=50)
+        """Tasks of the latest runs: those of all its lives, as the one that is refused has had none."""
         self._end = time.monotonic() + timeout
+
+    @property
+    def left(self) -> float:
+        """Seconds of real time; negative once they are up."""
+        return self._end - time.monotonic()
 
     @property
     def late(self) -> bool:
         """Whether the time is up."""
-        return time.monotonic() >= self._end
+        return self.left <= 0
+
+    @property
+    def over(self) -> bool:
+        """Whether it may do nothing more."""
+        return self.late or self.ran > self.limit
 
 
 class Life(EmbeddedLink):
@@ -76,6 +89,8 @@ class Life(EmbeddedLink):
         hook raised."""
         self._loop = asyncio.get_running_loop()
         self._idle = asyncio.Event()
+        if self._bounds.over:  # by the lives before this one
+            raise TooLong(self._too_long())
         self._say = WorkerReport(
             id=self.worker_id, supervisor="test", host="test", pid=0, hold=round(self._hold * 1e6), queues=queues,
             tasks=registry.labels(), slots=concurrency, state="quarantine" if suspects else "running",
@@ -102,7 +117,7 @@ class Life(EmbeddedLink):
         idle = self._loop.create_task(self._idle.wait())
         try:
             while not (working.done() or self._idle.is_set() or self.killed):
-                if self._bounds.late or self._bounds.ran > self._bounds.limit:
+                if self._bounds.over:
                     raise TooLong(self._too_long())
                 await asyncio.wait({working, idle}, timeout=BEAT, return_when=asyncio.FIRST_COMPLETED)
                 self._beat()
@@ -114,7 +129,7 @@ class Life(EmbeddedLink):
         jobs = ", ".join(f"{held.task} ({held.id})" for held in busy) or "none"
         if self._bounds.late:
             return f"drain: not done after {self._bounds.timeout:g} s of real time; running now: {jobs}"
-        last = ", ".join(dict.fromkeys(held.task for held in list(self.rig.granted.values())[-50:]))
+        last = ", ".join(dict.fromkeys(self._bounds.last))
         return f"drain: more than {self._bounds.limit} runs; jobs that keep coming? The last were of {last}"
 
     async def _end(self, worker: Worker, working: asyncio.Task[None]) -> None:
@@ -124,8 +139,14 @@ class Life(EmbeddedLink):
         if not working.done() and not self.killed:
             worker.stop(0.0, "drained")
         failure: BaseException | None = None
+        cut = await self._ended(working)
         try:
             await working
+        except asyncio.CancelledError as error:
+            self.kill()
+            if not cut:
+                failure = error
+                self.seen = True
         except WorkerKilled:
             self.kill()
         except BaseException as error:
@@ -144,6 +165,13 @@ class Life(EmbeddedLink):
             self._real.shell.run(self._real.store.reap([death]))
         if failure is not None:
             raise failure
+
+    async def _ended(self, working: asyncio.Task[None]) -> bool:
+        """Wait for the worker; whether it had to be cut off. One that was killed before it came up, at its first turn
+        or in a start hook, was told by nobody that it is over, and would work on."""
+        if not (self.killed and self.worker is None):
+            await asyncio.wait({working}, timeout=UNWIND if self.killed else max(UNWIND, self._bounds.left))
+        return not working.done() and working.cancel()
 
     async def _unwound(self) -> None:
         """Nothing of a handler goes on into the next life, or the next test."""
@@ -197,7 +225,7 @@ class Life(EmbeddedLink):
         return msgspec.structs.replace(task, handler=handler, mode=Mode.THREAD)
 
     async def _on_loop(self, task: TaskDef, is_async: bool, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        active = self._begun()
+        active = self._begun(task)
         try:
             with self._ends(task):
                 value = self._call(task, args, kwargs)
@@ -212,7 +240,7 @@ class Life(EmbeddedLink):
             self._active.discard(active)
 
     def _in_thread(self, task: TaskDef, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        active = self._begun()
+        active = self._begun(task)
         try:
             with self._ends(task):
                 return self._call(task, args, kwargs)
@@ -239,10 +267,11 @@ class Life(EmbeddedLink):
         if self._faults.crashes(task.name, "during"):
             raise WorkerKilled
 
-    def _begun(self) -> object:
+    def _begun(self, task: TaskDef) -> object:
         active = object()
         self._active.add(active)
         self._bounds.ran += 1
+        self._bounds.last.append(task.name)
         return active
 
     def _call(self, task: TaskDef, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
