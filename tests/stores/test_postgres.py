@@ -11,6 +11,7 @@ import pytest
 
 from tests.stores.postgres_server import PLACES, database
 from windlass import stores
+from windlass.core.job import NewJob
 from windlass.ports.plan import Plan, Statement, Steps
 from windlass.ports.store import Opened
 from windlass.testing import ManualClock
@@ -40,3 +41,22 @@ class TestPostgres(Suite):
         with psycopg.connect(database()) as connection:
             connection.execute(f"LOCK TABLE {opened.store.schema}.jobs")
             yield
+
+
+def test_children_whose_numbers_are_large(tmp_path: Path) -> None:
+    """I23: a sequence that has come far is no reason to fail."""
+    opened = stores.open(PLACES.url(tmp_path))
+    run, store = opened.shell.run, opened.store
+    run(store.migrate())
+    with psycopg.connect(database()) as connection:
+        connection.execute(f"SELECT setval('{store.schema}.jobs_seq', {2**53 - 10})")  # type: ignore[attr-defined]
+    family = [NewJob(id=f"child-{n:02}", task="t", payload="[[],{}]", meta='{"parent_id":"p"}') for n in range(20)]
+    run(store.enqueue(family))
+    page = run(store.children(["p"], 3))
+    found = list(page.ids)
+    while page.next is not None:
+        page = run(store.children(["p"], 3, page.next))
+        found += page.ids
+    assert found == [job.id for job in family]
+    opened.close()
+    PLACES.recycle()

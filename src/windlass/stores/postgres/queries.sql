@@ -1045,7 +1045,8 @@ FROM (SELECT j.id, v.n - 1 AS place, j.seq
       FROM jsonb_array_elements_text($1::jsonb) WITH ORDINALITY v (parent, n)
       CROSS JOIN LATERAL (
           SELECT id, seq FROM windlass.jobs
-          WHERE {parent} = v.parent AND meta LIKE '%"parent_id"%' AND seq > CASE WHEN v.n - 1 = $2 THEN $3 ELSE 0 END
+          WHERE {parent} = v.parent AND meta LIKE '%"parent_id"%'
+                AND seq > CASE WHEN v.n - 1 = $2 THEN $3::bigint ELSE 0 END
           ORDER BY seq LIMIT $4) j
       WHERE v.n - 1 >= $2 ORDER BY 2, 3 LIMIT $4) x
 
