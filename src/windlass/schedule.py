@@ -176,6 +176,9 @@ def redefine(app: Windlass, old: Definition, call: Call | None, options: Mapping
         if field in options:
             raise InvalidSchedule(field, "cannot be edited; delete the schedule and create it anew")
     said = {name: options[name] for name in options if name in _RULE}
+    for field in said.keys() - {"start", "end"}:
+        if said[field] is None and field not in ("cron", "every"):
+            raise InvalidSchedule(field, "None is no value for it; leave it out to keep what it is")
     kept = {name: value for name, value in _said(old.rule).items() if name not in said}
     if said.get("every") is not None or said.get("cron") is not None:
         kept.pop("cron" if "cron" not in said else "every", None)
@@ -193,10 +196,8 @@ def redefine(app: Windlass, old: Definition, call: Call | None, options: Mapping
     ).having(_job_options(options))
     payload, limits, unique = old.payload, meta.limits, meta.unique
     if call is not None:
-        job = app.named(old.task, old.version).new_job(call.args, call.kwargs, None)
-        fresh = msgspec.json.decode(job.meta, type=Meta)
-        payload = job.payload
-        limits, unique = (fresh.limits, fresh.unique) if old.task in app.tasks else (limits, unique)
+        payload, fresh = _enqueued(app, old, call)
+        limits, unique = _following(app, old, meta, fresh)
     meta = msgspec.structs.replace(
         meta,
         policy=terms.policy,
@@ -216,6 +217,26 @@ def redefine(app: Windlass, old: Definition, call: Call | None, options: Mapping
         head_start=head_start(terms.priority, app.settings.seconds_per_priority),
         expires_after=terms.expires_after,
     )
+
+
+def _enqueued(app: Windlass, old: Definition, call: Call) -> tuple[str, Meta]:
+    job = app.named(old.task, old.version).new_job(call.args, call.kwargs, None)
+    return job.payload, msgspec.json.decode(job.meta, type=Meta)
+
+
+def _following(app: Windlass, old: Definition, meta: Meta, fresh: Meta) -> tuple[Any, Any]:
+    """The limits and the unique key for other arguments. Keys that were made from arguments are made from the new ones,
+    where the task says how; those that the schedule was given itself stay, or else they would stop holding (I9)."""
+    if old.task in app.tasks:
+        args, kwargs = app.tasks[old.task].taskdef().bind(old.payload, old.version)
+        _, before = _enqueued(app, old, Call(tuple(args), kwargs))
+        if (before.limits, before.unique) == (meta.limits, meta.unique):
+            return fresh.limits, fresh.unique
+    if meta.unique is not None or any("," in limit.key for limit in meta.limits):
+        raise InvalidSchedule(
+            "arguments", "its limits or its unique key may follow from them; delete the schedule and create it anew"
+        )
+    return meta.limits, meta.unique
 
 
 def valid_schedule(name: Any) -> str:
