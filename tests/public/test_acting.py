@@ -12,6 +12,8 @@ import pytest
 
 from windlass import Context, Filter, State, Windlass
 from windlass.acting import CHUNK, acting, cancelling
+from windlass.core.errors import InvalidJob
+from windlass.core.job import NewJob
 from windlass.ports.plan import NOW, Plan, Steps, drive
 from windlass.ports.store import Children, Selected, Selection, Store
 
@@ -141,6 +143,64 @@ def test_a_family_is_cancelled_wherever_it_is(scheme: str, tmp_path: Any) -> Non
         assert [(each.state, each.attempt) for each in children] == [(State.CANCELLED, 0)] * len(children)
         assert len(children) == (5 if job.state() is State.CANCELLED else 6)
         assert asyncio.run(job.acancel(children=True)).untouched == (job.id,)
+
+
+@pytest.mark.parametrize("scheme", ["sqlite", "memory"])
+def test_a_family_found_by_a_filter_is_cancelled_by_whoever_begins_again(
+    scheme: str, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """I13: interrupted between the parents and their children; and children of one that has ended already."""
+    with Windlass("memory://" if scheme == "memory" else f"{scheme}:///{tmp_path}/jobs.db") as app:
+        parents = [job.id for job in app.named("parent").enqueue_many([()] * 3)]
+        app.client.cancel(parents[2])
+        young = [
+            NewJob(id=CHILD[:-1] + str(n), task="child", payload="[[],{}]", meta=f'{{"parent_id":"{parent}"}}')
+            for n, parent in enumerate(parents)
+        ]
+        app.opened.shell.run(app.opened.store.enqueue(young))
+        children, wanted = app.opened.store.children, Filter(task="parent")
+        monkeypatch.setattr(app.opened.store, "children", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            app.client.cancel(filter=wanted, children=True)
+        assert [each.state for each in app.client.search(Filter(task="child")).jobs] == [State.QUEUED] * 3
+        monkeypatch.setattr(app.opened.store, "children", children)
+        assert len(app.client.cancel(filter=wanted, children=True, dry_run=True).changed) == 3
+        assert set(app.client.cancel(filter=wanted, children=True).changed) == {job.id for job in young}
+        assert app.client.cancel(filter=wanted, children=True).changed == ()
+
+
+CHILD = "019e7044-8800-7000-8000-000000000000"
+
+
+def interrupted(*_: object) -> Any:
+    raise KeyboardInterrupt
+
+
+def test_named_ones_that_match(tmp_path: Any) -> None:
+    """With ids and a filter: those of the named that match it, and none that was not named."""
+    with Windlass(f"sqlite:///{tmp_path}/jobs.db") as app:
+        one, other = (job.id for job in app.named("t").enqueue_many([(), ()]))
+        assert app.client.delete(one, filter=Filter()).changed == (one,)
+        assert app.client.cancel(other, filter=Filter(states=(State.DEAD,))) == Selected(untouched=(other,))
+
+
+@pytest.mark.parametrize(
+    ("said", "field"),
+    [
+        ({"filter": 5}, "filter"), ({"filter": Filter(states=("bogus",))}, "filter.states"),  # type: ignore[arg-type]
+        ({"filter": Filter(states=5)}, "filter.states"), ({"filter": Filter(queue=5)}, "filter.queue"),  # type: ignore[arg-type]
+        ({"filter": Filter(since="x")}, "filter.since"), ({"filter": Filter(), "limit": 0}, "limit"),  # type: ignore[arg-type]
+    ],
+)  # fmt: skip
+def test_what_is_no_filter(said: dict[str, Any], field: str, tmp_path: Any) -> None:
+    with Windlass(f"sqlite:///{tmp_path}/jobs.db") as app:
+        app.named("t").enqueue()
+        for act in (app.client.cancel, app.client.revive, app.client.delete, app.client.search):
+            with pytest.raises(InvalidJob, match=f"^{field}: "):
+                act(**said)
+        with pytest.raises(InvalidJob, match="^ids: "):
+            app.client.cancel(["a"])  # type: ignore[arg-type]
+        assert app.client.cancel(filter=Filter(states="queued")).changed  # type: ignore[arg-type]
 
 
 def test_all_of_them_are_reached(tmp_path: Any) -> None:

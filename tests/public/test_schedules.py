@@ -11,14 +11,16 @@ import msgspec
 import pytest
 
 from tests.public.by_hand import Hand
-from windlass import Context, PayloadInvalid, Unique, Windlass
+from windlass import Context, Limit, PayloadInvalid, Unique, Windlass
 from windlass.core.errors import InvalidJob, InvalidSchedule, ScheduleNotFound
 from windlass.core.job import KeyLimit, Meta, State
 from windlass.core.schedule import CatchUp, Overlap
+from windlass.ports.store import ScheduleChange
 from windlass.runtime.scheduler import Scheduler
 from windlass.schedule import ScheduleInfo, document
 
 HOUR = timedelta(hours=1)
+CHANGE = ScheduleChange(name="far", action="put", digest="by hand", timing="by hand", origin="operator")
 
 
 def hour(ago: int = 0) -> datetime:
@@ -139,6 +141,49 @@ def test_create_show_edit_pause_resume_delete(app: Windlass, task: Any) -> None:
     assert not schedules.resume("s").paused
     schedules.delete("s")
     assert schedules.list() == []
+
+
+def test_limits_outlive_an_edit_of_the_arguments(app: Windlass) -> None:
+    """I9: those that the schedule was given itself; those of its task follow the arguments."""
+
+    @app.task(name="pay", limit=Limit(2, key="who"))
+    def pay(who: str) -> None: ...
+
+    schedules = app.client.schedules
+
+    def limits(name: str) -> tuple[KeyLimit, ...]:
+        definition = schedules.show(name).definition
+        assert definition is not None
+        return msgspec.json.decode(definition.meta, type=Meta).limits
+
+    schedules.create("of its own", pay, {"who": "ada"}, every="1h", limit=Limit(3, name="bank"))
+    schedules.edit("of its own", {"who": "bob"})
+    assert limits("of its own") == (KeyLimit("bank", 3),)
+    schedules.create("of the task", pay, {"who": "ada"}, every="1h")
+    schedules.edit("of the task", {"who": "bob"})
+    assert limits("of the task") == (KeyLimit("pay,bob", 2),)
+    schedules.create("of both", pay, {"who": "ada"}, every="1h", limit=Limit(3, name="bank", key="who"))
+    with pytest.raises(InvalidSchedule, match="^arguments: its limits or its unique key may follow from them"):
+        schedules.edit("of both", {"who": "bob"})
+    assert limits("of both") == (KeyLimit("bank,ada", 3),)
+
+
+@pytest.mark.parametrize("timing", [{"cron": "0 * * * *"}, {"every": "1h"}])
+def test_a_schedule_that_leaves_the_calendar_hides_no_other(app: Windlass, task: Any, timing: dict[str, Any]) -> None:
+    """I23, also where another version or a hand put it there."""
+    schedules = app.client.schedules
+    for field in ("start", "end"):
+        with pytest.raises(InvalidSchedule, match=f"^{field}: 9999-12-31.* lies behind the year 9998"):
+            schedules.create("far", task, (1,), **timing, **{field: datetime(9999, 12, 31, 23, 59, tzinfo=UTC)})
+    info = schedules.create("far", task, (1,), **timing, start=datetime(9998, 12, 31, 23, 30, tzinfo=UTC))
+    schedules.create("near", task, (1,), every="1h")
+    assert [each.year for each in info.next] == ([9998] if "every" in timing else [])
+    assert [each.name for each in schedules.list()] == ["far", "near"]
+    assert info.definition is not None
+    text = info.definition.text.replace(str(info.definition.rule.start), str(2**62))
+    app.opened.shell.run(app.opened.store.change_schedules([msgspec.structs.replace(CHANGE, definition=text)]))
+    assert [(each.name, each.next == ()) for each in schedules.list()] == [("far", True), ("near", False)]
+    Scheduler(app.opened, "s", app.defined).tick()
 
 
 def test_an_edit_says_what_it_cannot(app: Windlass, task: Any) -> None:
