@@ -180,7 +180,7 @@ class Scheduling(Operator, Workers):
         outcome, id = Fired.SKIPPED, row.last_job
         if not (tick.overlap == "skip" and left):
             if tick.overlap == "cancel-previous" and left:
-                yield from self.cancel(Selection(tuple(left)))
+                yield from self._cancel(Selection(tuple(left)), now)
             (answer,) = yield from self._insert([job], now)
             outcome, id = (Fired.FIRED if answer.inserted else Fired.SKIPPED), answer.id
             left = [*(each for each in left if each != id), id]
