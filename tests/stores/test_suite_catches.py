@@ -377,6 +377,20 @@ class CountsNoneOfTheBatch(MemoryStore):
         return [self._enqueue(job, now, line) for job, line in zip(jobs, before, strict=True)]
 
 
+class ReadsTheClockTwice(MemoryStore):
+    """One transaction is of two times where the clock is stepped in it."""
+
+    @plan
+    def revive(self, selection: Selection) -> Steps[Selected]:
+        yield NOW
+        return (yield from super().revive(selection))
+
+    @plan(hint=True)
+    def fire(self, ticks: Sequence[Tick]) -> Steps[list[Fired]]:
+        yield NOW
+        return (yield from super().fire(ticks))
+
+
 class RefusesChildren(MemoryStore):
     """A completion fails for a full queue."""
 
@@ -721,6 +735,7 @@ STORES: dict[type[MemoryStore], tuple[str, ...]] = {
     FreesKeysAtTheEnd: ("a_key_is_kept_for_its_time_after_the_end", "a_key_outlives_the_pruned_owner"),
     StoresDuplicates: ("a_resent_batch_answers_as_the_first_time", "resending_an_ended_job_changes_nothing"),
     DropsChildren: ("children_come_with_the_completion",),
+    ReadsTheClockTwice: ("a_redrive_is_of_one_instant", "a_tick_that_cancels_is_of_one_instant"),
     RetryBeatsCancel: ("a_requested_cancel_wins_over_another_run", "a_cancel_comes_true_with_the_takeover"),
     CancelBeatsSuccess: ("a_cancel_that_came_too_late",),
     OpensClosedSeqs: ("a_closed_seq_grants_nothing", "lost_grants_are_recovered"),

@@ -66,7 +66,9 @@ class Operator(Reading, Unique):
     @plan
     def cancel(self, selection: Selection) -> Steps[Selected]:
         """See Store.cancel."""
-        now = (yield NOW)[0][0]
+        return (yield from self._cancel(selection, (yield NOW)[0][0]))
+
+    def _cancel(self, selection: Selection, now: int) -> Steps[Selected]:
         chosen = yield from self._chosen(selection, WAITING | {State.RUNNING}, _uncancelled)
         waiting = [p for p in chosen.places if p.state in WAITING]
         running = [p for p in chosen.places if p.state is State.RUNNING]
@@ -82,9 +84,9 @@ class Operator(Reading, Unique):
     def revive(self, selection: Selection) -> Steps[Selected]:
         """See Store.revive."""
         now = (yield NOW)[0][0]
-        chosen = yield from self._chosen(selection, TERMINAL | EARLY, self._revivable)
+        chosen = yield from self._chosen(selection, TERMINAL | EARLY, lambda jobs: self._revivable(jobs, now))
         places = chosen.places
-        again = {p.seq for p in (yield from self._again([p for p in places if p.state.terminal]))}
+        again = {p.seq for p in (yield from self._again([p for p in places if p.state.terminal], now))}
         changed = [p for p in places if p.seq in again or p.state in EARLY]
         due = {p.seq: now + selection.delay + n * selection.every for n, p in enumerate(changed)}
         ended, early = [p for p in changed if p.state.terminal], [p for p in changed if not p.state.terminal]
@@ -137,23 +139,22 @@ class Operator(Reading, Unique):
         yield Statement("key_retake", many=[(p.id, p.seq) for p in revived])
         yield Statement("drop_past_keys", many=[(p.seq,) for p in revived])
 
-    def _again(self, ended: Sequence[Place]) -> Steps[list[Place]]:
+    def _again(self, ended: Sequence[Place], now: int) -> Steps[list[Place]]:
         """Of ended jobs: those that may live again, as no other has a key of theirs, nor does one before them here."""
         unique = {p.id: key for p in ended if (key := _unique(p))}
-        fresh = yield from self._with_keys([p.id for p in ended], unique)
+        fresh = yield from self._with_keys([p.id for p in ended], unique, now)
         return [p for p in ended if p.id in fresh]
 
-    def _revivable(self, jobs: Sequence[Job]) -> Steps[list[str]]:
+    def _revivable(self, jobs: Sequence[Job], now: int) -> Steps[list[str]]:
         ended = [job for job in jobs if job.state.terminal]
         unique = {job.id: (job.tenant, job.task, u.key) for job in ended if (u := unique_of(job.meta))}
-        fresh = yield from self._with_keys([job.id for job in ended], unique)
+        fresh = yield from self._with_keys([job.id for job in ended], unique, now)
         return [job.id for job in jobs if job.id in fresh or not job.state.terminal]
 
-    def _with_keys(self, ids: Sequence[str], unique: dict[str, tuple[str, str, str]]) -> Steps[set[str]]:
+    def _with_keys(self, ids: Sequence[str], unique: dict[str, tuple[str, str, str]], now: int) -> Steps[set[str]]:
         """Those of the jobs whose keys, of either kind, are theirs or free; of several with one key the first."""
         if not ids:
             return set()
-        now = (yield NOW)[0][0]
         rows = (yield Statement("unique_live", (as_json(list(unique.values())),))) if unique else []
         taken: set[tuple[str, ...]] = {("unique", *row) for row in rows}
         wanted: dict[str, list[tuple[str, ...]]] = {id: [("unique", *key)] for id, key in unique.items()}

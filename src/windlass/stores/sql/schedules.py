@@ -189,7 +189,7 @@ class Scheduling(Operator, Workers):
         outcome, id = Fired.SKIPPED, row.last_job
         if not (tick.overlap == "skip" and left):
             if tick.overlap == "cancel-previous" and left:
-                yield from self.cancel(Selection(tuple(left)))
+                yield from self._cancel(Selection(tuple(left)), now)
             (answer,) = yield from self._insert([job], now)
             if answer.inserted:
                 outcome, id = Fired.FIRED, answer.id

@@ -2,17 +2,61 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import msgspec
 
 from windlass.core.job import Discarded, ErrorInfo, Failed, LogLine, Progress, State, Succeeded
-from windlass.ports.store import Death, Pruned, PruneRules, QueueChange, Selection
+from windlass.ports.plan import NOW, Plan, Statement, Steps
+from windlass.ports.store import Death, Filter, Fired, Pruned, PruneRules, QueueChange, Selection
+from windlass.testing.conformance.schedules import Scheduling
 from windlass.testing.conformance.world import DAY, HOLD, HOUR, SECOND, World
+
+T = TypeVar("T")
 
 FOREVER = PruneRules(completed=None, cancelled=None, expired=None, dead=None)
 
 
+def _counted(plan: Plan[T], readings: list[Statement]) -> Plan[T]:
+    """The same plan, of which is noted each time that it reads the clock."""
+
+    def steps() -> Steps[T]:
+        inner, rows = iter(plan), None
+        while True:
+            try:
+                wanted = inner.send(rows)  # type: ignore[arg-type]
+            except StopIteration as end:
+                return end.value  # type: ignore[no-any-return]
+            if wanted is NOW:
+                readings.append(wanted)
+            rows = yield wanted
+
+    return Plan(steps, plan.name, write=plan.write, hint=plan.hint)
+
+
 class Time:
     """The chapter `time`."""
+
+    def test_a_redrive_is_of_one_instant(self, world: World) -> None:
+        """I12, I14: a clock that is stepped inside a transaction must not make it one of two times."""
+        held = world.running()
+        world.end(held, Discarded("bad"))
+        readings: list[Statement] = []
+        again = world.store.revive(Selection(filter=Filter(states=(State.DEAD,)), delay=SECOND))
+        assert world.run(_counted(again, readings)).changed == (held.id,)
+        assert len(readings) == 1
+
+    def test_a_tick_that_cancels_is_of_one_instant(self, world: World) -> None:
+        """I11: nor may it end the job before it at another time than its own."""
+        readings: list[Statement] = []
+        schedules = Scheduling()
+        schedules.made(world)
+        for _ in range(2):
+            readings.clear()
+            tick = schedules.tick(world, overlap="cancel-previous")
+            assert world.run(_counted(world.store.fire([tick]), readings)) == [Fired.FIRED]
+            world.clock.advance("1m")
+        assert len(readings) == 1
 
     def test_promotion_is_never_early(self, world: World) -> None:
         """I14: and it says exactly when to come back."""

@@ -166,10 +166,14 @@ class Checker:
         if new.id not in self.jobs:
             job = self.jobs[new.id] = Known(new, line)
             self.deleted.discard(new.id)
-            parent = self.jobs.get(job.meta.parent_id or "")
-            if barren or (parent is not None and parent.barren and parent.holder is not None):
+            if barren or self.stopped(job):
                 self.end(line, job, State.CANCELLED)
         return self.jobs[new.id]
+
+    def stopped(self, job: Known) -> bool:
+        """Whether its parent runs and was cancelled with its children, so that it is cancelled as it comes."""
+        parent = self.jobs.get(job.meta.parent_id or "")
+        return parent is not None and parent.barren and parent.holder is not None
 
     def _on_claim(self, line: Commit, worker: str, _seq: int, _request: Any, claimed: Claimed) -> None:
         if claimed.jobs and (worker in self.taken or worker not in self.leases):

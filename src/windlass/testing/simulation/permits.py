@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 from windlass.core.flow import Bounds
 from windlass.testing.simulation.judge import Judge
+from windlass.testing.simulation.known import Known
 
 if TYPE_CHECKING:
     from windlass.core.job import NewJob
     from windlass.ports.store import Enqueued, QueueChange
     from windlass.testing.simulation.checker import Checker
-    from windlass.testing.simulation.known import Known
     from windlass.testing.simulation.ledger import Commit
 
 
@@ -59,6 +59,11 @@ class Permits(Judge):
     def arriving(self, line: Commit, job: NewJob, answer: Enqueued) -> None:
         """See Judge."""
         bounds = self._bounds.get(job.queue, Bounds())
+        if self.checker.stopped(Known(job, line)):
+            # It never stands in line: seed 382527815 brought one into a full queue. Nor is it told to come again.
+            if answer.full is not None:
+                self.checker.broken("bounds", line, f"{job.id} is cancelled as it comes, and is turned away: {answer}")
+            return
         if answer.full is None:
             if answer.inserted and bounds.depth is not None and job.after == 0:
                 sure = sum(_in_line(each, job.queue) for each in self.checker.jobs.values())
