@@ -72,6 +72,14 @@ def lived(job: str, created: int, ended: int, *, alone: bool = True) -> Line:
     return stored(job=job, state="cancelled", unique="u", alone=alone, created=created, ended=ended)
 
 
+def queued_up(acknowledged: float) -> list[Line]:
+    """Two of one key, of which the second read the store's clock before the first had ended."""
+    kept = {"task": "t", "unique": "u", "alone": True, "fence": 1}
+    first = [*keyed("a", 1, 2), stored(job="a", created=1, ended=5, **kept)]
+    second = [*keyed("b", 3, 4), stored(job="b", created=4, ended=7, **kept)]
+    return [Line(acknowledged, 1, "acked", "b"), *first, *second]
+
+
 def found(*lines: Line | Sequence[Line]) -> list[str]:
     """The rules that are broken, by name."""
     flat = [each for part in lines for each in ([part] if isinstance(part, Line) else part)]
@@ -83,6 +91,7 @@ TWICE = [acked(), start(1.0), start(5.0, 8, actor=11), end(6.0, 8, actor=11), st
 GHOST = [start(5.0, 8, actor=11), end(6.0, 8, actor=11), start(9.5), end(9.7), stored(8)]
 
 WELL = {
+    "stored when the other of its key had ended": queued_up(acknowledged=2.5),
     "once": [*ONCE, stored()],
     "nobody asked the store": ONCE,
     "not acknowledged": [start(1.0)],
@@ -151,6 +160,7 @@ PLANTED = {
         "limit",
     ),
     "two of one key ran at once": ([*keyed("a", 1, 3), *keyed("b", 2, 4)], "unique"),
+    "one was acknowledged while the other of its key ran": (queued_up(acknowledged=1.5), "unique"),
     "two of one key lived at once": ([lived("a", 1, 5), lived("b", 4, 7)], "unique"),
     "one of the key never ended": ([lived("a", 1, 0), lived("b", 4, 7)], "unique"),
 }  # fmt: skip

@@ -53,10 +53,14 @@ class Fault:
 class Story:
     """All that is known of one job."""
 
-    __slots__ = ("acked", "alone", "attempts", "effects", "limits", "repeated", "runs", "stored", "unique", "written")
+    __slots__ = (
+        *("acked", "acked_at", "alone", "attempts", "effects", "limits", "repeated", "runs", "stored", "unique"),
+        "written",
+    )
 
     def __init__(self) -> None:
         self.acked = False
+        self.acked_at = -FOREVER
         self.runs: dict[int, Run] = {}
         """By fence."""
         self.repeated: list[Line] = []
@@ -135,6 +139,7 @@ class History:
 
     def _on_acked(self, line: Line) -> None:
         self.jobs[line.job].acked = True
+        self.jobs[line.job].acked_at = line.at
         self._keys(line)
 
     def _on_start(self, line: Line) -> None:

@@ -162,12 +162,12 @@ def crowds(history: History) -> tuple[list[Problem], dict[str, int]]:
 def unique(history: History) -> Iterator[Problem]:
     """Of one key, one job runs at a time; and where it has no successor, one job lives at a time."""
     steps: list[Step] = []
-    living: dict[str, list[Line]] = defaultdict(list)
+    living: dict[str, list[tuple[Line, Story]]] = defaultdict(list)
     for job, story in history.jobs.items():
         if story.unique:
             steps += _steps(history, job, story, {story.unique: 1})
             if story.alone and story.stored is not None:
-                living[story.unique].append(story.stored)
+                living[story.unique].append((story.stored, story))
     now: Counter[str] = Counter()
     for at, step, job, keys in sorted(steps, key=lambda each: each[:2]):
         (key,) = keys
@@ -175,11 +175,17 @@ def unique(history: History) -> Iterator[Problem]:
         if step > 0 and now[key] > 1:
             yield Problem("unique", job, f"{now[key]} jobs ran with the key {key!r} at {at:.3f}, the last one {job}")
     for key, found in living.items():
-        found.sort(key=lambda line: line.created)
-        for first, second in pairwise(found):
-            if not first.ended or first.ended > second.created:
+        found.sort(key=lambda each: each[0].created)
+        for (first, before), (second, story) in pairwise(found):
+            if (not first.ended or first.ended > second.created) and not _waited(before, story):
                 text = f"job {second.job} with the key {key!r} was stored while {first.job} lived"
                 yield Problem("unique", second.job, text)
+
+
+def _waited(first: Story, second: Story) -> bool:
+    """Whether the second was acknowledged when all runs of the first were over. On a server a transaction may read the
+    clock, and then wait for the key until the first has ended: it is stored later than it says."""
+    return second.acked_at > max((run.end for run in first.runs.values()), default=FOREVER)
 
 
 def _steps(history: History, job: str, story: Story, keys: dict[str, int]) -> Iterator[Step]:
