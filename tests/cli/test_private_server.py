@@ -16,6 +16,8 @@ from windlass import Windlass
 from windlass.cli import private_server
 from windlass.core.errors import ConfigError
 
+pytestmark = pytest.mark.servers
+
 CODE = """
 import os
 from windlass import Windlass

@@ -21,6 +21,8 @@ from windlass.testing import ManualClock
 from windlass.testing.conformance.departure import Departures, look
 from windlass.testing.conformance.world import World, open_world
 
+pytestmark = pytest.mark.servers
+
 KINDS: dict[str, Callable[[Path, ManualClock], Opened]] = {
     "memory": lambda path, clock: stores.open("memory://", clock=clock),
     "sqlite": lambda path, clock: stores.open(f"sqlite:///{path}/jobs.db", clock=clock),
