@@ -25,8 +25,6 @@ from windlass.ports.store import Opened, ScheduleChange
 from windlass.stores import open as open_store
 from windlass.testing import ledger
 
-pytestmark = pytest.mark.servers
-
 JOBS, KILLS, BATCH = {"closing": (20_000, 10, 200), "soak": (200_000, 40, 200)}.get(
     os.environ.get("WINDLASS_PROOF", ""), (800, 3, 40)
 )

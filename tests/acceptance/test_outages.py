@@ -23,8 +23,6 @@ from windlass.core.errors import StoreUnavailable
 from windlass.testing import ledger
 from windlass.testing.conformance.sizes import seeds, size
 
-pytestmark = pytest.mark.servers
-
 KILLS = size(2, 10, 200)
 BACKENDS = size(20, 200, 2_000)
 ROUNDS = size(1, 5, 50)

@@ -21,8 +21,6 @@ from windlass import Windlass
 from windlass.core.errors import StoreError
 from windlass.core.job import State
 
-pytestmark = pytest.mark.servers
-
 APP = """
 import os, time
 from windlass import Windlass

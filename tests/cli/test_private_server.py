@@ -16,7 +16,7 @@ from windlass import Windlass
 from windlass.cli import private_server
 from windlass.core.errors import ConfigError
 
-pytestmark = pytest.mark.servers
+pytestmark = pytest.mark.once
 
 CODE = """
 import os

@@ -21,7 +21,7 @@ from windlass.testing import ManualClock
 from windlass.testing.conformance.departure import Departures, look
 from windlass.testing.conformance.world import World, open_world
 
-pytestmark = pytest.mark.servers
+pytestmark = pytest.mark.once
 
 KINDS: dict[str, Callable[[Path, ManualClock], Opened]] = {
     "memory": lambda path, clock: stores.open("memory://", clock=clock),
