@@ -478,7 +478,7 @@ def _selection(
 
 
 def _filter(given: Filter | None) -> Filter | None:
-    """Checked, with the states and the task as the stores compare them: else one store finds what another does not."""
+    """Checked, and with the states as the stores compare them: else one store finds what another does not."""
     if given is None:
         return None
     if not isinstance(given, Filter):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
@@ -12,7 +13,7 @@ from windlass.core import words
 from windlass.core.backoff import Backoff
 from windlass.core.document import raw
 from windlass.core.duration import Duration
-from windlass.core.errors import InvalidSchedule
+from windlass.core.errors import InvalidSchedule, PayloadInvalid
 from windlass.core.job import Meta
 from windlass.core.placement import head_start
 from windlass.core.schedule import Definition, Rule, digest, next_tick, rule
@@ -176,8 +177,8 @@ def redefine(app: Windlass, old: Definition, call: Call | None, options: Mapping
         if field in options:
             raise InvalidSchedule(field, "cannot be edited; delete the schedule and create it anew")
     said = {name: options[name] for name in options if name in _RULE}
-    for field in said.keys() - {"start", "end"}:
-        if said[field] is None and field not in ("cron", "every"):
+    for field in said.keys() - {"start", "end", "cron", "every"}:
+        if said[field] is None:
             raise InvalidSchedule(field, "None is no value for it; leave it out to keep what it is")
     kept = {name: value for name, value in _said(old.rule).items() if name not in said}
     if said.get("every") is not None or said.get("cron") is not None:
@@ -228,10 +229,13 @@ def _following(app: Windlass, old: Definition, meta: Meta, fresh: Meta) -> tuple
     """The limits and the unique key for other arguments. Keys that were made from arguments are made from the new ones,
     where the task says how; those that the schedule was given itself stay, or else they would stop holding (I9)."""
     if old.task in app.tasks:
-        args, kwargs = app.tasks[old.task].taskdef().bind(old.payload, old.version)
-        _, before = _enqueued(app, old, Call(tuple(args), kwargs))
-        if (before.limits, before.unique) == (meta.limits, meta.unique):
+        if not meta.limits and meta.unique is None:
             return fresh.limits, fresh.unique
+        with suppress(PayloadInvalid):  # arguments that the code no longer takes may be what the edit is to mend
+            args, kwargs = app.tasks[old.task].taskdef().bind(old.payload, old.version)
+            _, before = _enqueued(app, old, Call(tuple(args), kwargs))
+            if (before.limits, before.unique) == (meta.limits, meta.unique):
+                return fresh.limits, fresh.unique
     if meta.unique is not None or any("," in limit.key for limit in meta.limits):
         raise InvalidSchedule(
             "arguments", "its limits or its unique key may follow from them; delete the schedule and create it anew"

@@ -162,6 +162,15 @@ def test_limits_outlive_an_edit_of_the_arguments(app: Windlass) -> None:
     schedules.create("of the task", pay, {"who": "ada"}, every="1h")
     schedules.edit("of the task", {"who": "bob"})
     assert limits("of the task") == (KeyLimit("pay,bob", 2),)
+    schedules.create("out of date", pay, {"who": "ada"}, every="1h", limit=Limit(3, name="bank"))
+    definition = schedules.show("out of date").definition
+    assert definition is not None
+    text = msgspec.structs.replace(definition, payload='[[],{"whom":"ada"}]').text
+    app.opened.shell.run(
+        app.opened.store.change_schedules([msgspec.structs.replace(CHANGE, name="out of date", definition=text)])
+    )
+    schedules.edit("out of date", {"who": "bob"})  # what the code no longer takes can be mended
+    assert limits("out of date") == (KeyLimit("bank", 3),)
     schedules.create("of both", pay, {"who": "ada"}, every="1h", limit=Limit(3, name="bank", key="who"))
     with pytest.raises(InvalidSchedule, match="^arguments: its limits or its unique key may follow from them"):
         schedules.edit("of both", {"who": "bob"})
