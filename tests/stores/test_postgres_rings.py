@@ -159,7 +159,7 @@ def test_a_part_that_somebody_uses_is_left_alone(opened: Opened) -> None:
     store: Any = opened.store
     with psycopg.connect(database()) as connection:
         unused = next(part for part, used, _ in parts(opened)["ready"] if not used)
-        connection.execute(f"INSERT INTO {store.schema}.ready VALUES ({unused}, 0, 'q', 1, 1)")
+        connection.execute(f"INSERT INTO {store.schema}.ready (part, lane, queue, rank, seq) VALUES ({unused}, 0, 'q', 1, 1)")
         assert chores(opened) == 1
         opened.shell.run(store.enqueue([new_job()]), 0.5)
         connection.rollback()

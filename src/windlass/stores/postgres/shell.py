@@ -77,7 +77,8 @@ class Shell:
             except Again as error:
                 if time.monotonic() + wait > deadline:
                     raise StoreTimeout(
-                        f"{plan.name}: other transactions were in the way until the deadline; nothing was applied"
+                        f"{plan.name}: other transactions were in the way until the deadline ({error}); nothing was "
+                        "applied"
                     ) from error
                 time.sleep(max(wait, error.wait) * (0.5 + random.random() / 2))
                 wait = min(RETRY_MOST, wait * 2)

@@ -38,10 +38,11 @@ from windlass.ports.store import (
 from windlass.stores.postgres.errors import Again
 from windlass.stores.postgres.shell import RAW
 from windlass.stores.postgres.statements import migrations_of, quoted
-from windlass.stores.sql.claim import Claiming
+from windlass.stores.sql.claim import Claiming, HeldRow
 from windlass.stores.sql.departure import Departing
 from windlass.stores.sql.enqueue import row_of
 from windlass.stores.sql.flow import Kept, P
+from windlass.stores.sql.settle import Grant, Grants, end_of, grants_of, last_words
 from windlass.stores.sql.survey import Survey
 from windlass.stores.sql.text import as_json
 
@@ -266,7 +267,36 @@ class PostgresStore(Departing, Survey, Claiming):
         return None if _NUL.search(encode(parcel)) else parcel
 
     def _store(self, jobs: Sequence[NewJob], now: int) -> Steps[None]:
-        yield Statement("jobs_store", (now, as_json([row_of(job, 0, now) for job in jobs])))
+        once = {job.id: job for job in jobs}  # as one statement does not see what it is about to write
+        yield Statement("jobs_store", (now, as_json([row_of(job, 0, now) for job in once.values()])))
+
+    def _grant(
+        self, rows: Sequence[HeldRow], now: int, worker: str, seq: int, lane: int, queue: str
+    ) -> Steps[None]:
+        # What the window has read is as good as locked while these jobs stand in line: nobody looks them up again.
+        held = [(row.seq, row.id, row.fence, row.attempt) for row in rows]
+        yield Statement("held_insert", (worker, seq, now, as_json(held)))
+        for part in {row.part for row in rows}:
+            yield Statement("ready_take", (part, as_json([row.place for row in rows if row.part == part])))
+
+    def _hand_in(self, transitions: Sequence[Transition]) -> Steps[Grants]:
+        # Deleted at once and by their tokens: a lock first would be one more write, and one more look, for each.
+        tokens: dict[str, list[int]] = {}
+        for t in sorted(transitions, key=lambda t: t.id):
+            tokens.setdefault(t.id, []).append(t.fence)
+        return grants_of((yield Statement("held_take", (as_json(tokens),)))[0])
+
+    def _end(self, ends: Sequence[tuple[Grant, Transition]], now: int) -> Steps[None]:
+        alike: dict[tuple[Any, ...], list[tuple[Any, ...]]] = {}
+        for g, t in ends:
+            row = (g.seq, g.fence, g.attempt, g.started, last_words(t))
+            alike.setdefault((*end_of(t), g.worker), []).append(row)
+        for end, rows in alike.items():
+            yield Statement("ended_insert", (now, *end, as_json(rows)))
+
+    def _let_go(self, moves: Sequence[tuple[Grant, Transition]]) -> Steps[None]:
+        """They are gone already."""
+        yield from ()
 
     def _insert_with_care(
         self, jobs: Sequence[NewJob], now: int, line: Line | None, stopped: frozenset[str]
