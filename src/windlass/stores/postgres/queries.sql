@@ -214,14 +214,29 @@ WHERE x.expires = (given ->> 0)::bigint AND x.seq = (given ->> 1)::bigint
 j.id, greatest(j.fence + 1, $1::bigint), j.task, j.version, j.queue, j.tenant, j.payload, j.meta, j.attempt + 1,
 j.crashes, j.losses, j.lane <> 0, j.priority, j.created, j.due, $1::bigint, j.expires, j.seq, j.rank, 0, r.part, r.ctid
 
+-- fragment: window
+coalesce(json_agg(json_build_array({held_row}) ORDER BY r.rank, r.seq)::text, '[]'),
+coalesce(bool_or(j.meta <> '{}'), false)
+
 -- name: ready_window
--- The second column: some job has a meta.
+-- The second column: some job has a meta. The third: the microseconds that it took, if they were many and dead rows are
+-- to blame.
 WITH r AS MATERIALIZED (
     SELECT rank, seq, part, ctid FROM windlass.ready WHERE lane = $2 AND queue = $3 ORDER BY rank, seq LIMIT $4
     FOR UPDATE SKIP LOCKED)
-SELECT coalesce(json_agg(json_build_array({held_row}) ORDER BY r.rank, r.seq)::text, '[]'),
-       coalesce(bool_or(j.meta <> '{}'), false)
+SELECT {window},
+       CASE WHEN clock_timestamp() > statement_timestamp() + $6::bigint * interval '1 us'
+                 AND pg_stat_get_dead_tuples('windlass.ready_0'::regclass)
+                     + pg_stat_get_dead_tuples('windlass.ready_1'::regclass) > $5
+            THEN (extract(epoch FROM clock_timestamp() - statement_timestamp()) * 1000000)::bigint ELSE 0 END
 FROM r JOIN windlass.jobs j ON j.seq = r.seq
+
+-- name: ready_window_from
+WITH r AS MATERIALIZED (
+    SELECT rank, seq, part, ctid FROM windlass.ready
+    WHERE lane = $2 AND queue = $3 AND (rank, seq) >= ($5, $6) ORDER BY rank, seq LIMIT $4
+    FOR UPDATE SKIP LOCKED)
+SELECT {window} FROM r JOIN windlass.jobs j ON j.seq = r.seq
 
 -- name: ready_by_id
 WITH r AS MATERIALIZED (

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from msgspec.json import encode
 from msgspec.structs import replace
@@ -38,7 +38,8 @@ from windlass.ports.store import (
 from windlass.stores.postgres.errors import Again
 from windlass.stores.postgres.shell import RAW
 from windlass.stores.postgres.statements import migrations_of, quoted
-from windlass.stores.sql.claim import Claiming, HeldRow
+from windlass.stores.sql.claim import Claiming, HeldRow, held_rows
+from windlass.stores.sql.claim import Grants as GrantsTo
 from windlass.stores.sql.departure import Departing
 from windlass.stores.sql.enqueue import row_of
 from windlass.stores.sql.flow import Kept, P
@@ -56,6 +57,9 @@ RING_PATIENCE = "50ms"
 """How long a part is waited for: whoever wants it meanwhile stands behind."""
 DEAD_MOST = 20_000
 """Dead rows in the part in use, above which it is time for the other: to walk past so many takes a claim 6 ms."""
+SLOW, WALKS, BLIND = 10_000, 9, 1_000_000
+"""Microseconds: a claim that took longer, for dead rows, has others skip them for so many times as long, but no longer
+than that."""
 LOOKS = 3
 """Rounds in which a job that moves from line to line is looked for, before the plan starts again."""
 
@@ -80,6 +84,15 @@ def _printable(text: str) -> str:
     return text.replace("\0", "\N{REPLACEMENT CHARACTER}")
 
 
+class Front(NamedTuple):
+    """Where a line began when a claim last walked up to there, and from when until when that is good enough."""
+
+    rank: int
+    seq: int
+    since: int
+    until: int
+
+
 class PostgresStore(Departing, Survey, Claiming):
     """Every operation of `ports.store.Store` in one schema of a PostgreSQL database; see migrations/001_first.sql."""
 
@@ -87,7 +100,8 @@ class PostgresStore(Departing, Survey, Claiming):
 
     def __init__(self, schema: str) -> None:
         self.schema = schema
-        self.dead_most = DEAD_MOST
+        self.dead_most, self.slow = DEAD_MOST, SLOW
+        self._fronts: dict[tuple[int, str], Front] = {}
 
     # --- schema ----------------------------------------------------------------------------------------------------
 
@@ -269,6 +283,25 @@ class PostgresStore(Departing, Survey, Claiming):
     def _store(self, jobs: Sequence[NewJob], now: int) -> Steps[None]:
         once = {job.id: job for job in jobs}  # as one statement does not see what it is about to write
         yield Statement("jobs_store", (now, as_json([row_of(job, 0, now) for job in once.values()])))
+
+    def _window(self, to: GrantsTo, queue: str, look: int) -> Steps[tuple[list[HeldRow], bool]]:
+        """Where a line begins with more dead rows than vacuum may take away, as somebody's transaction is older than
+        their end, most claims start behind them. What has come in line before that place since, as what is urgent does,
+        waits for the next claim that looks at all: one in ten, by the time they take."""
+        line = (to.lane, queue)
+        front = self._fronts.get(line)
+        if front is not None and front.since <= to.now < front.until:
+            rows, meta = (yield Statement("ready_window_from", (to.now, *line, look, front.rank, front.seq)))[0]
+            found = held_rows.decode(rows)
+            if len(found) == look:
+                return found, meta
+        rows, meta, took = (yield Statement("ready_window", (to.now, *line, look, self.dead_most, self.slow)))[0]
+        found = held_rows.decode(rows)
+        if took and found:
+            self._fronts[line] = Front(found[0].rank, found[0].seq, to.now, to.now + min(WALKS * took, BLIND))
+        else:
+            self._fronts.pop(line, None)
+        return found, meta
 
     def _grant(
         self, rows: Sequence[HeldRow], now: int, worker: str, seq: int, lane: int, queue: str

@@ -84,8 +84,7 @@ class Claiming(Unique, Flow):
             return [], room < 0
         look = room + CLAIM_WINDOW if to.exclude else room
         while True:
-            window, meta = (yield Statement("ready_window", (to.now, to.lane, queue, look)))[0]
-            found = held_rows.decode(window)
+            found, meta = yield from self._window(to, queue, look)
             full = len(found) == look
             in_time = [row for row in found if _in_time(row, to.now)]
             line = [row for row in in_time if (row.task, row.version) not in to.exclude] if to.exclude else in_time
@@ -104,6 +103,11 @@ class Claiming(Unique, Flow):
             yield from self._note(take)
         passed = (yield from self._keep_back(kept)) if kept else False
         return take, passed or unsure or (full if len(take) < room else asked == room)
+
+    def _window(self, to: Grants, queue: str, look: int) -> Steps[tuple[list[HeldRow], bool]]:
+        """The first so many in line, and whether some have a meta."""
+        window, meta, *_ = (yield Statement("ready_window", (to.now, to.lane, queue, look)))[0]
+        return held_rows.decode(window), bool(meta)
 
     def _grant(
         self, rows: Sequence[HeldRow], now: int, worker: str, seq: int, lane: int, queue: str
