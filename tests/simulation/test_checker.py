@@ -7,10 +7,20 @@ from typing import Any
 import msgspec
 import pytest
 
-from windlass.core.flow import Bounds
+from windlass.core.flow import Bounds, Line
 from windlass.core.job import Meta, NewJob, State, UniqueKey
 from windlass.ports.plan import drive
-from windlass.ports.store import ClaimRequest, Enqueued, Filter, QueueChange, Quota, Selected, Selection, WorkerReport
+from windlass.ports.store import (
+    ClaimRequest,
+    Death,
+    Enqueued,
+    Filter,
+    QueueChange,
+    Quota,
+    Selected,
+    Selection,
+    WorkerReport,
+)
 from windlass.stores.memory import MemoryStore
 from windlass.stores.memory.tables import Owner, Row
 from windlass.stores.memory.unique import place_of
@@ -27,7 +37,8 @@ class Scene:
     def __init__(self, make: type[MemoryStore] = MemoryStore) -> None:
         self.store = make()
         self.now = 1_000 * SECOND
-        self.checker = Checker(Ledger(), Dump({}, {}, [], 0, []))
+        self.ledger = Ledger()
+        self.checker = Checker(self.ledger, Dump({}, {}, [], 0, []))
         self._made = 0
 
     def do(self, operation: str, *given: Any) -> Any:
@@ -35,13 +46,21 @@ class Scene:
         answer = drive(iter(getattr(self.store, operation)(*given)), lambda _: [(self.now,)])
         self.store.data.commit()
         when = self.now / SECOND
-        self.checker.judge(Commit(self.now, when, when, "scene", operation, given, answer))
+        self.ledger.commit(Commit(self.now, when, when, "scene", operation, given, answer))
+        self.checker.judge(self.ledger.lines[-1])
         return answer
 
-    def enqueue(self, unique: UniqueKey | None = None, **given: Any) -> Enqueued:
+    def over(self) -> list[str]:
+        """What is said in the end, of all of it."""
+        data = self.store.data
+        jobs = {id: row.as_job() for id, row in data.jobs.items()}
+        dump = Dump(jobs, {id: list(data.attempts.get(id, ())) for id in jobs}, [], self.now, [])
+        return Checker(self.ledger, dump).check()
+
+    def enqueue(self, unique: UniqueKey | None = None, *, parent: str = "", **given: Any) -> Enqueued:
         """A new job."""
         self._made += 1
-        meta = msgspec.json.encode(Meta(unique=unique)).decode()
+        meta = msgspec.json.encode(Meta(unique=unique, parent_id=parent)).decode()
         job = NewJob(id=f"job-{self._made}", task="t", payload="[[],{}]", meta=meta, **given)
         [answer] = self.do("enqueue", [job])
         return answer
@@ -90,6 +109,19 @@ def test_one_that_is_revived_past_its_expiry_may_expire_yet(swept: str, inserted
     scene = Scene()
     assert revived_late(scene, swept).inserted is inserted
     assert scene.checker.violations == []
+
+
+def test_one_that_is_revived_past_its_expiry_may_begin_anew() -> None:
+    """What it lost before is not counted then, and nobody says so if it never runs again."""
+    scene = Scene()
+    job = scene.enqueue(expires_after=SECOND).id
+    scene.claim()
+    scene.do("reap", [Death(worker="w", observed=True)])
+    scene.now += 2 * SECOND
+    scene.do("promote", 100)
+    assert scene.revive(job).changed == (job,)
+    scene.cancel(job)
+    assert scene.over() == []
 
 
 class KeysForAll(MemoryStore):
@@ -205,3 +237,38 @@ def test_a_revival_with_the_key_of_another_is_found() -> None:
     scene.revive(first)
     scene.revive(second)
     assert [text[:4] for text in scene.checker.violations] == ["I10b"]
+
+
+# --- turned away -----------------------------------------------------------------------------------------------------
+
+
+def too_late(scene: Scene) -> Enqueued:
+    """The answer to a child of a parent that was cancelled with its children; it is for a queue that is full."""
+    scene.do("queues", [QueueChange("full", bounds=Bounds(depth=1))])
+    scene.enqueue(queue="full")
+    parent = scene.enqueue().id
+    scene.claim()
+    scene.do("cancel", Selection((parent,), children=True))
+    return scene.enqueue(parent=parent, queue="full")
+
+
+def test_what_is_cancelled_as_it_comes_needs_no_place() -> None:
+    """Seed 382527815."""
+    scene = Scene()
+    assert too_late(scene) == Enqueued("job-3", inserted=True)
+    assert scene.checker.violations == []
+
+
+class PlacesForAll(MemoryStore):
+    """What is cancelled as it comes must find a place first."""
+
+    def _enqueue(self, job: NewJob, now: int, line: Line | None = None, stopped: bool = False) -> Enqueued:
+        full = line.take(job, now) if line and self._is_stopped(job) else None
+        return self._turn_away(job, full, now) if full else super()._enqueue(job, now, line, stopped)
+
+
+def test_a_child_that_is_turned_away_too_late_is_found() -> None:
+    scene = Scene(PlacesForAll)
+    assert too_late(scene).full
+    [found] = scene.checker.violations
+    assert "is cancelled as it comes, and is turned away" in found

@@ -522,7 +522,8 @@ class Checker:
         policy = job.policy
         if found.attempt > policy.max_attempts or found.crashes > policy.crash_budget:
             self.broken("I6", None, f"{id}: {found.attempt} attempts, {found.crashes} crashes")
-        if (found.crashes, found.losses) != (job.crashes, job.losses):
+        afresh = job.unsure and found.crashes == found.losses == 0
+        if (found.crashes, found.losses) != (job.crashes, job.losses) and not afresh:
             self.broken("I6", None, f"{id}: {found.crashes} crashes and {found.losses} losses, the ledger says "
                          f"{job.crashes} and {job.losses}")  # fmt: skip
         history = self._dump.attempts[id]
