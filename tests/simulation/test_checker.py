@@ -73,12 +73,17 @@ class Scene:
         """The end of a job, without a worker."""
         self.do("cancel", Selection((id,)))
 
-    def claim(self) -> None:
-        """Whatever there is, for a worker of its own."""
-        report = WorkerReport(id="w", supervisor="s", host="h", pid=1, hold=SECOND, queues=("default",), tasks=(),
+    def step(self, microseconds: int) -> None:
+        """The store's clock is set."""
+        self.ledger.fault(self.now / SECOND, "scene", "clock stepped", microseconds, self.now)
+        self.now += microseconds
+
+    def claim(self, worker: str = "w") -> None:
+        """Whatever there is."""
+        report = WorkerReport(id=worker, supervisor="s", host="h", pid=1, hold=SECOND, queues=("default",), tasks=(),
                               slots=9, busy=0, held=0, held_hash=0, state="running")  # fmt: skip
         self.do("beat", [report])
-        self.do("claim", "w", 1, ClaimRequest(9, (Quota("default", 9),)))
+        self.do("claim", worker, 1, ClaimRequest(9, (Quota("default", 9),)))
 
 
 def by(policy: str, **more: int) -> UniqueKey:
@@ -121,6 +126,23 @@ def test_one_that_is_revived_past_its_expiry_may_begin_anew() -> None:
     scene.do("promote", 100)
     assert scene.revive(job).changed == (job,)
     scene.cancel(job)
+    assert scene.over() == []
+
+
+def test_one_that_began_anew_has_no_expiry() -> None:
+    """Though the clock was set back before its next run, which says that it did."""
+    scene = Scene()
+    job = scene.enqueue(expires_after=SECOND).id
+    scene.now += 2 * SECOND
+    scene.do("promote", 100)
+    scene.step(-2 * SECOND)
+    scene.revive(job)
+    scene.claim("w1")
+    scene.do("reap", [Death(worker="w1", observed=True, stopped=True)])
+    scene.now += 5 * SECOND
+    scene.claim("w2")
+    scene.cancel(job)
+    scene.do("reap", [Death(worker="w2", observed=True, stopped=True)])
     assert scene.over() == []
 
 
