@@ -21,7 +21,7 @@ from tests.broken_stores import (
     TakesTheLiving,
     TrustsAnyReaper,
 )
-from windlass.core.flow import Line
+from windlass.core.flow import Full, Line
 from windlass.core.job import Held, NewJob, Outcome, Settled, State, Token, Transition, UniqueKey
 from windlass.core.machine import decide
 from windlass.core.schedule import CatchUp, read
@@ -187,6 +187,13 @@ class FullTooEarly(MemoryStore):
         for queue in found.bounds:
             found.looks(queue, 99, 0)
         return found
+
+
+class NeverSheds(MemoryStore):
+    """Who comes to a full queue is sent away, though it sheds."""
+
+    def _turn_away(self, job: NewJob, full: Full, now: int) -> Enqueued:
+        return Enqueued(job.id, inserted=False, full=full)
 
 
 class KeysOfTheRunning(MemoryStore):
@@ -407,6 +414,7 @@ STORES: Sequence[type[MemoryStore]] = (
     ServesThePaused,
     NeverFull,
     FullTooEarly,
+    NeverSheds,
     KeysOfTheRunning,
     KeepsKeysForGood,
     ForgetsThePlace,

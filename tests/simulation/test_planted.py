@@ -43,6 +43,7 @@ FOUND = {
     planted.ServesThePaused: "I9",
     planted.NeverFull: "bounds",
     planted.FullTooEarly: "bounds",
+    planted.NeverSheds: "bounds",
     planted.KeysOfTheRunning: "I10",
     planted.KeepsKeysForGood: "I",
     planted.ForgetsThePlace: "I10",

@@ -733,9 +733,9 @@ class Store(Protocol):
         must leave queued and running ones untouched. An ended job whose unique key, or whose idempotency key,
         another job has by now (which it has while that key is live) must be left untouched, and is not found by a
         filter; otherwise both are its own again, also where the latter was freed, or never given to it because it
-        was cancelled as it came. With `delay` or `every`, the n-th job that is changed (from 0)
-        is due, and ranked, `delay` + n x `every` from now instead; one due later than now is `scheduled`, reason
-        `redriven`."""
+        was cancelled as it came; the former with what is left of the window of a throttle, whosever it was. With
+        `delay` or `every`, the n-th job that is changed (from 0) is due, and ranked, `delay` + n x `every` from now
+        instead; one due later than now is `scheduled`, reason `redriven`."""
         ...
 
     def edit(self, job: str, payload: str) -> Plan[Selected]:
