@@ -8,10 +8,11 @@ from contextlib import suppress
 from typing import Any, TypeVar
 
 from windlass.core.errors import OutcomeUnknown, StoreError, StoreTimeout, StoreUnavailable
-from windlass.ports.plan import Plan
+from windlass.ports.plan import Plan, Statement, Steps
 from windlass.stores.postgres.errors import Again, Late, Lost
 from windlass.stores.postgres.shell import Clock, Turn
 from windlass.stores.postgres.statements import BEGIN, COMMIT, RELEASE, ROLLBACK, SAVEPOINT, Script
+from windlass.stores.postgres.watched import Watched
 from windlass.stores.postgres.wire import Wire
 
 T = TypeVar("T")
@@ -32,8 +33,10 @@ class Session:
         scripts: dict[str, Script],
         clock: Clock | None,
         timeout: float,
+        glance: Callable[[Plan[Any]], Any],
         given_back: Callable[[], object],
     ) -> None:
+        """`glance` runs a plan on another connection; None where that cannot be had."""
         self._wire = wire
         self._scripts = scripts
         self._clock = clock
@@ -44,8 +47,11 @@ class Session:
         for part in scripts["take_your_time"].parts:
             wire.send(part)
         wire.send(SAVEPOINT)
-        wire.exchange(time.monotonic() + timeout)
-        self.connection = Writer(wire.connection())
+        for part in scripts["backend"].parts:
+            wire.send(part)
+        [(pid, began)] = wire.exchange(time.monotonic() + timeout)
+        backend = Backend(pid, began, glance)
+        self.connection = Writer(Watched(wire.pg, backend.waits, backend.end))
 
     def run(self, plan: Plan[T]) -> T:
         """Run `plan` inside the transaction."""
@@ -95,6 +101,28 @@ class Session:
                 wire.exchange(time.monotonic() + 1.0)
         wire.close()
         self._given_back()
+
+
+class Backend:
+    """The server's end of one transaction, as it is seen from another connection."""
+
+    def __init__(self, pid: int, began: int, glance: Callable[[Plan[Any]], Any]) -> None:
+        self._who = (pid, began)
+        self._glance = glance
+
+    def waits(self) -> bool:
+        """Whether it waits for its client, or is gone. While nobody can be asked, nobody knows."""
+        return bool(self._glance(self._asking("backend_busy")) == [(0,)])
+
+    def end(self) -> None:
+        """Have it roll back: it keeps locks from whoever tries again, and for how long may be up to a proxy."""
+        self._glance(self._asking("backend_end"))
+
+    def _asking(self, name: str) -> Plan[Any]:
+        def steps() -> Steps[Any]:
+            return (yield Statement(name, self._who))
+
+        return Plan(steps, name, write=False)
 
 
 class Writer:

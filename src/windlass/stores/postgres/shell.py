@@ -35,6 +35,8 @@ SERVERS_SHARE = 0.95
 connection stays good."""
 PATIENCE = 100
 """Milliseconds for which the lock on all moves is waited for at a time."""
+GLANCE = 1.0
+"""Seconds that a glance waits for those of others, and for its answer on a connection that was idle."""
 GOODBYE = 1.0
 """Seconds for a rollback, after which the connection is thrown away instead."""
 
@@ -54,6 +56,7 @@ class Shell:
         self._clock = clock
         self.timeout = timeout
         self._sessions = threading.Semaphore(pool.most)
+        self._glancing = threading.Lock()
         self._closed = False
         self._pid = os.getpid()
 
@@ -132,7 +135,7 @@ class Shell:
         try:
             wire = self._pool.connect(deadline)
             try:
-                return Session(wire, self._scripts, self._clock, wait, self._sessions.release)
+                return Session(wire, self._scripts, self._clock, wait, self._glance, self._sessions.release)
             except BaseException:
                 wire.close()
                 raise
@@ -142,6 +145,21 @@ class Shell:
         except BaseException:
             self._sessions.release()
             raise
+
+    def _glance(self, plan: Plan[T]) -> T | None:
+        """Run a plan that only looks at something, if that can be had. One at a time: handlers that wait for a server
+        must not have all the connections by which the worker is to find out that it is back."""
+        if not self._glancing.acquire(timeout=GLANCE):
+            return None
+        try:
+            try:
+                return self.run(plan, GLANCE)
+            except StoreTimeout:  # what was idle may be as silent, and is thrown away now: once more on a new one
+                return self.run(plan)
+        except StoreError:
+            return None
+        finally:
+            self._glancing.release()
 
     @property
     def pool(self) -> Pool:
