@@ -197,6 +197,22 @@ def test_a_route_that_is_frozen_for_a_while_is_waited_for(
     session.commit()
 
 
+def test_what_is_still_on_its_way_is_for_the_kernel_to_judge(
+    away: Opened, route: Proxy, glances: list[str], monkeypatch: Any
+) -> None:
+    """As a large parameter on a slow line; here nobody takes it, until that is found to last too long."""
+    slow = stores.open(f"{route.url}&tcp_user_timeout=1500")
+    monkeypatch.setattr(slow.shell, "_glance", away.shell._glance)
+    session = slow.shell.session()
+    route.lose_peers()
+    with pytest.raises(psycopg.OperationalError) as caught:
+        session.connection.execute("SELECT length(%s)", ("x" * (64 << 20),))
+    assert "fallen silent" not in str(caught.value)
+    assert glances == []
+    session.rollback()
+    slow.close()
+
+
 def test_a_backend_of_which_nothing_is_shown_is_waited_for(url: str, monkeypatch: Any) -> None:
     """Whoever has put on another role sees no more of his own connections than of strangers'."""
     monkeypatch.setattr(watched, "QUIET", 0.1)

@@ -8,7 +8,11 @@ for its client, while the client waits for it, was not heard or is not heard.
 from __future__ import annotations
 
 import time
+from array import array
 from collections.abc import Callable
+from contextlib import suppress
+from fcntl import ioctl
+from termios import TIOCOUTQ
 from typing import Any, TypeVar
 
 import psycopg
@@ -47,11 +51,19 @@ class Watched(psycopg.Connection[Any]):
             ready = yield wanted
             if ready:
                 since, suspected = time.monotonic(), False
-            elif time.monotonic() - since > QUIET:
+            elif time.monotonic() - since > QUIET and not self._sending():
                 waits = self._waits()
                 if waits and suspected:
                     self._give_up()
                 since, suspected = time.monotonic(), waits
+
+    def _sending(self) -> bool:
+        """Whether what was said is still on its way, on a slow one perhaps: how long that may take is for the kernel to
+        judge."""
+        left = array("i", [0])
+        with suppress(OSError):  # not every system counts
+            ioctl(self.pgconn.socket, TIOCOUTQ, left)
+        return left[0] > 0
 
     def _give_up(self) -> None:
         self.close()
