@@ -168,6 +168,37 @@ def test_no_more_connections_than_were_said(url: str, opened: Opened) -> None:
     narrow.close()
 
 
+def change_the_type_of_versions(opened: Opened, kind: str) -> None:
+    """What a prepared statement answers is another type from now on."""
+    with psycopg.connect(database(), autocommit=True) as connection:
+        connection.execute(f"ALTER TABLE {opened.store.schema}.schema_version ALTER version TYPE {kind}")  # type: ignore[attr-defined]
+
+
+def forget_what_was_prepared(opened: Opened, _: str) -> None:
+    """As a pooler does that has lent the connection to somebody else."""
+    opened.shell.run(saying("DEALLOCATE schema_version_0"))
+
+
+@pytest.mark.parametrize("happens", [change_the_type_of_versions, forget_what_was_prepared])
+def test_a_connection_that_remembers_what_is_no_longer_so(opened: Opened, happens: Any) -> None:
+    """It would be refused each time until the deadline, and after it."""
+    version = opened.shell.run(opened.store.version())
+    try:
+        happens(opened, "integer")
+        assert opened.shell.run(opened.store.version(), 2.0) == version
+    finally:
+        happens(opened, "bigint")
+    assert opened.shell.run(opened.store.version(), 2.0) == version
+
+
+def test_what_is_refused_on_a_new_connection_too_is_told(opened: Opened) -> None:
+    starts: list[None] = []
+    failure = "DO $$ BEGIN RAISE EXCEPTION 'not that' USING ERRCODE = '0A000'; END $$"
+    with pytest.raises(StoreUnavailable, match="not that; nothing was applied"):
+        opened.shell.run(saying(failure, hook=lambda: starts.append(None)))
+    assert len(starts) == 2
+
+
 # --- the route --------------------------------------------------------------------------------------------------------
 
 
