@@ -191,6 +191,16 @@ def test_a_connection_that_remembers_what_is_no_longer_so(opened: Opened, happen
     assert opened.shell.run(opened.store.version(), 2.0) == version
 
 
+def test_whoever_looks_for_changes_on_such_a_connection_sees_them_again(opened: Opened) -> None:
+    """Else each look would say that there may have been one."""
+    opened.shell.run(opened.store.enqueue([new_job()]))
+    seen = opened.shell.changed()
+    assert opened.shell.changed() == seen >= 0
+    opened.shell.run(saying("DEALLOCATE changed_0"))
+    assert opened.shell.changed() == -1
+    assert opened.shell.changed() == seen
+
+
 def test_what_is_refused_on_a_new_connection_too_is_told(opened: Opened) -> None:
     starts: list[None] = []
     failure = "DO $$ BEGIN RAISE EXCEPTION 'not that' USING ERRCODE = '0A000'; END $$"

@@ -12,6 +12,10 @@ class Again(Exception):
     wait = 0.0
 
 
+class Anew(Again):
+    """The same, but the connection remembers what is no longer so, and would be told the same each time."""
+
+
 class Behind(Again):
     """Others hold a lock that must not be queued for, as everybody else would queue behind."""
 
@@ -19,7 +23,7 @@ class Behind(Again):
 
 
 class Lost(Exception):
-    """The connection broke, or is of no use any more. What was sent before may have been heard."""
+    """The connection broke. What was sent before may have been heard."""
 
 
 class Late(Exception):
@@ -27,9 +31,8 @@ class Late(Exception):
 
 
 _AGAIN = {"40001", "40P01"}
-_OUTDATED = {"0A000", "26000"}
-"""A prepared statement whose tables were changed, or that a pooler has forgotten: the connection would be told the same
-each time."""
+_ANEW = {"0A000", "26000"}
+"""A prepared statement whose tables were changed, or that a pooler has forgotten."""
 _AWAY = {"25006", "53300", "53400", "55000", "57014", "57P01", "57P02", "57P03", "57P05", "25P03"}
 _SCHEMA = {"42P01", "42703", "42883", "3F000"}
 
@@ -38,8 +41,8 @@ def translate(state: str, message: str) -> Exception:
     """The error for an SQLSTATE; the text is the server's own and names no parameter."""
     if state in _AGAIN:
         return Again(message)
-    if state in _OUTDATED:
-        return Lost(message)
+    if state in _ANEW:
+        return Anew(message)
     if state == "55P03":
         return errors.StoreTimeout(f"others kept what it needs locked until the deadline: {message}")
     if state == "53100":

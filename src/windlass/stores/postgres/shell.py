@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from windlass.core.errors import OutcomeUnknown, StoreError, StoreTimeout, StoreUnavailable
 from windlass.ports.plan import NOW, Plan, Rows, Statement, drive
-from windlass.stores.postgres.errors import Again, Behind, Late, Lost
+from windlass.stores.postgres.errors import Again, Anew, Behind, Late, Lost
 from windlass.stores.postgres.hints import HintListener, Hints
 from windlass.stores.postgres.pool import Pool
 from windlass.stores.postgres.statements import BEGIN, BEGIN_READING, COMMIT, NOTIFY, ROLLBACK, UNFLUSHED, Part, Script
@@ -71,9 +71,10 @@ class Shell:
             self.check()
             try:
                 answer = self._once(plan, deadline)
-            except Lost as error:
-                # Nothing was committed. A server that was started anew, or a network that forgot a connection, is found
-                # out when the connection is used next: that is no reason to bother anybody, unless it happens again.
+            except (Lost, Anew) as error:
+                # Nothing was committed. A server that was started anew, a network that forgot a connection, or a schema
+                # that was changed since, is found out when the connection is used next: that is no reason to bother
+                # anybody, unless it happens again.
                 if broken:
                     raise StoreUnavailable(f"{plan.name}: {error}; nothing was applied") from error
                 broken = True
@@ -104,6 +105,10 @@ class Shell:
             except Late as error:
                 self._pool.forget()
                 raise _told(error, plan.name, wire) from error
+            except Anew:
+                self._pool.forget()
+                wire.close()
+                raise
             except UnicodeError as error:
                 turn.undo()
                 raise StoreError(f"{plan.name}: a value that cannot be stored: {error}") from error
@@ -199,6 +204,7 @@ class Shell:
                 raise _told(error, "changed", wire) from error
             except (Again, Lost):  # it may well have; whoever asks again is told on another connection
                 self._pool.forget()
+                wire.close()
                 return -1
 
     def hint(self) -> None:
