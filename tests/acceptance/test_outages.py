@@ -114,7 +114,7 @@ ROUTES: dict[str, Callable[[Proxy], None]] = {
 }
 
 
-@pytest.mark.timeout(120 + 60 * ROUNDS)
+@pytest.mark.timeout(120 + 180 * ROUNDS)
 def test_the_route_is_bad(record_property: Any) -> None:
     """In each way in which a network is; it heals, or what it has forgotten stays forgotten."""
     [seed] = seeds(1, 1, 1)

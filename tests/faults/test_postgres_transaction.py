@@ -59,6 +59,7 @@ def trial(n: int, points: list[str]) -> tuple[int, str]:
     return n % len(points) + 1, MODES[(n + n // len(points)) % 2]
 
 
+@pytest.mark.timeout(120 + TRIALS)
 def test_a_worker_is_killed_around_the_commit(till: Till, url: str, record_property: Any) -> None:
     """At every point; what was not committed is run again, by another worker, once."""
     points = points_of(till)
@@ -95,6 +96,7 @@ def finish(till: Till, jobs: dict[str, int]) -> None:
     assert till.app.client.stats(exact=True).states["completed"] == 3 * (len(jobs) + len(MODES))
 
 
+@pytest.mark.timeout(120 + TRIALS)
 @pytest.mark.parametrize("what", ["the connection is cut", "the backend is ended"])
 def test_a_transaction_is_ended_around_its_commit(what: str, till: Till, record_property: Any) -> None:
     """At every point; its worker goes on, and finds out what became of it where nobody has told it."""
