@@ -21,6 +21,7 @@ from windlass.ports.store import Death
 from windlass.stores.postgres.session import Session
 from windlass.testing.conformance.sizes import size
 
+pytestmark = pytest.mark.once
 TRIALS = size(34, 340, 3_400)
 """Of each of the three tests here: at the least once at every point, and a thousand of them in a closing run."""
 QUICK = {"max_attempts": 3, "backoff": Backoff(base=0.001, jitter=0.0)}
