@@ -67,8 +67,8 @@ class Points:
     """Failpoints of one transaction of a handler's. Each message has four: before it, once it was sent, once its answer
     has arrived and nobody has read it, and after that."""
 
-    def __init__(self, at: int = 0, strike: Callable[[Wire], None] = lambda wire: None) -> None:
-        """`strike` is done at the `at`-th point."""
+    def __init__(self, at: str = "", strike: Callable[[Wire], None] = lambda wire: None) -> None:
+        """`strike` is done at the point of this name."""
         self.names: list[str] = []
         self.struck = False
         self._at = at
@@ -82,7 +82,7 @@ class Points:
         if self._over:
             return
         self.names.append(name)
-        if len(self.names) == self._at:
+        if name == self._at:
             self.struck = self._over = True
             self._strike(self._wire)
         if name.startswith("after") and name.endswith("commit"):
@@ -162,8 +162,8 @@ def cut(wire: Wire) -> None:
         kernel.shutdown(socket.SHUT_RDWR)
 
 
-def work_and_die(url: str, worker: str, at: int) -> None:
-    """A process whose worker runs what there is, and is killed at the `at`-th point."""
+def work_and_die(url: str, worker: str, at: str) -> None:
+    """A process whose worker runs what there is, and is killed at that point."""
     points = Points(at, lambda wire: os.kill(os.getpid(), signal.SIGKILL))
     points.watch(setattr)
     with Till(url) as till:
