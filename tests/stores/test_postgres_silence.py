@@ -17,7 +17,7 @@ import pytest
 from tests.stores.postgres_proxy import Proxy
 from tests.stores.postgres_server import PLACES, database
 from windlass import stores
-from windlass.core.errors import StoreError, StoreUnavailable
+from windlass.core.errors import StoreError, StoreTimeout, StoreUnavailable
 from windlass.ports.store import Opened
 from windlass.stores.postgres import watched
 from windlass.stores.postgres.connection import Connector
@@ -105,10 +105,10 @@ def test_a_statement_that_was_lost_on_the_way_ends(away: Opened, route: Proxy) -
     with pytest.raises(psycopg.OperationalError, match="fallen silent"):
         session.connection.execute("SELECT 2")
     assert time.monotonic() - began < 4  # less than what a connection costs that is as silent
-    until(lambda: not asked("SELECT count(*) FROM pg_stat_activity WHERE pid = %s", pid))
     with pytest.raises(StoreUnavailable):
         session.run(away.store.stats())
     session.rollback()
+    until(lambda: not asked("SELECT count(*) FROM pg_stat_activity WHERE pid = %s", pid))
     others = [away.shell.session() for _ in range(8)]  # as many as there may be: its place is free again
     for each in others:
         each.rollback()
@@ -134,6 +134,26 @@ def test_a_backend_that_is_gone_without_a_word(away: Opened, route: Proxy) -> No
     with pytest.raises(psycopg.OperationalError, match="fallen silent"):
         session.connection.execute("SELECT 1")
     session.rollback()
+
+
+def test_the_locks_of_a_transaction_that_could_not_be_told_to_roll_back(
+    away: Opened, route: Proxy, thread: ThreadPoolExecutor
+) -> None:
+    """As when its handler thinks while the network forgets it: the next attempt must not wait for the first."""
+    session = away.shell.session(0.3)
+    session.connection.execute("SELECT pg_advisory_xact_lock(3)")
+    next_one = away.shell.session()
+    blocked = next_one.connection.psycopg.info.backend_pid
+    answer = thread.submit(next_one.connection.execute, "SELECT pg_advisory_xact_lock(3)")
+    until(lambda: at(blocked) == "Lock")
+    route.lose_peers()  # of those that there are; the next one is at work, so it is waited for
+    with pytest.raises(StoreTimeout):
+        session.run(away.store.stats())
+    session.rollback()
+    until(lambda: at(blocked) != "Lock")
+    with pytest.raises(psycopg.OperationalError, match="fallen silent"):
+        answer.result(20)
+    next_one.rollback()
 
 
 def test_a_handler_that_makes_nothing_of_it_commits_nothing(away: Opened, route: Proxy, url: str) -> None:

@@ -50,8 +50,8 @@ class Session:
         for part in scripts["backend"].parts:
             wire.send(part)
         [(pid, began)] = wire.exchange(time.monotonic() + timeout)
-        backend = Backend(pid, began, glance)
-        self.connection = Writer(Watched(wire.pg, backend.waits, backend.end))
+        self._backend = Backend(pid, began, glance)
+        self.connection = Writer(Watched(wire.pg, self._backend.waits))
 
     def run(self, plan: Plan[T]) -> T:
         """Run `plan` inside the transaction."""
@@ -95,11 +95,14 @@ class Session:
         self._over = True
         wire = self._wire
         wire.forget()
-        with suppress(StoreError, Again, Late, Lost):  # closing it rolls back as well
+        with suppress(StoreError, Again, Late, Lost):
             if not wire.lost and wire.busy:
                 wire.send(ROLLBACK)
                 wire.exchange(time.monotonic() + 1.0)
-        wire.close()
+        heard = not wire.lost and not wire.busy
+        wire.close()  # which rolls back as well, where the server hears of it
+        if not heard:
+            self._backend.end()
         self._given_back()
 
 
@@ -115,7 +118,8 @@ class Backend:
         return bool(self._glance(self._asking("backend_busy")) == [(0,)])
 
     def end(self) -> None:
-        """Have it roll back: it keeps locks from whoever tries again, and for how long may be up to a proxy."""
+        """Have it roll back, if it is still there: it keeps locks from whoever tries again, for as long as it pleases a
+        proxy that has lost one side only."""
         self._glance(self._asking("backend_end"))
 
     def _asking(self, name: str) -> Plan[Any]:

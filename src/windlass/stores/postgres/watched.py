@@ -29,11 +29,10 @@ such answers with nothing heard in between, or what it has just said might still
 class Watched(psycopg.Connection[Any]):
     """See above."""
 
-    def __init__(self, connection: pq.abc.PGconn, waits: Callable[[], bool], end: Callable[[], object]) -> None:
-        """`waits` says whether the backend waits for us too, or is gone; `end` has it let go of what it holds."""
+    def __init__(self, connection: pq.abc.PGconn, waits: Callable[[], bool]) -> None:
+        """`waits` says whether the backend waits for us too, or is gone."""
         super().__init__(connection)
         self._waits = waits
-        self._end = end
 
     def wait(self, gen: PQGen[T], *rest: Any, **named: Any) -> T:
         """See psycopg, whose every wait is this one. It sends a word into `gen` ten times a second, heard or not."""
@@ -67,7 +66,6 @@ class Watched(psycopg.Connection[Any]):
 
     def _give_up(self) -> None:
         self.close()
-        self._end()
         raise psycopg.OperationalError(
             "the connection has fallen silent: the server waits for this transaction, as this transaction does for the "
             "server; nothing was applied"
