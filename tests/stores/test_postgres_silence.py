@@ -31,7 +31,14 @@ def url(tmp_path: Any) -> Iterator[str]:
 
 
 @pytest.fixture
-def route(url: str) -> Iterator[Proxy]:
+def thread() -> Iterator[ThreadPoolExecutor]:
+    """Where a handler waits. It ends after the route, which lets go of whoever still waits."""
+    with ThreadPoolExecutor(1) as pool:
+        yield pool
+
+
+@pytest.fixture
+def route(url: str, thread: ThreadPoolExecutor) -> Iterator[Proxy]:
     proxy = Proxy(url)
     yield proxy
     proxy.close()
@@ -61,13 +68,6 @@ def glances(away: Opened, monkeypatch: Any) -> list[str]:
 
     monkeypatch.setattr(away.shell, "_glance", glance)
     return asked
-
-
-@pytest.fixture
-def thread() -> Iterator[ThreadPoolExecutor]:
-    """Where a handler waits."""
-    with ThreadPoolExecutor(1) as pool:
-        yield pool
 
 
 def until(condition: Callable[[], object]) -> None:
