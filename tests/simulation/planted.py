@@ -229,6 +229,15 @@ class TermsStandStill(MemoryStore):
         return replace(answer, term=1)
 
 
+class TermsCount(MemoryStore):
+    """Terms grow from one to the next, whatever time it is: a store that has lost some would give them again."""
+
+    @plan
+    def lead(self, name: str, holder: str, ttl: int, slots: int = 1) -> Steps[Leadership]:
+        answer = yield from super().lead(name, holder, ttl, slots)
+        return replace(answer, term=answer.term - 1_000_000)
+
+
 class OneSlotMore(MemoryStore):
     """Locks are had by one more than there are slots."""
 
@@ -419,6 +428,7 @@ STORES: Sequence[type[MemoryStore]] = (
     KeepsKeysForGood,
     ForgetsThePlace,
     TermsStandStill,
+    TermsCount,
     OneSlotMore,
     RedrivesAtOnce,
     RunsTheOldPayload,

@@ -48,6 +48,7 @@ FOUND = {
     planted.KeepsKeysForGood: "I",
     planted.ForgetsThePlace: "I10",
     planted.TermsStandStill: "leads",
+    planted.TermsCount: "leads",
     planted.OneSlotMore: "leads",
     planted.RedrivesAtOnce: "I12/I14",
     planted.RunsTheOldPayload: "I3",

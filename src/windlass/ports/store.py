@@ -931,7 +931,8 @@ class Store(Protocol):
 
     def lead(self, name: str, holder: str, ttl: int, slots: int = 1) -> Plan[Leadership]:
         """Must give the named lead to `holder` if it is free, lapsed or already its own; the term grows
-        whenever a lead begins (after another holder, a lapse or a resignation), not when it is renewed.
+        whenever a lead begins (after another holder, a lapse or a resignation), not when it is renewed. It must be no
+        less than the store's time then, so that a store which has lost its last commits gives no term again.
 
         With several `slots`, as many holders have it at once, each in a term of its own, greater than every
         term of that name before; those who hold it count, whatever `slots` they said. A refusal names the

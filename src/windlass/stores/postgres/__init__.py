@@ -9,7 +9,7 @@ import stat
 import tempfile
 from collections.abc import Iterator
 from typing import Any
-from urllib.parse import parse_qsl, urlencode
+from urllib.parse import parse_qsl, quote, urlencode
 
 from windlass.core.errors import CapabilityMissing, ConfigError
 from windlass.core.health import Reading
@@ -152,15 +152,15 @@ def _own_directory() -> str | None:
 
 
 def _parameters(url: str) -> tuple[str, dict[str, str]]:
-    """The URL as libpq is to read it, and the parameters that are ours."""
+    """The URL as libpq is to read it, to which a plus is a plus, and the parameters that are ours."""
     base, _, query = url.partition("?")
     ours, rest = {}, []
-    for name, value in parse_qsl(query, keep_blank_values=True):
+    for name, value in parse_qsl(query.replace("+", "%2B"), keep_blank_values=True):
         if name in {"schema", "pool", "pooler", "listen"}:
             ours[name] = value
         else:
             rest.append((name, value))
-    return base + (f"?{urlencode(rest)}" if rest else ""), ours
+    return base + (f"?{urlencode(rest, quote_via=quote)}" if rest else ""), ours
 
 
 def _number(text: str) -> int:

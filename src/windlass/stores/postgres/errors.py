@@ -13,7 +13,7 @@ class Again(Exception):
 
 
 class Anew(Again):
-    """The same, but the connection remembers what is no longer so: another one is needed."""
+    """The same, but the connection remembers what is no longer so, and would be told the same each time."""
 
 
 class Behind(Again):

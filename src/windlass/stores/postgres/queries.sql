@@ -69,6 +69,22 @@ SELECT set_config('idle_in_transaction_session_timeout', '5s', true)
 -- A handler may think between two statements of its own; it holds no lock of ours.
 SELECT set_config('idle_in_transaction_session_timeout', '0', true)
 
+-- name: backend
+SELECT pg_backend_pid(), (extract(epoch FROM now()) * 1000000)::bigint
+
+-- name: backend_busy
+-- Whether the backend with the number $1 is at work for the transaction that began at $2, or may be, as somebody else's
+-- role, or a server that keeps no account of it, is shown nothing. Else it waits for its client, or is gone.
+SELECT count(*) FROM pg_stat_activity
+WHERE pid = $1 AND CASE
+    WHEN state IS NULL OR state = 'disabled' THEN true
+    WHEN (extract(epoch FROM xact_start) * 1000000)::bigint = $2 THEN wait_event_type IS DISTINCT FROM 'Client'
+    ELSE false END
+
+-- name: backend_end
+SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+WHERE pid = $1 AND (extract(epoch FROM xact_start) * 1000000)::bigint = $2
+
 -- --- enqueue --------------------------------------------------------------------------------------------------
 
 -- fragment: ready_part
