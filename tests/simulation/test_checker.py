@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -57,12 +58,15 @@ class Scene:
         dump = Dump(jobs, {id: list(data.attempts.get(id, ())) for id in jobs}, [], self.now, [])
         return Checker(self.ledger, dump).check()
 
-    def enqueue(self, unique: UniqueKey | None = None, *, parent: str = "", **given: Any) -> Enqueued:
-        """A new job."""
+    def job(self, unique: UniqueKey | None = None, *, parent: str = "", **given: Any) -> NewJob:
+        """A new one, to be enqueued."""
         self._made += 1
         meta = msgspec.json.encode(Meta(unique=unique, parent_id=parent)).decode()
-        job = NewJob(id=f"job-{self._made}", task="t", payload="[[],{}]", meta=meta, **given)
-        [answer] = self.do("enqueue", [job])
+        return NewJob(id=f"job-{self._made}", task="t", payload="[[],{}]", meta=meta, **given)
+
+    def enqueue(self, unique: UniqueKey | None = None, **given: Any) -> Enqueued:
+        """A new job."""
+        [answer] = self.do("enqueue", [self.job(unique, **given)])
         return answer
 
     def revive(self, *ids: str) -> Selected:
@@ -294,3 +298,34 @@ def test_a_child_that_is_turned_away_too_late_is_found() -> None:
     assert too_late(scene).full
     [found] = scene.checker.violations
     assert "is cancelled as it comes, and is turned away" in found
+
+
+def leaves_a_full_queue(scene: Scene) -> list[str]:
+    """Whoever fills it leaves it, as another in its place is for another queue; then come two more, as a batch does."""
+    scene.do("queues", [QueueChange("full", bounds=Bounds(depth=1))])
+    scene.enqueue(by("keep-last"), queue="full")
+    batch = [scene.job(by("keep-last")), scene.job(queue="full")]
+    assert [bool(answer.full) for answer in scene.do("enqueue", batch)] == [False, True]
+    scene.enqueue(queue="full")
+    return scene.checker.violations
+
+
+def test_how_full_a_queue_is_is_looked_at_before_the_batch() -> None:
+    """Seed 71001271, with five times as many unique jobs: who leaves it with the batch has filled it."""
+    assert leaves_a_full_queue(Scene()) == []
+
+
+class CountsTheLeft(MemoryStore):
+    """Whoever left a queue fills it for good."""
+
+    def _line(self, jobs: Sequence[NewJob], now: int) -> Line:
+        found = super()._line(jobs, now)
+        for queue in found.bounds if self.data.merged else ():
+            found.looks(queue, 1, 0)
+        return found
+
+
+def test_who_left_before_the_batch_is_not_counted() -> None:
+    [found] = leaves_a_full_queue(Scene(CountsTheLeft))
+    assert found.startswith("bounds at")
+    assert "is turned away where 0 wait and 1 may" in found

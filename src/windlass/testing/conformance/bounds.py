@@ -144,6 +144,17 @@ class Bounded:
         assert world.enqueue(world.job(meta=by("keep-last", "other")))[0].full is not None
         world.healthy()
 
+    def test_it_is_looked_at_before_the_batch(self, world: World) -> None:
+        """Whoever leaves a queue, as another in its place is for another queue, makes room for the next batch."""
+        self.bound(world, depth=1)
+        owner = world.put(meta=by("keep-last"))
+        elsewhere = world.job(meta=by("keep-last"), queue="other")
+        answers = world.enqueue(elsewhere, world.job())
+        assert answers[0] == Enqueued(owner, inserted=False)
+        assert answers[1].full is not None
+        assert world.enqueue(world.job())[0].inserted
+        world.healthy()
+
     def test_of_many_at_once_as_many_as_there_are_places(self, world: World) -> None:
         rounds = size(3, 20, 200)
         for n in range(rounds):

@@ -71,9 +71,12 @@ class Permits(Judge):
                     text = f"{job.id} goes in where {sure} wait and {bounds.depth} may"
                     self.checker.broken("bounds", line, text)
             return
-        # How full a queue is is looked at before the batch: who went in counts, though another took its place since.
+        # How full a queue is is looked at before the batch: who went in counts, though another took its place since,
+        # and so does who went out, since another that took its place goes elsewhere.
+        known = self.checker.jobs.values()
         fresh = sum(each.queue == job.queue for each in self._came(line))
-        wait = fresh + sum(_waits(each, job.queue) for each in self.checker.jobs.values())
+        left = sum(_left(each, line, job.queue) for each in known)
+        wait = fresh + left + sum(_waits(each, job.queue) for each in known)
         if bounds.depth is None or wait < bounds.depth or job.after > 0:
             self.checker.broken("bounds", line, f"{job.id} is turned away where {wait} wait and {bounds.depth} may")
         if answer.inserted is not bounds.shed:
@@ -90,6 +93,11 @@ def _in_line(job: Known, queue: str) -> bool:
     untouched = job.fence == 0 and job.ended is None and not job.touched and job.expires_at is None
     plain = job.new.after == 0 and job.new.at is None and not job.meta.limits and job.meta.unique is None
     return job.new.queue == queue and untouched and plain and not job.suspect
+
+
+def _left(job: Known, line: Commit, queue: str) -> bool:
+    """Whether it stood in that queue until this batch."""
+    return job.left is not None and job.left[0] is line and job.left[1] == queue != job.new.queue
 
 
 def _waits(job: Known, queue: str) -> bool:
