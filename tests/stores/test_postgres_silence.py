@@ -114,6 +114,14 @@ def test_a_statement_that_was_lost_on_the_way_ends(away: Opened, route: Proxy) -
         each.rollback()
 
 
+def test_a_large_statement_that_nobody_takes_ends(away: Opened, route: Proxy) -> None:
+    session = away.shell.session()
+    route.lose_peers()
+    with pytest.raises(psycopg.OperationalError, match="fallen silent"):
+        session.connection.execute("SELECT length(%s)", ("x" * (64 << 20),))
+    session.rollback()
+
+
 def test_an_answer_that_was_lost_on_the_way_ends(away: Opened, route: Proxy, thread: ThreadPoolExecutor) -> None:
     session = away.shell.session()
     pid = backend_of(session)
@@ -217,20 +225,26 @@ def test_a_route_that_is_frozen_for_a_while_is_waited_for(
     session.commit()
 
 
-def test_what_is_still_on_its_way_is_for_the_kernel_to_judge(
-    away: Opened, route: Proxy, glances: list[str], monkeypatch: Any
+def test_a_slow_line_is_not_silent(
+    away: Opened, route: Proxy, glances: list[str], thread: ThreadPoolExecutor, monkeypatch: Any
 ) -> None:
-    """As a large parameter on a slow line; here nobody takes it, until that is found to last too long."""
-    slow = stores.open(f"{route.url}&tcp_user_timeout=1500")
-    monkeypatch.setattr(slow.shell, "_glance", away.shell._glance)
-    session = slow.shell.session()
+    """As with a large parameter, of which the kernel has less and less still to send."""
+    left = [10_000]
+
+    def unsent(_: Any) -> int:
+        left[0] -= left[0] > 9_950
+        return left[0]
+
+    monkeypatch.setattr(watched.Watched, "_unsent", unsent)
+    session = away.shell.session()
     route.lose_peers()
-    with pytest.raises(psycopg.OperationalError) as caught:
-        session.connection.execute("SELECT length(%s)", ("x" * (64 << 20),))
-    assert "fallen silent" not in str(caught.value)
+    answer = thread.submit(session.connection.execute, "SELECT 1")
+    until(lambda: left[0] < 9_960)  # a tenth of a second each
+    assert not answer.done()
     assert glances == []
+    with pytest.raises(psycopg.OperationalError, match="fallen silent"):
+        answer.result(20)
     session.rollback()
-    slow.close()
 
 
 def test_a_backend_of_which_nothing_is_shown_is_waited_for(url: str, monkeypatch: Any) -> None:

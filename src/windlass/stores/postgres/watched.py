@@ -40,7 +40,7 @@ class Watched(psycopg.Connection[Any]):
 
     def _heard(self, gen: PQGen[T]) -> PQGen[T]:
         ready: Any = None
-        since, suspected = time.monotonic(), False
+        since, suspected, left = time.monotonic(), False, 0
         while True:
             try:
                 wanted = gen.send(ready)
@@ -48,21 +48,21 @@ class Watched(psycopg.Connection[Any]):
                 answer: T = stop.value
                 return answer
             ready = yield wanted
-            if ready:
+            before, left = left, self._unsent()
+            if ready or left < before:
                 since, suspected = time.monotonic(), False
-            elif time.monotonic() - since > QUIET and not self._sending():
+            elif time.monotonic() - since > QUIET:
                 waits = self._waits()
                 if waits and suspected:
                     self._give_up()
                 since, suspected = time.monotonic(), waits
 
-    def _sending(self) -> bool:
-        """Whether what was said is still on its way, on a slow one perhaps: how long that may take is for the kernel to
-        judge."""
+    def _unsent(self) -> int:
+        """Bytes that were said and not acknowledged: as long as they grow fewer, the line is slow and not silent."""
         left = array("i", [0])
         with suppress(OSError):  # not every system counts
             ioctl(self.pgconn.socket, TIOCOUTQ, left)
-        return left[0] > 0
+        return left[0]
 
     def _give_up(self) -> None:
         self.close()
