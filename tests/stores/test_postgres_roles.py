@@ -90,7 +90,7 @@ def test_each_role_can_do_what_it_is_for_and_no_more(as_role: Any) -> None:
 
 
 def test_printed_and_made_schemas_are_the_same(schema: str, tmp_path: Path) -> None:
-    made = stores.open(f"{database()}?schema=made")
+    made = stores.open(f"{database()}?schema=made here")
     made.shell.run(made.store.migrate())
     nothing = made.migration_sql(len(migrations_of(SCHEMA)))  # type: ignore[attr-defined]
     assert nothing.startswith("--")
@@ -101,8 +101,8 @@ def test_printed_and_made_schemas_are_the_same(schema: str, tmp_path: Path) -> N
     with psycopg.connect(database()) as connection:
         for text, where in ((columns, "table_schema"), (indexes, "schemaname")):
             found = [
-                sorted(connection.execute(f"{text} WHERE {where} = %s", (name,)).fetchall()) for name in (schema, "made")
+                sorted(connection.execute(f"{text} WHERE {where} = %s", (name,)).fetchall()) for name in (schema, "made here")
             ]
             assert found[0] == found[1] != []
-        connection.execute("DROP SCHEMA made CASCADE")
+        connection.execute('DROP SCHEMA "made here" CASCADE')
     assert server()

@@ -60,7 +60,7 @@ def load_scripts(schema: str) -> dict[str, Script]:
     """Every statement by name."""
     queries = load_queries(PACKAGE)
     found = {name: _script(name, split(in_schema(text, schema))) for name, text in queries.items()}
-    found["has_namespace"] = _script("has_namespace", ["SELECT to_regnamespace($1) IS NOT NULL"])
+    found["has_namespace"] = _script("has_namespace", ["SELECT EXISTS (SELECT 1 FROM pg_namespace WHERE nspname = $1)"])
     return found
 
 
