@@ -10,8 +10,8 @@ NOW = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
 WRITTEN = {
     # role: tables in which it writes, and deletes
     "producer": (
-        *("jobs", "ready", "waiting", "blocked", "expiring", "ended", "keys", "unique_keys", "merged", "once"),
-        *("progress", "held", "permits", "leads"),
+        *("jobs", "ready", "waiting", "blocked", "expiring", "ended", "keys", "past_keys", "unique_keys", "merged"),
+        *("once", "progress", "held", "permits", "leads"),
     )
 }
 
@@ -66,6 +66,8 @@ GRANT INSERT, UPDATE, DELETE ON {written} TO {producer};
 GRANT USAGE, SELECT ON ALL SEQUENCES IN SCHEMA {name} TO {producer};
 
 GRANT SELECT ON ALL TABLES IN SCHEMA {name} TO {reader};
+-- Functions run with the rights of who calls them; where PUBLIC may call none, these still may.
+GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA {name} TO {worker}, {producer}, {reader};
 GRANT SELECT ON ALL SEQUENCES IN SCHEMA {name} TO {reader};
 
 -- What later migrations make is theirs as well.
