@@ -329,7 +329,7 @@ FROM windlass.blocked b WHERE b.seq = $1
 -- name: ready_under
 SELECT j.id FROM (SELECT seq, rank FROM windlass.ready LIMIT $2) r JOIN windlass.jobs j ON j.seq = r.seq
 WHERE j.meta LIKE '%"limits"%'
-      AND EXISTS (SELECT 1 FROM jsonb_array_elements(windlass.as_json(j.meta) -> 'limits') l WHERE l ->> 0 = $1)
+      AND EXISTS (SELECT 1 FROM jsonb_path_query(windlass.as_json(j.meta), '$.limits[*]') l WHERE l ->> 0 = $1)
 ORDER BY r.rank, r.seq LIMIT 1
 
 -- --- unique ---------------------------------------------------------------------------------------------------

@@ -257,3 +257,21 @@ FROM windlass.jobs j LEFT JOIN windlass.ended e ON e.seq = j.seq LEFT JOIN windl
 LEFT JOIN windlass.waiting w ON w.seq = j.seq LEFT JOIN windlass.blocked b ON b.seq = j.seq
 WHERE j.id = wanted
 $$;
+
+-- Rows that are put in by hand, past the door: a number with which no claim and no settle could count on would stop the
+-- jobs beside it. Only as they come in: what counts up to there later must not be stopped by it. The function is called
+-- for what is refused and for nothing else.
+CREATE FUNCTION windlass.refuse_job() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION 'job %: an instant, a count or a size is out of all bounds', left(quote_nullable(NEW.id), 60)
+    USING ERRCODE = 'check_violation';
+END
+$$;
+
+CREATE TRIGGER jobs_bounds BEFORE INSERT ON windlass.jobs FOR EACH ROW WHEN (
+    greatest(NEW.created, NEW.due, NEW.rank, NEW.head_start, NEW.expires) > 2305843009213693952
+    OR least(NEW.created, NEW.due, NEW.rank, NEW.head_start, NEW.expires) < -2305843009213693952
+    OR greatest(NEW.attempt, NEW.crashes, NEW.losses) > 1000000000 OR NEW.fence > 4611686018427387904
+    OR least(NEW.attempt, NEW.crashes, NEW.losses, NEW.fence) < 0 OR NEW.lane NOT BETWEEN 0 AND 1
+    OR octet_length(NEW.payload) > 67108864 OR octet_length(NEW.meta) > 1048576 OR octet_length(NEW.id) > 255
+) EXECUTE FUNCTION windlass.refuse_job();
