@@ -38,7 +38,7 @@ def migrate(place: Place, sql: bool) -> None:
             script = _able(opened, "migration_sql")(opened.shell.run(opened.store.version()))
             _print(place, script)
             return
-        version = opened.shell.run(opened.store.migrate())
+        version = opened.shell.run(opened.store.migrate(), getattr(opened, "longest_migration", None))
         place.say(f"{opened.url} has schema version {version}")
         if place.as_json:
             place.document({"url": opened.url, "version": version})

@@ -33,8 +33,14 @@ SELECT coalesce(max(version), 0) FROM windlass.schema_version
 -- name: schema_applied
 INSERT INTO windlass.schema_version (version, applied) VALUES ($1, $2)
 
--- name: schema_lock (nobody reads the answer)
-SELECT pg_advisory_xact_lock(hashtext('windlass.schema'), 0)
+-- name: schema_try
+-- Tried, and not waited for: who waits has a snapshot, for which the building of an index would wait in turn.
+SELECT pg_try_advisory_xact_lock(hashtext('windlass.schema'), 0)
+
+-- name: index_under_way
+-- Whether somebody builds an index just now; of another's session not everybody is told which.
+SELECT EXISTS (SELECT 1 FROM pg_stat_progress_create_index
+               WHERE datname = current_database() AND coalesce(index_relid = to_regclass($1), true))
 
 -- name: now
 SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from windlass.stores.postgres.statements import migrations_of, quoted
+from windlass.stores.postgres.statements import built_by, migrations_of, quoted, valid_index
 from windlass.stores.postgres.store import RINGS
 
 NOW = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
@@ -17,19 +17,41 @@ WRITTEN = {
 
 
 def migration(schema: str, version: int) -> str:
-    """From `version` to the latest, in one transaction."""
+    """From `version` to the latest, in one transaction, but for indexes that are built while everybody works."""
     scripts = migrations_of(schema)
     name = quoted(schema)
     if version >= len(scripts):
         return f"-- The schema {name} is at version {version}: there is nothing to do."
-    lines = [f"-- Windlass: the schema {name}, from version {version} to {len(scripts)}.", "BEGIN;"]
+    lines = [f"-- Windlass: the schema {name}, from version {version} to {len(scripts)}."]
+    before: list[str] = []
     if version == 0:
-        lines.append(f"CREATE SCHEMA IF NOT EXISTS {name};")
-        lines.append(f"CREATE TABLE {name}.schema_version (version bigint PRIMARY KEY, applied bigint NOT NULL);")
+        before.append(f"CREATE SCHEMA IF NOT EXISTS {name};")
+        before.append(f"CREATE TABLE {name}.schema_version (version bigint PRIMARY KEY, applied bigint NOT NULL);")
     for number, script in enumerate(scripts[version:], version + 1):
-        lines += [f"{text};" for text in script]
-        lines.append(f"INSERT INTO {name}.schema_version (version, applied) VALUES ({number}, {NOW});")  # noqa: S608
-    return "\n".join([*lines, "COMMIT;"])
+        indexes = [built.name for text in script if (built := built_by(text, schema)) is not None]
+        if not indexes:
+            before += [f"{text};" for text in script]
+            before.append(f"INSERT INTO {name}.schema_version (version, applied) VALUES ({number}, {NOW});")  # noqa: S608
+            continue
+        lines += [*_together(before), "-- In no transaction, and while everybody works:"]
+        before = []
+        for index, text in zip(indexes, script, strict=True):
+            lines += [f"DROP INDEX CONCURRENTLY IF EXISTS {index};", f"{text};"]
+        lines.append(_applied(name, number, indexes))
+    return "\n".join([*lines, *_together(before)])
+
+
+def _together(lines: list[str]) -> list[str]:
+    return ["BEGIN;", *lines, "COMMIT;"] if lines else []
+
+
+def _applied(schema: str, number: int, indexes: list[str]) -> str:
+    """A person may run what follows an error, so the version is only counted if all is as it should be."""
+    complete = " AND ".join(f"EXISTS ({valid_index(index)} AND indisvalid)" for index in indexes)
+    return (
+        f"INSERT INTO {schema}.schema_version (version, applied) SELECT {number}, {NOW}\n"  # noqa: S608
+        f"    WHERE (SELECT max(version) FROM {schema}.schema_version) = {number - 1} AND {complete};"
+    )
 
 
 def roles(schema: str) -> str:

@@ -35,9 +35,9 @@ from windlass.ports.store import (
     Tick,
     WorkerReport,
 )
-from windlass.stores.postgres.errors import Again
-from windlass.stores.postgres.shell import RAW
-from windlass.stores.postgres.statements import migrations_of, quoted
+from windlass.stores.postgres.errors import Again, Behind
+from windlass.stores.postgres.shell import ASIDE, RAW, SO_FAR
+from windlass.stores.postgres.statements import Built, built_by, migrations_of, quoted, valid_index
 from windlass.stores.sql.claim import Claiming
 from windlass.stores.sql.departure import Departing
 from windlass.stores.sql.enqueue import row_of
@@ -53,6 +53,8 @@ RING_SLICE = 2_000
 """Rows that are moved from one part of a ring to the other in one transaction, which has all moves to itself."""
 RING_PATIENCE = "50ms"
 """How long a part is waited for: whoever wants it meanwhile stands behind."""
+MIGRATION_PATIENCE = "4s"
+"""How long a migration waits for a table: whoever works stands behind it."""
 DEAD_MOST = 20_000
 """Dead rows in the part in use, above which it is time for the other: to walk past so many takes a claim 6 ms."""
 LOOKS = 3
@@ -108,7 +110,8 @@ class PostgresStore(Departing, Survey, Claiming):
         server = int((yield Statement(RAW, ("SHOW server_version_num",)))[0][0])
         if server < OLDEST_SERVER:
             raise SchemaError(f"PostgreSQL {server // 10_000} is too old: 15 or later is needed")
-        yield Statement("schema_lock")
+        yield from self._schema_alone()
+        yield Statement("wait_at_most", (MIGRATION_PATIENCE,))
         if not (yield Statement("has_namespace", (self.schema,)))[0][0]:
             yield Statement("make_namespace")
         if not (yield Statement("has_schema"))[0][0]:
@@ -116,9 +119,33 @@ class PostgresStore(Departing, Survey, Claiming):
         version = yield from self._version()
         for number, script in enumerate(scripts[version:], version + 1):
             for text in script:
-                yield Statement(RAW, (text,))
+                built = built_by(text, self.schema)
+                if built is None:
+                    yield Statement(RAW, (text,))
+                else:
+                    yield from self._build(built, number)
             yield Statement("schema_applied", (number, now))
         return max(version, len(scripts))
+
+    def _schema_alone(self) -> Steps[None]:
+        if not (yield Statement("schema_try"))[0][0]:
+            raise Behind("another process changes the schema")
+
+    def _build(self, index: Built, number: int) -> Steps[None]:
+        """Build an index while everybody works: on a connection of its own, in no transaction. This one lies idle
+        meanwhile, without a snapshot, so it keeps other processes from doing the same and is in nobody's way."""
+        yield Statement(SO_FAR)
+        yield from self._schema_alone()
+        if (yield from self._version()) >= number:
+            raise Behind("another process was quicker")
+        valid = yield Statement(RAW, (valid_index(index.name),))
+        if valid == [(False,)]:
+            # What is left of a build that failed; or of one whose process died, and which the server goes on with.
+            if (yield Statement("index_under_way", (index.name,)))[0][0]:
+                raise Behind("the server is still building the index")
+            yield Statement(ASIDE, (f"DROP INDEX CONCURRENTLY IF EXISTS {index.name}",))
+        if valid != [(True,)]:
+            yield Statement(ASIDE, (index.sql,))
 
     @plan(write=False)
     def version(self) -> Steps[int]:
