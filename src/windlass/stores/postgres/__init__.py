@@ -9,7 +9,7 @@ import stat
 import tempfile
 from collections.abc import Iterator
 from typing import Any
-from urllib.parse import parse_qsl, urlencode
+from urllib.parse import parse_qsl, quote, urlencode
 
 from windlass.core.errors import CapabilityMissing, ConfigError
 from windlass.core.health import Reading
@@ -163,7 +163,7 @@ def _parameters(url: str) -> tuple[str, dict[str, str]]:
             ours[name] = value
         else:
             rest.append((name, value))
-    return base + (f"?{urlencode(rest)}" if rest else ""), ours
+    return base + (f"?{urlencode(rest, quote_via=quote)}" if rest else ""), ours
 
 
 def _number(text: str) -> int:

@@ -31,7 +31,7 @@ def migration(schema: str, version: int) -> str:
         indexes = [built.name for text in script if (built := built_by(text, schema)) is not None]
         if not indexes:
             before += [f"{text};" for text in script]
-            before.append(f"INSERT INTO {name}.schema_version (version, applied) VALUES ({number}, {NOW});")  # noqa: S608
+            before.append(f"{_version(name)} VALUES ({number}, {NOW});")
             continue
         lines += [*_together(before), "-- In no transaction, and while everybody works:"]
         before = []
@@ -48,10 +48,12 @@ def _together(lines: list[str]) -> list[str]:
 def _applied(schema: str, number: int, indexes: list[str]) -> str:
     """A person may run what follows an error, so the version is only counted if all is as it should be."""
     complete = " AND ".join(f"EXISTS ({valid_index(index)} AND indisvalid)" for index in indexes)
-    return (
-        f"INSERT INTO {schema}.schema_version (version, applied) SELECT {number}, {NOW}\n"  # noqa: S608
-        f"    WHERE (SELECT max(version) FROM {schema}.schema_version) = {number - 1} AND {complete};"
-    )
+    before = f"(SELECT max(version) FROM {schema}.schema_version) = {number - 1}"  # noqa: S608
+    return f"{_version(schema)} SELECT {number}, {NOW}\n    WHERE {before} AND {complete};"
+
+
+def _version(schema: str) -> str:
+    return f"INSERT INTO {schema}.schema_version (version, applied)"
 
 
 def roles(schema: str) -> str:

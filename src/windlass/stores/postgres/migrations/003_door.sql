@@ -1,6 +1,6 @@
 -- A door for psql and for services in other languages: `enqueue` stores a job as the Python client does, `job` reads
--- one. Both run with the rights of who calls them, inside the caller's transaction. What is given is hostile until it was
--- looked at: what could not be run, shown or typed is refused here, by the name of the parameter.
+-- one. Both run with the rights of who calls them, inside the caller's transaction. What is given is hostile until it
+-- was looked at: what could not be run, shown or typed is refused here, by the name of the parameter.
 
 CREATE FUNCTION windlass.refuse(field text, problem text) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
