@@ -188,7 +188,7 @@ class Site:
         found = {id: (state, reason) for id, state, reason in rows.fetchall()}
         return {name: found[id] for name, id in self.bad.items()}
 
-    def work(self, *, concurrency: int = 8) -> None:
+    def work(self, *, concurrency: int = 8, chores: bool = False) -> None:
         """Until the good ones have ended, and a good one that comes last of all."""
         world = World(None, opened=self.app.opened, concurrency=concurrency)
         world.registry = self.app.registry
@@ -197,6 +197,8 @@ class Site:
             store, run = self.store, self.run
             for good in (self.good, [self.app.enqueue("echo", [2]).id], [self.app.enqueue("echo", [3]).id]):
                 while any(not job.state.terminal for job in run(store.fetch(good))):
+                    for chore in store.chores() if chores else ():
+                        run(chore)
                     await asyncio.sleep(0.01)
 
         world.work(done)
@@ -336,3 +338,33 @@ def told(job: Job | None) -> Any:
     """A blocked job arrives as queued: the limit is the claim's to find."""
     assert job is not None
     return msgspec.structs.replace(job, state="queued", reason=None) if job.state == "blocked" else job
+
+
+LINES = {
+    "another rank": "UPDATE {s}.ready SET rank = rank - 1 WHERE seq = {q}",
+    "another queue": "UPDATE {s}.jobs SET queue = 'elsewhere' WHERE seq = {q}",
+    "twice": "INSERT INTO {s}.ready (part, lane, queue, rank, seq) SELECT part, lane, queue, rank - 1, seq FROM {s}.ready"
+    " WHERE seq = {q}",
+    "in both parts": "INSERT INTO {s}.ready (part, lane, queue, rank, seq) SELECT 1 - part, lane, queue, rank, seq FROM {s}.ready"
+    " WHERE seq = {q}",
+    "three hundred jobs that are none": "INSERT INTO {s}.ready (part, lane, queue, rank, seq) SELECT part, lane, queue, rank - n, -n"
+    " FROM {s}.ready, generate_series(1, 300) n WHERE seq = {q}",
+    "waiting as well": "INSERT INTO {s}.waiting (part, seq, due, state) VALUES (0, {q}, 0, 'scheduled')",
+    "a job that is none, waiting": "INSERT INTO {s}.waiting (part, seq, due, state) VALUES (0, -5, 0, 'scheduled')",
+    "ended as well": "INSERT INTO {s}.ended (seq, state, finished, fence) VALUES ({q}, 'completed', 1, 1)",
+    "held by nobody as well": "INSERT INTO {s}.held (part, id, seq, worker, grant_seq, fence, attempt, started)"
+    " SELECT 0, id, seq, 'nobody', 1, 1, 1, 1 FROM {s}.jobs WHERE seq = {q}",
+    "an end of nothing": "INSERT INTO {s}.expiring (expires, seq) VALUES (1, -7)",
+}
+
+
+@pytest.mark.parametrize("name", LINES)
+def test_a_line_in_which_somebody_put_what_does_not_belong_there(site: Site, name: str) -> None:
+    """Before a claim came upon it, or while it fails at it: with the chores of one supervisor, the good ones run."""
+    site.put("x", {})
+    ((seq,),) = site.connection.execute(f'SELECT seq FROM "{site.schema}".jobs WHERE id = %s', (site.bad["x"],)).fetchall()
+    site.connection.execute(LINES[name].format(s=f'"{site.schema}"', q=seq))
+    site.work(chores=True)
+    if name != "held by nobody as well":
+        assert site.states()["x"][0] in ("completed", "queued"), site.states()
+        site.sound()

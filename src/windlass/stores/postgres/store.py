@@ -57,6 +57,7 @@ MIGRATION_PATIENCE = "4s"
 """How long a migration waits for a table: whoever works stands behind it."""
 DEAD_MOST = 20_000
 """Dead rows in the part in use, above which it is time for the other: to walk past so many takes a claim 6 ms."""
+NO_LINE = (-1, "")
 LOOKS = 3
 """Rounds in which a job that moves from line to line is looked for, before the plan starts again."""
 
@@ -89,6 +90,8 @@ class PostgresStore(Departing, Survey, Claiming):
     def __init__(self, schema: str) -> None:
         self.schema = schema
         self.dead_most = DEAD_MOST
+        self._seen = NO_LINE
+        """The line that was looked through last for what does not belong there."""
 
     # --- schema ----------------------------------------------------------------------------------------------------
 
@@ -243,7 +246,7 @@ class PostgresStore(Departing, Survey, Claiming):
 
     def chores(self) -> tuple[Plan[bool], ...]:
         """What one supervisor does now and then for this store alone, each answering whether there is more of it."""
-        return (self._turn_rings(), *(self._clear_ring(name) for name in RINGS))
+        return (self._turn_rings(), *(self._clear_ring(name) for name in RINGS), self._clear_strays())
 
     @plan
     def _turn_rings(self) -> Steps[bool]:
@@ -277,6 +280,25 @@ class PostgresStore(Departing, Survey, Claiming):
                 # Who had put something there has ended by now, so all of it is seen.
                 if not (yield Statement(RAW, (f"SELECT 1 FROM {table} LIMIT 1",))):  # noqa: S608
                     yield Statement(RAW, (f"TRUNCATE {table}",))
+        return False
+
+    @plan
+    def _clear_strays(self) -> Steps[bool]:
+        """Take out what was put into a line by hand and cannot be right (I23). Of `ready`, one queue's front at a time,
+        as that is what claims see; nobody is stopped for it unless there is something."""
+        held = yield Statement("held_strays")
+        waiting = yield Statement("waiting_strays")
+        lines = [(0, row[0]) for row in (yield Statement("ready_queues", (0,)))]
+        lines += [(1, row[0]) for row in (yield Statement("ready_queues", (1,)))]
+        line = min((each for each in lines if each > self._seen), default=min(lines, default=NO_LINE))
+        ready = yield Statement("ready_strays", line)
+        if held or waiting or ready:
+            yield Statement("moves_alone")
+            yield Statement("held_strays_remove")
+            yield Statement("waiting_strays_remove")
+            gone = yield Statement("ready_strays_remove", line)
+            yield Statement("strays_home", (as_json([row[0] for row in gone]),))
+        self._seen = line
         return False
 
     # --- what the shared operations leave to each database ---------------------------------------------------------

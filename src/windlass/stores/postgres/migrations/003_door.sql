@@ -269,8 +269,8 @@ END
 $$;
 
 CREATE TRIGGER jobs_bounds BEFORE INSERT ON windlass.jobs FOR EACH ROW WHEN (
-    greatest(NEW.created, NEW.due, NEW.rank, NEW.head_start, NEW.expires) > 2305843009213693952
-    OR least(NEW.created, NEW.due, NEW.rank, NEW.head_start, NEW.expires) < -2305843009213693952
+    greatest(NEW.created, NEW.due, NEW.rank, NEW.head_start, NEW.expires) > 4611686018427387903
+    OR least(NEW.created, NEW.due, NEW.rank, NEW.head_start, NEW.expires) < -4611686018427387903
     OR greatest(NEW.attempt, NEW.crashes, NEW.losses) > 1000000000 OR NEW.fence > 4611686018427387904
     OR least(NEW.attempt, NEW.crashes, NEW.losses, NEW.fence) < 0 OR NEW.lane NOT BETWEEN 0 AND 1
     OR octet_length(NEW.payload) > 67108864 OR octet_length(NEW.meta) > 1048576 OR octet_length(NEW.id) > 255
