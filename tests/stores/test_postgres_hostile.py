@@ -368,3 +368,19 @@ def test_a_line_in_which_somebody_put_what_does_not_belong_there(site: Site, nam
     if name != "held by nobody as well":
         assert site.states()["x"][0] in ("completed", "queued"), site.states()
         site.sound()
+
+
+def test_what_another_store_has_and_this_one_refuses_stays_there(site: Site, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """And is named; the others come."""
+    there = f"sqlite:///{tmp_path}/there.db"
+    with Windlass(there) as app:
+        ids = [app.enqueue("echo", [n]).id for n in range(5)]
+        session = app.opened.shell.session()  # type: ignore[attr-defined]
+        session.connection.execute("UPDATE windlass_jobs SET created = ? WHERE id = ?", (-MOST, ids[1]))
+        session.connection.execute("UPDATE windlass_jobs SET expires = ? WHERE id = ?", (MOST, ids[3]))
+        session.commit()
+    assert run(["store", "copy", there, site.url, "--json"]) == 1
+    said = json.loads(capsys.readouterr().out)
+    assert {each["id"] for each in said["refused"]} == {ids[1], ids[3]}
+    assert [job is not None for job in site.run(site.store.fetch(ids))] == [True, False, True, False, True]
+    site.sound()

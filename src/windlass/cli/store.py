@@ -210,7 +210,7 @@ def _refused(each: Arrival) -> str:
         case "keyless":
             return f"job {each.id}, which has ended, left its idempotency key behind: job {each.other} at TO has it"
         case "unfit":
-            return f"job {each.id} stays: it holds a NUL, which TO cannot store"
+            return f"job {each.id} stays: it holds what TO cannot store, a NUL or an instant out of all bounds"
         case _:
             return f"schedule {each.id} was at TO and has ticked there: it stays as it is there, and is paused at FROM"
 

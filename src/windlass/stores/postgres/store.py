@@ -58,6 +58,7 @@ MIGRATION_PATIENCE = "4s"
 DEAD_MOST = 20_000
 """Dead rows in the part in use, above which it is time for the other: to walk past so many takes a claim 6 ms."""
 NO_LINE = (-1, "")
+FAR, ID_MOST = 2**62, 255
 LOOKS = 3
 """Rounds in which a job that moves from line to line is looked for, before the plan starts again."""
 
@@ -304,7 +305,8 @@ class PostgresStore(Departing, Survey, Claiming):
     # --- what the shared operations leave to each database ---------------------------------------------------------
 
     def _storable(self, parcel: Parcel) -> Parcel | None:
-        """What is said in words loses its NUL, as in a settle; anything else with one cannot be stored."""
+        """What is said in words loses its NUL, as in a settle; anything else with one cannot be stored, nor can numbers
+        that no claim could count with (migrations/003_door.sql)."""
         job, attempts, logs = parcel.job, parcel.attempts, parcel.logs
         parcel = replace(
             parcel,
@@ -312,7 +314,9 @@ class PostgresStore(Departing, Survey, Claiming):
             attempts=tuple(replace(a, reason=a.reason and _printable(a.reason)) for a in attempts),
             logs=tuple(replace(line, message=_printable(line.message)) for line in logs),
         )
-        return None if _NUL.search(encode(parcel)) else parcel
+        instants = (job.created_at, job.expires_at or 0, parcel.head_start, parcel.rank, parcel.due)
+        absurd = max(map(abs, instants)) >= FAR or len(job.id.encode()) > ID_MOST
+        return None if absurd or _NUL.search(encode(parcel)) else parcel
 
     def _store(self, jobs: Sequence[NewJob], now: int) -> Steps[None]:
         yield Statement("jobs_store", (now, as_json([row_of(job, 0, now) for job in jobs])))
