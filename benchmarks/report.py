@@ -16,6 +16,19 @@ from importlib.metadata import version
 from benchmarks.peers import run as peers
 
 
+median = statistics.median
+VERSION = "from importlib.metadata import version; print('{0}', version('{0}'))"
+PEERS = {
+    "huey": "import huey, sqlite3; print('huey', huey.__version__ + ' on SQLite', sqlite3.sqlite_version)",
+    "pgqueuer": VERSION.format("pgqueuer"),
+    "oban": VERSION.format("oban"),
+    "awa": VERSION.format("awa-pg"),
+    "chancy": VERSION.format("chancy"),
+    "procrastinate": VERSION.format("procrastinate"),
+}
+"""How to ask each which version it is, in its own environment."""
+
+
 @dataclass
 class Figure:
     """One number of the table: a value per round, and what it should be."""
@@ -30,7 +43,7 @@ class Figure:
 
     @property
     def median(self) -> float:
-        return statistics.median(self.values)
+        return median(self.values)
 
     def row(self) -> str:
         show = lambda x: f"{x:,.{self.digits}f}"
@@ -60,7 +73,8 @@ def machine() -> str:
         "Windlass": f"{version('windlass')} ({_commit()}), SQLite {apsw.sqlite_lib_version()} by apsw, "
         f"msgspec {version('msgspec')}",
         "durability": "full (WAL, synchronous=FULL) unless said otherwise; results and attempts kept",
-        "peers": _peer("huey", "import huey, sqlite3; print('huey', huey.__version__ + ', SQLite', sqlite3.sqlite_version)"),
+        "PostgreSQL": _postgres(),
+        "peers": ", ".join(filter(None, (_peer(peer, program) for peer, program in PEERS.items()))),
         "at": f"{time.strftime('%Y-%m-%d %H:%M UTC', time.gmtime())}, load average before {os.getloadavg()[0]:.2f}",
     }
     return "\n".join(f"- {name}: {value}" for name, value in known.items() if value)
@@ -131,6 +145,17 @@ def _commit() -> str:
     except (OSError, subprocess.CalledProcessError):
         return "no commit known"
     return done.stdout.strip()
+
+
+def _postgres() -> str:
+    """The one that peers/servers.sh would start."""
+    from windlass.cli.private_server import system
+
+    found = system()
+    if found is None:
+        return ""
+    said = subprocess.run([found / "postgres", "-V"], capture_output=True, text=True, check=True).stdout
+    return f"{said.split(' ', 2)[-1].strip()}, settings as initdb makes them"
 
 
 def _peer(peer: str, program: str) -> str:

@@ -24,6 +24,8 @@ FIGURES = (
     "import_time",
     "uploads",
 )
+WITH_A_SERVER = ("postgres", "postgres_rows", "postgres_pinned")
+"""They need the system's PostgreSQL, and root; the last takes an hour and a half."""
 
 
 def main() -> None:
@@ -31,15 +33,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="one small round of each, about two minutes")
     parser.add_argument("--rounds", type=int, default=None, help="default 5, or 1 with --quick")
-    parser.add_argument("--only", default=",".join(FIGURES), help="some of: " + ", ".join(FIGURES))
+    parser.add_argument("--only", default=",".join(FIGURES), help="some of: " + ", ".join((*FIGURES, *WITH_A_SERVER)))
     given = parser.parse_args()
     rounds = given.rounds or (1 if given.quick else 5)
     wanted = given.only.split(",")
-    if unknown := set(wanted) - set(FIGURES):
+    if unknown := set(wanted) - {*FIGURES, *WITH_A_SERVER}:
         parser.error(f"no such figure: {', '.join(sorted(unknown))}")
     began = time.monotonic()
     if "throughput" in wanted:
         prepare("huey")
+    if "postgres" in wanted:
+        for peer in importlib.import_module("benchmarks.postgres").RIVALS:
+            prepare(peer)
     machine = report.machine()
     figures: list[report.Figure] = []
     try:

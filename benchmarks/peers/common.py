@@ -25,7 +25,8 @@ REDIS_PORT = int(os.environ.get("PEERS_REDIS_PORT", "6390"))
 PG_PORT = int(os.environ.get("PEERS_PG_PORT", "5440"))
 AMQP_PORT = int(os.environ.get("PEERS_AMQP_PORT", "5690"))
 REDIS = f"redis://127.0.0.1:{REDIS_PORT}"
-PG = f"postgresql://bench@127.0.0.1:{PG_PORT}/bench"
+PG_DB = os.environ.get("PEERS_PG_DB", "bench")
+PG = f"postgresql://bench@127.0.0.1:{PG_PORT}/{PG_DB}"
 AMQP = f"amqp://guest:guest@127.0.0.1:{AMQP_PORT}"
 HERE = os.path.dirname(os.path.abspath(__file__))
 
@@ -150,7 +151,7 @@ def pg_exec(*stmts):
     """Run SQL with psql (so peer venvs need no driver for it)."""
     import subprocess
 
-    args = ["psql", "-h", "127.0.0.1", "-p", str(PG_PORT), "-U", "bench", "-d", "bench", "-qAtX", "-v", "ON_ERROR_STOP=1"]
+    args = ["psql", "-h", "127.0.0.1", "-p", str(PG_PORT), "-U", "bench", "-d", PG_DB, "-qAtX", "-v", "ON_ERROR_STOP=1"]
     for s in stmts:
         args += ["-c", s]
     return subprocess.run(args, check=True, capture_output=True, text=True).stdout.strip()
@@ -158,7 +159,7 @@ def pg_exec(*stmts):
 
 def pg_wipe():
     pg_exec(
-        "select pg_terminate_backend(pid) from pg_stat_activity where datname='bench' and pid<>pg_backend_pid()",
+        "select pg_terminate_backend(pid) from pg_stat_activity where datname=current_database() and pid<>pg_backend_pid()",
         "do $$ declare s text; begin for s in select nspname from pg_namespace where nspname not like 'pg\\_%' "
         "and nspname <> 'information_schema' loop execute format('drop schema %I cascade', s); end loop; end $$",
         "create schema public",

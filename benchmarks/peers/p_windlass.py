@@ -1,4 +1,4 @@
-"""Windlass on SQLite: `windlass worker --processes 2`.  Results and attempts kept (default)."""
+"""Windlass on SQLite or PostgreSQL: `windlass worker --processes 2`.  Results and attempts kept (default)."""
 import os
 import sqlite3
 import sys
@@ -13,11 +13,17 @@ VARIANTS = {
     "sqlite-normal": {"w4": ["backlog", "history"], "n": 200000, "single_n": 4000, "bulk": True},
     # the same jobs in a plain `def`, each handed to a thread and back
     "sqlite-thread": {"n": 150000, "single_n": 4000, "bulk": True},
+    # needs ./servers.sh, and psycopg beside Windlass
+    "postgres": {"w4": ["backlog", "history"], "n": 200000, "single_n": 4000, "bulk": True},
 }
 from windlass import Windlass
 
 DB = os.path.join(os.path.abspath(common.HOME), "windlass.db")
-app = Windlass(f"sqlite:///{DB}", durability="normal" if V.endswith("normal") else "full", log_level="warning")
+app = (
+    Windlass(common.PG, log_level="warning")
+    if V == "postgres"
+    else Windlass(f"sqlite:///{DB}", durability="normal" if V.endswith("normal") else "full", log_level="warning")
+)
 
 
 @app.task(name="noop")
@@ -46,6 +52,8 @@ NOOP = noop_thread if V.endswith("thread") else noop
 def reset():
     import shutil
 
+    if V == "postgres":
+        common.pg_wipe()
     for s in ("", "-wal", "-shm"):
         try:
             os.unlink(DB + s)
@@ -120,8 +128,35 @@ def idle_enqueue(n, between):
     return {"bare": bare, "enqueue": whole}
 
 
+def steady(rate, seconds):
+    """That many no-ops a second, twenty times a second; how many it were."""
+    import time
+
+    sent, began = 0, time.perf_counter()
+    while (past := time.perf_counter() - began) < float(seconds):
+        due = int(past * float(rate)) - sent
+        if due > 0:
+            noop.enqueue_many([()] * min(due, 2000))
+            sent += min(due, 2000)
+        if due <= 2000:
+            time.sleep(0.05)
+    return {"sent": sent}
+
+
+def held_back(n):
+    """Fill the queue while it is paused, and let it go: when that was."""
+    import time
+
+    app.client.pause("default")
+    client().submit_many(int(n))
+    app.client.resume("default")
+    return {"at": time.perf_counter()}
+
+
 def clone(kind, m):
     """Copy the one job m times, where it lies: in `ready` (backlog) or in `ended` (history)."""
+    if V == "postgres":
+        return clone_postgres({"backlog": "ready", "history": "ended"}[kind], m)
     c = sqlite3.connect(DB)
     g = f"with recursive g(i) as (select 1 union all select i+1 from g where i<{m})"
     (seq,) = c.execute("select max(seq) from windlass_jobs").fetchone()
@@ -136,6 +171,14 @@ def clone(kind, m):
     c.commit()
     c.execute("pragma wal_checkpoint(truncate)")
     c.close()
+
+
+def clone_postgres(table, m):
+    """The same there."""
+    id = "format('%s-%s-7000-8000-%s', lpad(to_hex(25900000 + g / 65536), 8, '0'), lpad(to_hex(g % 65536), 4, '0'), lpad(to_hex(g), 12, '0'))"
+    for name in ("jobs", table):
+        common.pg_clone(f"windlass.{name}", m, {"seq": "t.seq + g", "id": id})
+    common.pg_exec("select setval('windlass.jobs_seq', (select max(seq) from windlass.jobs))")
 
 
 if __name__ == "__main__":

@@ -186,7 +186,7 @@ def per_job(a, b, n):
         r["redis_cmds"] = round((b["redis"] - a["redis"]) / n, 2)
         r["redis_top"] = {k: round((v - a["calls"].get(k, 0)) / n, 2) for k, v in sorted(b["calls"].items(), key=lambda t: -(t[1] - a["calls"].get(t[0], 0)))[:8]
                           if v - a["calls"].get(k, 0) > n * 0.02}
-    if "xact" in a and b["xact"] - a["xact"] > n * 0.005 + 20:
+    if "xact" in a and b["wal"] - a["wal"] > n * 50:
         r["pg_xacts"] = round((b["xact"] - a["xact"]) / n, 2)
         r["pg_wal_bytes"] = round((b["wal"] - a["wal"]) / n)
     return r
@@ -245,6 +245,7 @@ def w1(peer, variant, cfg, scale=1.0, limit=60):
     r = {}
     call(peer, variant, "reset")
     clear_ticks()
+    b1 = broker_stats()
     if cfg.get("single", True):
         ns = min(n, cfg.get("single_n", 5000))
         o = call(peer, variant, "single", ns)
@@ -261,6 +262,8 @@ def w1(peer, variant, cfg, scale=1.0, limit=60):
         r["enq_single"] = n / (o["s"] + ns / r["enq_single"])
     sc0 = server_cpu()
     b0 = broker_stats()
+    if "wal" in b0:
+        r["enq_wal_bytes"] = round((b0["wal"] - b1["wal"]) / n)
     w = Worker(peer, variant)
     try:
         t0, series, ok = drain(w, n, limit)
@@ -299,10 +302,12 @@ def w2(peer, variant, cfg, n=500, interval=0.02):
         w.stop()
     lat = [(b - a) / 1e6 for a, b in pairs()][1:]
     d = [x * 1e3 for x in o["durs"]]
+    sent = sorted(pairs())[1:]
+    after = [(start - at) / 1e6 - took for (at, start), took in zip(sent, d)]
     if not lat:
         raise RuntimeError("no probe ran")
     return {"enq_p50_ms": pct(d, .5), "enq_p99_ms": pct(d, .99), "start_p50_ms": pct(lat, .5), "start_p99_ms": pct(lat, .99),
-            "start_max_ms": max(lat), "ran": len(lat), "mem_idle": idle, "idle_cpu_pct": idle_cpu * 100, "idle_server_cpu_pct": idle_srv * 100}
+            "after_p50_ms": pct(after, .5), "after_p99_ms": pct(after, .99), "start_max_ms": max(lat), "ran": len(lat), "mem_idle": idle, "idle_cpu_pct": idle_cpu * 100, "idle_server_cpu_pct": idle_srv * 100}
 
 
 def w6(peer, variant, cfg, n=1000):

@@ -23,13 +23,18 @@ from windlass.core.job import State
 
 APP = """
 import os, time
-from windlass import Windlass
+from windlass import Context, Windlass
 app = Windlass()
 
 @app.task(name="work")
 def work(n: int, seconds: float = 0.0) -> int:
     time.sleep(seconds)
     return n
+
+@app.task(name="demanding")
+def demanding(ctx: Context) -> None:
+    ctx.once("kept", os.getpid)
+    ctx.transaction().execute("SELECT pg_sleep(0.02)")
 
 @app.task(name="pid")
 def pid(seconds: float) -> int:
@@ -177,12 +182,35 @@ def test_no_acknowledged_job_is_lost_when_the_server_dies(site: Site, server: Se
     assert told["StoreUnavailable"] + told["OutcomeUnknown"] > 0, told
 
 
+OURS = """
+SELECT count(*) FROM pg_stat_activity WHERE application_name = 'windlass' AND client_port IS NOT NULL
+"""
+
+
+def most_connections(site: Site, server: Server, jobs: list[Any]) -> int:
+    """How many there are, at the most, until the jobs have ended."""
+    most = 0
+    with psycopg.connect(f"{server.url}/postgres", autocommit=True) as connection:
+        while site.states()["completed"] < len(jobs):
+            [count] = connection.execute(OURS).fetchone()
+            most = max(most, count)
+            assert not site.states()["dead"]
+    return most
+
+
 def test_a_supervisor_keeps_to_its_connections(site: Site, server: Server) -> None:
     """What the documentation says: one for each worker, three for its supervisor, two for who enqueues and waits."""
     site.start(4)
-    jobs = [site.app.enqueue("work", [n, 0.01]) for n in range(200)]
-    for job in jobs:
-        job.result(timeout=20)
-    with psycopg.connect(f"{server.url}/postgres") as connection:
-        text = "SELECT count(*) FROM pg_stat_activity WHERE client_port IS NOT NULL AND pid <> pg_backend_pid()"
-        assert connection.execute(text).fetchone()[0] <= 4 + 3 + 2
+    jobs = [site.app.enqueue("work", [n, 0.01]) for n in range(300)]
+    assert 4 + 2 < most_connections(site, server, jobs) <= 4 + 3 + 2
+
+
+def test_handlers_that_use_the_store_keep_to_the_pool(server: Server, tmp_path: Path) -> None:
+    """Whatever they do at once: so many for each worker, and so many transactions of theirs, of each of which the last
+    one's connection may be leaving still."""
+    site = Site(f"{server.url}/postgres?schema=demanding&pool=2", tmp_path)
+    site.start(3)
+    jobs = [site.app.enqueue("demanding", []) for _ in range(200)]
+    most = most_connections(site, server, jobs)
+    site.close()
+    assert 3 + 3 + 2 < most <= 3 * (2 + 2 + 2) + 3 + 2

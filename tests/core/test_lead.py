@@ -1,4 +1,4 @@
-"""Who has a lead: at most as many as there are slots, each in a term greater than all before."""
+"""Who has a lead: at most as many as there are slots, each in a term greater than all before, and no less than the time."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ def test_any_history(asks: list[tuple[str, int, int, bool]], before: int) -> Non
         elif verdict.leading:
             assert len(live) < slots
             assert verdict.term > highest
+            assert verdict.term >= now
             assert verdict.slot not in {lead.slot for lead in live.values()}
             highest = verdict.term
         else:

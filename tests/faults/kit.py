@@ -175,5 +175,5 @@ def sample(items: Iterable[Any], most: int) -> Sequence[Any]:
 def forks() -> Any:
     """Processes that are forked from a clean one, which has imported everything: each starts in milliseconds."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.faults.kit", "tests.faults.disk", "tests.worker.harness", "windlass.app"])
+    context.set_forkserver_preload(["tests.faults.kit", "tests.faults.disk", "tests.faults.till", "windlass.app"])
     return context

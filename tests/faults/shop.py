@@ -7,7 +7,7 @@ import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from tests.faults.disk import Disk, faulty
 from tests.faults.kit import open_store, raw, url_of
@@ -19,23 +19,24 @@ MODES = ("thread", "loop")
 """Where the handler runs."""
 
 
-class Shop:
-    """One application on one file: `pay` books a row and enqueues two children, one by each way there is."""
+class Counter:
+    """An application with a table of its own: `pay` books two rows and enqueues two children, one by each way there is.
+    Whoever makes one says how its database is asked."""
 
-    def __init__(self, kind: str, path: Path, **settings: Any) -> None:
-        self.kind, self.path = kind, path
-        if not path.exists():
-            open_store(kind, path).close()
-            with raw(kind, path) as connection:
-                connection.execute("CREATE TABLE booked (n INTEGER NOT NULL, part INTEGER NOT NULL, UNIQUE (n, part))")
-        self.app = Windlass(url_of(kind, path), **settings)
+    TABLE = "CREATE TABLE booked (n INTEGER NOT NULL, part INTEGER NOT NULL, UNIQUE (n, part))"
+    BOOK = "INSERT INTO booked VALUES (?, ?)"
+    BOOKED = "SELECT count(*) FROM booked WHERE n = ?"
+    CHILDREN = "SELECT count(*) FROM windlass_jobs WHERE meta ->> '$.parent_id' = ?"
+
+    def __init__(self, url: str, **settings: Any) -> None:
+        self.app = Windlass(url, **settings)
         self.began: Callable[[], object] = lambda: None
         self.opened: Callable[[], object] = lambda: None
         self.between: Callable[[Transaction, int], object] = lambda transaction, n: None
         self.result: Callable[[int], Any] = lambda n: n
         self._declare()
 
-    def __enter__(self) -> Shop:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -52,11 +53,11 @@ class Shop:
             self.began()
             with ctx.transaction() as transaction:
                 self.opened()
-                transaction.execute("INSERT INTO booked VALUES (?, 1)", (n,))
+                transaction.execute(self.BOOK, (n, 1))
                 self.between(transaction, n)
                 ctx.enqueue(note, n)
                 note.enqueue(n)
-                transaction.executemany("INSERT INTO booked VALUES (?, 2)", [(n,)])
+                transaction.executemany(self.BOOK, [(n, 2)])
             return self.result(n)
 
         @app.task(name="loop")
@@ -64,12 +65,12 @@ class Shop:
             self.began()
             with await ctx.atransaction() as transaction:
                 self.opened()
-                transaction.execute("INSERT INTO booked VALUES (?, 1)", (n,))
+                transaction.execute(self.BOOK, (n, 1))
                 await asyncio.sleep(0)
                 self.between(transaction, n)
                 ctx.enqueue(note, n)
                 await note.aenqueue(n)
-                transaction.executemany("INSERT INTO booked VALUES (?, 2)", [(n,)])
+                transaction.executemany(self.BOOK, [(n, 2)])
             await asyncio.sleep(0)
             return self.result(n)
 
@@ -79,20 +80,21 @@ class Shop:
 
     def work(self, script: Callable[[World, FakeLink], Any] | None = None, *, worker: str, **settings: Any) -> World:
         """Run one worker until `script` returns, or until nothing is left to do."""
-        world = World(self.path.parent, opened=self.app.opened, **settings)
+        world = World(None, opened=self.app.opened, **settings)
         world.registry = self.app.registry
         world.work(None if script is None else (lambda link: script(world, link)), worker=worker)
         return world
 
+    def count(self, sql: str, *parameters: Any) -> int:
+        """What the database answers, asked by nobody of Windlass's."""
+        raise NotImplementedError
+
     def booked(self, n: int) -> int:
         """How many of its two rows are there."""
-        with raw(self.kind, self.path) as connection:
-            return int(connection.execute("SELECT count(*) FROM booked WHERE n = ?", (n,)).fetchone()[0])
+        return self.count(self.BOOKED, n)
 
     def children(self, job: str) -> int:
-        with raw(self.kind, self.path) as connection:
-            sql = "SELECT count(*) FROM windlass_jobs WHERE meta ->> '$.parent_id' = ?"
-            return int(connection.execute(sql, (job,)).fetchone()[0])
+        return self.count(self.CHILDREN, job)
 
     def state(self, job: str) -> str:
         return str(self.app.job(job).state())
@@ -102,6 +104,23 @@ class Shop:
         done = self.state(job) == "completed"
         parts = {"rows": self.booked(n), "children": self.children(job)}
         return [f"job {n} is {self.state(job)}, with {parts}"] if any(v != 2 * done for v in parts.values()) else []
+
+
+class Shop(Counter):
+    """One on a file of SQLite's."""
+
+    def __init__(self, kind: str, path: Path, **settings: Any) -> None:
+        self.kind, self.path = kind, path
+        if not path.exists():
+            open_store(kind, path).close()
+            with raw(kind, path) as connection:
+                connection.execute(self.TABLE)
+        super().__init__(url_of(kind, path), **settings)
+
+    def count(self, sql: str, *parameters: Any) -> int:
+        """See Counter."""
+        with raw(self.kind, self.path) as connection:
+            return int(connection.execute(sql, parameters).fetchone()[0])
 
 
 class Points:

@@ -21,7 +21,7 @@ from tests.broken_stores import (
     TakesTheLiving,
     TrustsAnyReaper,
 )
-from windlass.core.flow import Line
+from windlass.core.flow import Full, Line
 from windlass.core.job import Held, NewJob, Outcome, Settled, State, Token, Transition, UniqueKey
 from windlass.core.machine import decide
 from windlass.core.schedule import CatchUp, read
@@ -189,6 +189,13 @@ class FullTooEarly(MemoryStore):
         return found
 
 
+class NeverSheds(MemoryStore):
+    """Who comes to a full queue is sent away, though it sheds."""
+
+    def _turn_away(self, job: NewJob, full: Full, now: int) -> Enqueued:
+        return Enqueued(job.id, inserted=False, full=full)
+
+
 class KeysOfTheRunning(MemoryStore):
     """A unique key is free as soon as its owner runs."""
 
@@ -220,6 +227,15 @@ class TermsStandStill(MemoryStore):
     def lead(self, name: str, holder: str, ttl: int, slots: int = 1) -> Steps[Leadership]:
         answer = yield from super().lead(name, holder, ttl, slots)
         return replace(answer, term=1)
+
+
+class TermsCount(MemoryStore):
+    """Terms grow from one to the next, whatever time it is: a store that has lost some would give them again."""
+
+    @plan
+    def lead(self, name: str, holder: str, ttl: int, slots: int = 1) -> Steps[Leadership]:
+        answer = yield from super().lead(name, holder, ttl, slots)
+        return replace(answer, term=answer.term - 1_000_000)
 
 
 class OneSlotMore(MemoryStore):
@@ -407,10 +423,12 @@ STORES: Sequence[type[MemoryStore]] = (
     ServesThePaused,
     NeverFull,
     FullTooEarly,
+    NeverSheds,
     KeysOfTheRunning,
     KeepsKeysForGood,
     ForgetsThePlace,
     TermsStandStill,
+    TermsCount,
     OneSlotMore,
     RedrivesAtOnce,
     RunsTheOldPayload,

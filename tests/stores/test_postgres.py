@@ -60,3 +60,15 @@ def test_children_whose_numbers_are_large(tmp_path: Path) -> None:
     assert found == [job.id for job in family]
     opened.close()
     PLACES.recycle()
+
+
+def test_parameters_of_libpq_arrive_as_they_were_written(tmp_path: Path) -> None:
+    """To libpq a plus is a plus, and a space is `%20`."""
+    opened = stores.open(f"{PLACES.url(tmp_path)}&options=-c%20search_path%3Delsewhere&application_name=a+b%20c")
+
+    def steps() -> Steps[object]:
+        return (yield Statement("raw", ("SELECT current_setting('search_path'), current_setting('application_name')",)))
+
+    assert opened.shell.run(Plan(steps, "settings", write=False)) == [("elsewhere", "a+b c")]
+    opened.close()
+    PLACES.recycle()

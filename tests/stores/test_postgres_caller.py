@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+from uuid import uuid4
 
 import psycopg
 import pytest
@@ -12,7 +14,11 @@ import pytest
 from tests.stores.postgres_server import PLACES, database
 from windlass import Backoff, Context, IdempotencyConflict, Unique, Windlass
 from windlass.core.errors import CapabilityMissing, StoreError, StoreTimeout, StoreUnavailable
+from windlass.core.job import NewJob
+from windlass.ports.store import Enqueued
 from windlass.testing.conformance.world import report
+
+WAITS_FOR = "SELECT 1 FROM pg_stat_activity WHERE %s = ANY (pg_blocking_pids(pid))"
 
 
 @pytest.fixture
@@ -105,6 +111,21 @@ def test_a_lock_is_waited_for_no_longer_than_the_deadline(app: Windlass, conn: A
             assert app.enqueue("pay", [1], idempotency_key="k")
         other.commit()
     assert seen(app) == (1, 1)
+
+
+def test_a_job_sent_again_waits_for_its_first_sending(app: Windlass, conn: Any) -> None:
+    """I1: as when the server is still at a commit of which nobody heard any more."""
+    job, store = NewJob(id=str(uuid4()), task="pay", payload="[[],{}]"), app.opened.store
+    first = app.opened.own(conn)
+    first.run(store.enqueue([job]))
+    with ThreadPoolExecutor(1) as pool:
+        second = pool.submit(app.engine.run, store.enqueue([job]))
+        with psycopg.connect(database(), autocommit=True) as watcher:
+            while not watcher.execute(WAITS_FOR, [conn.info.backend_pid]).fetchone():
+                assert not second.done()
+        conn.commit()
+        assert second.result() == [Enqueued(job.id, inserted=True)]
+    assert seen(app) == (0, 1)
 
 
 def test_what_a_serializable_transaction_cannot_know_it_is_told(app: Windlass, conn: Any) -> None:

@@ -168,6 +168,56 @@ def test_no_more_connections_than_were_said(url: str, opened: Opened) -> None:
     narrow.close()
 
 
+@pytest.fixture
+def preparing(url: str, opened: Opened) -> Iterator[Opened]:
+    """The same store with no pooler in between, so that statements are prepared."""
+    preparing = stores.open(f"{url}&pooler=session")
+    yield preparing
+    preparing.close()
+
+
+def change_the_type_of_versions(opened: Opened, kind: str) -> None:
+    """What a prepared statement answers is another type from now on."""
+    with psycopg.connect(database(), autocommit=True) as connection:
+        connection.execute(f"ALTER TABLE {opened.store.schema}.schema_version ALTER version TYPE {kind}")  # type: ignore[attr-defined]
+
+
+def forget_what_was_prepared(opened: Opened, _: str) -> None:
+    """As a pooler does that has lent the connection to somebody else."""
+    opened.shell.run(saying("DEALLOCATE schema_version_0"))
+
+
+@pytest.mark.parametrize("happens", [change_the_type_of_versions, forget_what_was_prepared])
+def test_a_connection_that_remembers_what_is_no_longer_so(preparing: Opened, happens: Any) -> None:
+    """It would be refused each time until the deadline, and after it."""
+    run, store = preparing.shell.run, preparing.store
+    version = run(store.version())
+    try:
+        happens(preparing, "integer")
+        assert run(store.version(), 2.0) == version
+    finally:
+        happens(preparing, "bigint")
+    assert run(store.version(), 2.0) == version
+
+
+def test_whoever_looks_for_changes_on_such_a_connection_sees_them_again(preparing: Opened) -> None:
+    """Else each look would say that there may have been one."""
+    preparing.shell.run(preparing.store.enqueue([new_job()]))
+    seen = preparing.shell.changed()
+    assert preparing.shell.changed() == seen >= 0
+    preparing.shell.run(saying("DEALLOCATE changed_0"))
+    assert preparing.shell.changed() == -1
+    assert preparing.shell.changed() == seen
+
+
+def test_what_is_refused_on_a_new_connection_too_is_told(opened: Opened) -> None:
+    starts: list[None] = []
+    failure = "DO $$ BEGIN RAISE EXCEPTION 'not that' USING ERRCODE = '0A000'; END $$"
+    with pytest.raises(StoreUnavailable, match="not that; nothing was applied"):
+        opened.shell.run(saying(failure, hook=lambda: starts.append(None)))
+    assert len(starts) == 2
+
+
 # --- the route --------------------------------------------------------------------------------------------------------
 
 

@@ -18,6 +18,7 @@ from windlass.core.errors import StoreUnavailable
 from windlass.core.machine import complete, release, snooze
 from windlass.ports.plan import Plan, Statement, Steps
 from windlass.ports.store import ClaimRequest, Opened, Quota
+from windlass.testing import ManualClock
 from windlass.testing.conformance.world import report
 
 REQUEST = ClaimRequest(20, (Quota("default", 20),))
@@ -159,9 +160,64 @@ def test_a_part_that_somebody_uses_is_left_alone(opened: Opened) -> None:
     store: Any = opened.store
     with psycopg.connect(database()) as connection:
         unused = next(part for part, used, _ in parts(opened)["ready"] if not used)
-        connection.execute(f"INSERT INTO {store.schema}.ready VALUES ({unused}, 0, 'q', 1, 1)")
+        connection.execute(
+            f"INSERT INTO {store.schema}.ready (part, lane, queue, rank, seq) VALUES ({unused}, 0, 'q', 1, 1)"
+        )
         assert chores(opened) == 1
         opened.shell.run(store.enqueue([new_job()]), 0.5)
         connection.rollback()
     assert chores(opened) == 0
     assert parts(opened)["ready"][unused][2] == 0
+
+
+@pytest.fixture
+def wary(tmp_path: Any) -> Iterator[tuple[Opened, ManualClock]]:
+    """A store to which every walk is a long one."""
+    clock = ManualClock()
+    opened = stores.open(PLACES.url(tmp_path), clock=clock)
+    opened.shell.run(opened.store.migrate())
+    opened.store.dead_most, opened.store.slow = -1, 0  # type: ignore[attr-defined]
+    yield opened, clock
+    opened.close()
+    PLACES.recycle()
+
+
+def test_what_is_urgent_waits_for_one_claim_that_looks_at_all(wary: tuple[Opened, ManualClock]) -> None:
+    """Where claims start behind the dead rows; and each job is given once, in order."""
+    (opened, clock), seq = wary, iter(range(1, 100))
+    run, store = opened.shell.run, opened.store
+    request = lambda most: ClaimRequest(most, (Quota("default", most),))
+    claim = lambda most: [job.id for job in run(store.claim("w", next(seq), request(most))).jobs]
+    run(store.beat([report("w")]))
+    jobs = [new_job() for _ in range(9)]
+    run(store.enqueue(jobs))
+    ids = [job.id for job in jobs]
+    assert claim(2) == ids[:2]
+    urgent = [new_job(head_start=n * 10**9) for n in (1, 2)]
+    run(store.enqueue(urgent[:1]))
+    assert claim(2) == ids[2:4], "the line that was seen a moment ago"
+    clock.advance(2.0)
+    assert claim(2) == [urgent[0].id, ids[4]]
+    run(store.enqueue(urgent[1:]))
+    assert claim(1) == [ids[5]]
+    assert claim(10) == [urgent[1].id, *ids[6:]], "where that line has too few, all is looked at"
+    assert claim(2) == []
+    assert run(store.audit()) == []
+
+
+def test_every_job_ends_once_where_claims_start_behind_the_dead_rows(opened: Opened, pin: Any) -> None:
+    opened.store.dead_most, opened.store.slow = -1, 0  # type: ignore[attr-defined]
+    ended: Counter[str] = Counter()
+    lock = threading.Lock()
+    workers = [
+        threading.Thread(target=work, args=(opened, f"w{n}", ended, iter(range(1, 10**6)), lock)) for n in range(3)
+    ]
+    for thread in workers:
+        thread.start()
+    jobs = [new_job(head_start=n % 7 * 10**6) for n in range(1_500)]
+    for first in range(0, len(jobs), 50):
+        opened.shell.run(opened.store.enqueue(jobs[first : first + 50]))
+    for thread in workers:
+        thread.join()
+    assert ended == Counter(job.id for job in jobs)
+    assert opened.shell.run(opened.store.audit()) == []

@@ -414,6 +414,22 @@ class ForgetsTerms(MemoryStore):
         self.data.terms[""] = 0
 
 
+class CountsTerms(MemoryStore):
+    """Terms go up by one, so a store that has lost some gives them again."""
+
+    @plan
+    def lead(self, name: str, holder: str, ttl: int, slots: int = 1) -> Steps[Leadership]:
+        leads = self.data.leads.get(name, ())
+        before = max([self.data.terms.get("", 0), *(lead.term for lead in leads)])
+        answer = yield from super().lead(name, holder, ttl, slots)
+        if answer.term <= before:
+            return answer
+        self.data.leads[name] = tuple(
+            lead._replace(term=before + 1) if lead.term == answer.term else lead for lead in self.data.leads[name]
+        )
+        return replace(answer, term=before + 1)
+
+
 class CountsOnlyItsOwnSlots(MemoryStore):
     """Those who took a slot beyond the number that is said now do not count."""
 
@@ -789,6 +805,7 @@ STORES: dict[type[MemoryStore], tuple[str, ...]] = {
     RefusesChildren: ("children_are_never_refused",),
     LeadsWithEverybody: ("one_leads", "as_many_as_there_are_slots", "of_many_at_once_as_many_hold_it_as_may"),
     ForgetsTerms: ("terms_grow_across_a_prune",),
+    CountsTerms: ("a_lapsed_lead_is_free", "as_many_as_there_are_slots"),
     LeadsAsLongAsTheClockWasAhead: ("after_the_clock_was_set_back_a_dead_leader_leads_for_one_ttl_more",),
     TakesALongLeadForAnOldOne: ("a_lead_for_longer_is_no_clock_that_was_set_back",),
     LeasesAsLongAsTheClockWasAhead: ("after_the_clock_was_set_back_the_dead_are_found_and_the_living_left_alone",),

@@ -34,7 +34,9 @@ def after_set_back(leads: Sequence[Lead], now: int) -> list[Lead]:
 
 def grant(leads: Sequence[Lead], holder: str, now: int, slots: int, before: int) -> Verdict:
     """What `holder` is answered that asks for one of `slots` of a name with these `leads`; `before` is the greatest
-    term that was forgotten. Who is refused learns of the one that ends first."""
+    term that was forgotten. Who is refused learns of the one that ends first.
+
+    A term is the time, as fences are: what a store has lost with its last commits, it does not know that it gave."""
     live = [lead for lead in leads if lead.until > now]
     for lead in live:
         if lead.holder == holder:
@@ -44,4 +46,4 @@ def grant(leads: Sequence[Lead], holder: str, now: int, slots: int, before: int)
         return Verdict(first.holder, first.term, False, first.slot)
     taken = {lead.slot for lead in live}
     slot = next(slot for slot in range(len(taken) + 1) if slot not in taken)
-    return Verdict(holder, max([before, *(lead.term for lead in leads)]) + 1, True, slot)
+    return Verdict(holder, max([now, before + 1, *(lead.term + 1 for lead in leads)]), True, slot)

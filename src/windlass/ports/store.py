@@ -734,9 +734,9 @@ class Store(Protocol):
         must leave queued and running ones untouched. An ended job whose unique key, or whose idempotency key,
         another job has by now (which it has while that key is live) must be left untouched, and is not found by a
         filter; otherwise both are its own again, also where the latter was freed, or never given to it because it
-        was cancelled as it came. With `delay` or `every`, the n-th job that is changed (from 0)
-        is due, and ranked, `delay` + n x `every` from now instead; one due later than now is `scheduled`, reason
-        `redriven`."""
+        was cancelled as it came; the former with what is left of the window of a throttle, whosever it was. With
+        `delay` or `every`, the n-th job that is changed (from 0) is due, and ranked, `delay` + n x `every` from now
+        instead; one due later than now is `scheduled`, reason `redriven`."""
         ...
 
     def edit(self, job: str, payload: str) -> Plan[Selected]:
@@ -932,7 +932,8 @@ class Store(Protocol):
 
     def lead(self, name: str, holder: str, ttl: int, slots: int = 1) -> Plan[Leadership]:
         """Must give the named lead to `holder` if it is free, lapsed or already its own; the term grows
-        whenever a lead begins (after another holder, a lapse or a resignation), not when it is renewed.
+        whenever a lead begins (after another holder, a lapse or a resignation), not when it is renewed. It must be no
+        less than the store's time then, so that a store which has lost its last commits gives no term again.
 
         With several `slots`, as many holders have it at once, each in a term of its own, greater than every
         term of that name before; those who hold it count, whatever `slots` they said. A refusal names the

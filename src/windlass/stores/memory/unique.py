@@ -100,6 +100,7 @@ class Unique(Flow):
         return entry is None or not entry.live
 
     def _take_key(self, row: Row) -> None:
+        """With what is left of a window, also of another's: no third one may begin within it."""
         place = place_of(row)
         if place is not None:
             entry = self.data.owners.get(place)

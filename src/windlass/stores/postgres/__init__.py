@@ -155,10 +155,10 @@ def _own_directory() -> str | None:
 
 
 def _parameters(url: str) -> tuple[str, dict[str, str]]:
-    """The URL as libpq is to read it, and the parameters that are ours."""
+    """The URL as libpq is to read it, to which a plus is a plus, and the parameters that are ours."""
     base, _, query = url.partition("?")
     ours, rest = {}, []
-    for name, value in parse_qsl(query, keep_blank_values=True):
+    for name, value in parse_qsl(query.replace("+", "%2B"), keep_blank_values=True):
         if name in {"schema", "pool", "pooler", "listen"}:
             ours[name] = value
         else:

@@ -27,7 +27,8 @@ SETTINGS = {
 
 ALIVE = {"keepalives_idle": "30", "keepalives_interval": "10", "keepalives_count": "3", "tcp_user_timeout": "60000"}
 """Our waits have deadlines, but not those of a handler's own statements in `ctx.transaction()`: where the network had
-forgotten its connection it waited for two hours and a quarter, as Linux has it. Now it is a minute."""
+forgotten its connection it waited for two hours and a quarter, as Linux has it. Now it is a minute, while the server
+cannot be asked; where it can, see Watched."""
 
 
 class Connector:

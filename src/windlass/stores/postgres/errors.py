@@ -13,7 +13,7 @@ class Again(Exception):
 
 
 class Anew(Again):
-    """The same, but the connection remembers what is no longer so: another one is needed."""
+    """The same, but the connection remembers what is no longer so, and would be told the same each time."""
 
 
 class Behind(Again):
@@ -30,7 +30,9 @@ class Late(Exception):
     """The deadline passed in the middle of an exchange: the connection is of no use any more."""
 
 
-_AGAIN = {"40001", "40P01"}
+_AGAIN = {"40001", "40P01", "23505"}
+"""The last: somebody wrote the same row at the same time, as when a job is sent again whose first sending, of which
+nobody heard any more, is just being committed."""
 _ANEW = {"0A000", "26000"}
 """A prepared statement whose tables were changed, or that a pooler has forgotten."""
 _AWAY = {"25006", "53300", "53400", "55000", "57014", "57P01", "57P02", "57P03", "57P05", "25P03"}

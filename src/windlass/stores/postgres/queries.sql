@@ -75,6 +75,22 @@ SELECT set_config('idle_in_transaction_session_timeout', '5s', true)
 -- A handler may think between two statements of its own; it holds no lock of ours.
 SELECT set_config('idle_in_transaction_session_timeout', '0', true)
 
+-- name: backend
+SELECT pg_backend_pid(), (extract(epoch FROM now()) * 1000000)::bigint
+
+-- name: backend_busy
+-- Whether the backend with the number $1 is at work for the transaction that began at $2, or may be, as somebody else's
+-- role, or a server that keeps no account of it, is shown nothing. Else it waits for its client, or is gone.
+SELECT count(*) FROM pg_stat_activity
+WHERE pid = $1 AND CASE
+    WHEN state IS NULL OR state = 'disabled' THEN true
+    WHEN (extract(epoch FROM xact_start) * 1000000)::bigint = $2 THEN wait_event_type IS DISTINCT FROM 'Client'
+    ELSE false END
+
+-- name: backend_end
+SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+WHERE pid = $1 AND (extract(epoch FROM xact_start) * 1000000)::bigint = $2
+
 -- --- enqueue --------------------------------------------------------------------------------------------------
 
 -- fragment: ready_part
@@ -87,15 +103,17 @@ coalesce((SELECT current FROM windlass.rings WHERE name = 'waiting'), 0)
 coalesce((SELECT current FROM windlass.rings WHERE name = 'held'), 0)
 
 -- name: jobs_store
+-- Who sends a job again while its first sending is under way waits for that, and then begins anew. (ON CONFLICT would
+-- write 48 bytes more for each job to the log.)
 WITH v AS (
-    SELECT x.j, x.n FROM jsonb_array_elements($2::jsonb) WITH ORDINALITY x (j, n)),
+    SELECT x.j, x.n FROM jsonb_array_elements($2::jsonb) WITH ORDINALITY x (j, n)
+    WHERE (SELECT count(*) FROM windlass.jobs k WHERE k.id = x.j ->> 1) = 0),
 new AS (
     INSERT INTO windlass.jobs (id, tenant, task, version, queue, priority, head_start, created, due, rank, expires,
                                payload, meta)
     SELECT j ->> 1, j ->> 2, j ->> 3, (j ->> 4)::bigint, j ->> 5, (j ->> 6)::bigint, (j ->> 7)::bigint,
            (j ->> 8)::bigint, (j ->> 9)::bigint, (j ->> 10)::bigint, (j ->> 11)::bigint, j ->> 12, j ->> 13
-    FROM v ORDER BY n
-    ON CONFLICT (id) DO NOTHING RETURNING seq, queue, due, rank, expires),
+    FROM v ORDER BY n RETURNING seq, queue, due, rank, expires),
 line AS (
     INSERT INTO windlass.ready (part, lane, queue, rank, seq)
     SELECT {ready_part}, 0, queue, rank, seq FROM new WHERE due <= $1),
@@ -216,20 +234,35 @@ WHERE x.expires = (given ->> 0)::bigint AND x.seq = (given ->> 1)::bigint
 
 -- fragment: held_row
 j.id, greatest(j.fence + 1, $1::bigint), j.task, j.version, j.queue, j.tenant, j.payload, j.meta, j.attempt + 1,
-j.crashes, j.losses, j.lane <> 0, j.priority, j.created, j.due, $1::bigint, j.expires, j.seq, j.rank
+j.crashes, j.losses, j.lane <> 0, j.priority, j.created, j.due, $1::bigint, j.expires, j.seq, j.rank, 0, r.part, r.ctid
+
+-- fragment: window
+coalesce(json_agg(json_build_array({held_row}) ORDER BY r.rank, r.seq)::text, '[]'),
+coalesce(bool_or(j.meta <> '{}'), false)
 
 -- name: ready_window
--- The second column: some job has a meta.
+-- The second column: some job has a meta. The third: the microseconds that it took, if they were many and dead rows are
+-- to blame.
 WITH r AS MATERIALIZED (
-    SELECT rank, seq FROM windlass.ready WHERE lane = $2 AND queue = $3 ORDER BY rank, seq LIMIT $4
+    SELECT rank, seq, part, ctid FROM windlass.ready WHERE lane = $2 AND queue = $3 ORDER BY rank, seq LIMIT $4
     FOR UPDATE SKIP LOCKED)
-SELECT coalesce(json_agg(json_build_array({held_row}) ORDER BY r.rank, r.seq)::text, '[]'),
-       coalesce(bool_or(j.meta <> '{}'), false)
+SELECT {window},
+       CASE WHEN clock_timestamp() > statement_timestamp() + $6::bigint * interval '1 us'
+                 AND pg_stat_get_dead_tuples('windlass.ready_0'::regclass)
+                     + pg_stat_get_dead_tuples('windlass.ready_1'::regclass) > $5
+            THEN (extract(epoch FROM clock_timestamp() - statement_timestamp()) * 1000000)::bigint ELSE 0 END
 FROM r JOIN windlass.jobs j ON j.seq = r.seq
+
+-- name: ready_window_from
+WITH r AS MATERIALIZED (
+    SELECT rank, seq, part, ctid FROM windlass.ready
+    WHERE lane = $2 AND queue = $3 AND (rank, seq) >= ($5, $6) ORDER BY rank, seq LIMIT $4
+    FOR UPDATE SKIP LOCKED)
+SELECT {window} FROM r JOIN windlass.jobs j ON j.seq = r.seq
 
 -- name: ready_by_id
 WITH r AS MATERIALIZED (
-    SELECT r.seq FROM windlass.jobs j
+    SELECT r.seq, r.part, r.ctid FROM windlass.jobs j
     JOIN windlass.ready r ON r.lane = j.lane AND r.queue = j.queue AND r.rank = j.rank AND r.seq = j.seq
     WHERE j.id = ANY (ARRAY(SELECT jsonb_array_elements_text($2::jsonb))) FOR UPDATE OF r SKIP LOCKED)
 SELECT coalesce(json_agg(json_build_array({held_row}))::text, '[]') FROM r JOIN windlass.jobs j ON j.seq = r.seq
@@ -243,16 +276,13 @@ FROM windlass.held h JOIN windlass.jobs j ON j.seq = h.seq WHERE h.worker = $1
 
 -- name: held_insert
 INSERT INTO windlass.held (part, id, seq, worker, grant_seq, fence, attempt, started)
-SELECT {held_part}, j.id, j.seq, $1::text, $2::bigint, greatest(j.fence + 1, $3::bigint), j.attempt + 1, $3::bigint
-FROM windlass.jobs j WHERE j.seq = ANY (ARRAY(SELECT v::bigint FROM jsonb_array_elements_text($4::jsonb) v))
+SELECT {held_part}, v ->> 1, (v ->> 0)::bigint, $1::text, $2::bigint, (v ->> 2)::bigint, (v ->> 3)::bigint, $3::bigint
+FROM jsonb_array_elements($4::jsonb) v
 
 -- name: ready_take
--- By their whole keys, and not by a walk from the front of the line, where dead rows may lie. (The bound of the walk
--- that SQLite makes is of no use here.)
-DELETE FROM windlass.ready r
-USING (SELECT lane, queue, rank, seq FROM windlass.jobs
-       WHERE seq = ANY (ARRAY(SELECT v::bigint FROM jsonb_array_elements_text($5::jsonb) v))) j
-WHERE r.lane = j.lane AND r.queue = j.queue AND r.rank = j.rank AND r.seq = j.seq
+-- Where they were found, which is where they stay while they are locked: a walk would pass by dead rows again.
+DELETE FROM windlass.ready
+WHERE part = $1 AND ctid = ANY (ARRAY(SELECT v::tid FROM jsonb_array_elements_text($2::jsonb) v))
 
 -- --- flow -----------------------------------------------------------------------------------------------------
 
@@ -460,17 +490,24 @@ SELECT coalesce(json_agg(json_build_array(id, seq, worker, fence, attempt, start
        coalesce(json_object_agg(id, flow::json) FILTER (WHERE flow IS NOT NULL)::text, '{}')
 FROM h
 
--- name: held_delete
-DELETE FROM windlass.held WHERE id = ANY (ARRAY(SELECT jsonb_array_elements_text($1::jsonb)))
+-- name: held_take
+-- $1: id -> the fences under which it is believed to be held.
+WITH h AS (
+    DELETE FROM windlass.held h
+    WHERE h.id = ANY (ARRAY(SELECT jsonb_object_keys($1::jsonb))) AND $1::jsonb -> h.id @> to_jsonb(h.fence)
+    RETURNING h.id, h.seq, h.worker, h.fence, h.attempt, h.started, h.cancelling, h.flow)
+SELECT coalesce(json_agg(json_build_array(id, seq, worker, fence, attempt, started, cancelling))::text, '[]'),
+       coalesce(json_object_agg(id, flow::json) FILTER (WHERE flow IS NOT NULL)::text, '{}')
+FROM h
 
 -- name: ended_insert
--- $7: id -> result of those that completed, error of the others
+-- The last of each row: the result of one that completed, the error of any other.
 INSERT INTO windlass.ended (seq, state, reason, finished, fence, number, charged, worker, started, outcome, result,
                             error, result_until)
-SELECT h.seq, $2::text, $3::text, $1::bigint, h.fence, h.attempt, $4::smallint, h.worker, h.started, $5::text,
-       CASE WHEN $2::text = 'completed' THEN v.value END, CASE WHEN $2::text <> 'completed' THEN v.value END,
-       $1::bigint + $6::bigint
-FROM jsonb_each_text($7::jsonb) v JOIN windlass.held h ON h.id = v.key
+SELECT (v ->> 0)::bigint, $2::text, $3::text, $1::bigint, (v ->> 1)::bigint, (v ->> 2)::bigint, $4::smallint, $7::text,
+       (v ->> 3)::bigint, $5::text, CASE WHEN $2::text = 'completed' THEN v ->> 4 END,
+       CASE WHEN $2::text <> 'completed' THEN v ->> 4 END, $1::bigint + $6::bigint
+FROM jsonb_array_elements($8::jsonb) v
 
 -- name: ended_insert_unrun
 INSERT INTO windlass.ended (seq, state, reason, finished, fence)
@@ -547,7 +584,8 @@ INSERT INTO windlass.once (seq, name, value) VALUES ($1, $2, $3)
 UPDATE windlass.workers SET closed_seq = greatest(closed_seq, $1) WHERE id = $2
 
 -- name: held_tokens
-SELECT coalesce(json_agg(json_build_array(id, fence))::text, '[]') FROM windlass.held WHERE worker = $1
+SELECT coalesce(json_agg(json_build_array(worker, id, fence, cancelling))::text, '[]') FROM windlass.held
+WHERE worker = ANY (ARRAY(SELECT jsonb_array_elements_text($1::jsonb)))
 
 -- name: worker_state
 SELECT taken, lease, since, hold FROM windlass.workers WHERE id = $1
@@ -564,9 +602,6 @@ WHERE w.taken = 0
 
 -- name: workers_set_back
 UPDATE windlass.workers SET lease = $1::bigint + hold WHERE taken = 0 AND lease > $1::bigint + hold
-
--- name: cancelling_of
-SELECT id FROM windlass.held WHERE worker = $1 AND cancelling <> 0
 
 -- name: worker_take
 UPDATE windlass.workers SET taken = 1, state = 'taken' WHERE id = $1
@@ -861,7 +896,7 @@ DELETE FROM windlass.keys WHERE free_at <= $1
 
 -- name: workers_prune
 DELETE FROM windlass.workers w WHERE (taken <> 0 OR lease < $2) AND beat < $1
-      AND NOT EXISTS (SELECT 1 FROM windlass.held h WHERE h.worker = w.id)
+      AND w.id <> ALL (ARRAY(SELECT h.worker FROM windlass.held h))
 
 -- --- rings ----------------------------------------------------------------------------------------------------
 

@@ -8,10 +8,11 @@ from contextlib import suppress
 from typing import Any, TypeVar
 
 from windlass.core.errors import OutcomeUnknown, StoreError, StoreTimeout, StoreUnavailable
-from windlass.ports.plan import Plan
+from windlass.ports.plan import Plan, Statement, Steps
 from windlass.stores.postgres.errors import Again, Late, Lost
 from windlass.stores.postgres.shell import Clock, Turn
 from windlass.stores.postgres.statements import BEGIN, COMMIT, RELEASE, ROLLBACK, SAVEPOINT, Script
+from windlass.stores.postgres.watched import Watched
 from windlass.stores.postgres.wire import Wire
 
 T = TypeVar("T")
@@ -32,8 +33,10 @@ class Session:
         scripts: dict[str, Script],
         clock: Clock | None,
         timeout: float,
+        glance: Callable[[Plan[Any]], Any],
         given_back: Callable[[], object],
     ) -> None:
+        """`glance` runs a plan on another connection; None where that cannot be had."""
         self._wire = wire
         self._scripts = scripts
         self._clock = clock
@@ -44,8 +47,11 @@ class Session:
         for part in scripts["take_your_time"].parts:
             wire.send(part)
         wire.send(SAVEPOINT)
-        wire.exchange(time.monotonic() + timeout)
-        self.connection = Writer(wire.connection())
+        for part in scripts["backend"].parts:
+            wire.send(part)
+        [(pid, began)] = wire.exchange(time.monotonic() + timeout)
+        self._backend = Backend(pid, began, glance)
+        self.connection = Writer(Watched(wire.pg, self._backend.waits))
 
     def run(self, plan: Plan[T]) -> T:
         """Run `plan` inside the transaction."""
@@ -89,12 +95,38 @@ class Session:
         self._over = True
         wire = self._wire
         wire.forget()
-        with suppress(StoreError, Again, Late, Lost):  # closing it rolls back as well
+        with suppress(StoreError, Again, Late, Lost):
             if not wire.lost and wire.busy:
                 wire.send(ROLLBACK)
                 wire.exchange(time.monotonic() + 1.0)
-        wire.close()
+        heard = not wire.lost and not wire.busy
+        wire.close()  # which rolls back as well, where the server hears of it
+        if not heard:
+            self._backend.end()
         self._given_back()
+
+
+class Backend:
+    """The server's end of one transaction, as it is seen from another connection."""
+
+    def __init__(self, pid: int, began: int, glance: Callable[[Plan[Any]], Any]) -> None:
+        self._who = (pid, began)
+        self._glance = glance
+
+    def waits(self) -> bool:
+        """Whether it waits for its client, or is gone. While nobody can be asked, nobody knows."""
+        return bool(self._glance(self._asking("backend_busy")) == [(0,)])
+
+    def end(self) -> None:
+        """Have it roll back, if it is still there: it keeps locks from whoever tries again, for as long as it pleases a
+        proxy that has lost one side only."""
+        self._glance(self._asking("backend_end"))
+
+    def _asking(self, name: str) -> Plan[Any]:
+        def steps() -> Steps[Any]:
+            return (yield Statement(name, self._who))
+
+        return Plan(steps, name, write=False)
 
 
 class Writer:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from windlass.core.errors import OutcomeUnknown, SchemaError, StoreError, StoreTimeout, StoreUnavailable
 from windlass.ports.plan import NOW, Plan, Rows, Statement, drive
-from windlass.stores.postgres.errors import Again, Behind, Late, Lost
+from windlass.stores.postgres.errors import Again, Anew, Behind, Late, Lost
 from windlass.stores.postgres.hints import HintListener, Hints
 from windlass.stores.postgres.pool import Pool
 from windlass.stores.postgres.statements import (
@@ -49,6 +49,8 @@ SERVERS_SHARE = 0.95
 connection stays good."""
 PATIENCE = 100
 """Milliseconds for which the lock on all moves is waited for at a time."""
+GLANCE = 1.0
+"""Seconds that a glance waits for those of others, and for its answer on a connection that was idle."""
 GOODBYE = 1.0
 """Seconds for a rollback, after which the connection is thrown away instead."""
 
@@ -68,6 +70,7 @@ class Shell:
         self._clock = clock
         self.timeout = timeout
         self._sessions = threading.Semaphore(pool.most)
+        self._glancing = threading.Lock()
         self._closed = False
         self._pid = os.getpid()
 
@@ -82,16 +85,18 @@ class Shell:
             self.check()
             try:
                 answer = self._once(plan, deadline)
-            except Lost as error:
-                # Nothing was committed. A server that was started anew, or a network that forgot a connection, is found
-                # out when the connection is used next: that is no reason to bother anybody, unless it happens again.
+            except (Lost, Anew) as error:
+                # Nothing was committed. A server that was started anew, a network that forgot a connection, or a schema
+                # that was changed since, is found out when the connection is used next: that is no reason to bother
+                # anybody, unless it happens again.
                 if broken:
                     raise StoreUnavailable(f"{plan.name}: {error}; nothing was applied") from error
                 broken = True
             except Again as error:
                 if time.monotonic() + wait > deadline:
                     raise StoreTimeout(
-                        f"{plan.name}: other transactions were in the way until the deadline; nothing was applied"
+                        f"{plan.name}: other transactions were in the way until the deadline ({error}); nothing was "
+                        "applied"
                     ) from error
                 time.sleep(max(wait, error.wait) * (0.5 + random.random() / 2))
                 wait = min(RETRY_MOST, wait * 2)
@@ -115,6 +120,10 @@ class Shell:
             except Late as error:
                 self._pool.forget()
                 raise _told(error, plan.name, wire) from error
+            except Anew:
+                self._pool.forget()
+                wire.close()
+                raise
             except UnicodeError as error:
                 turn.undo()
                 raise StoreError(f"{plan.name}: a value that cannot be stored: {error}") from error
@@ -127,6 +136,8 @@ class Shell:
         try:
             wire.send(Part(b"", sql.encode(), ()))
             wire.exchange(deadline)
+        except Again as error:  # two rows that a unique index cannot hold: no other transaction of a moment
+            raise StoreError(str(error)) from error
         finally:
             wire.close()
 
@@ -154,7 +165,7 @@ class Shell:
         try:
             wire = self._pool.connect(deadline)
             try:
-                return Session(wire, self._scripts, self._clock, wait, self._sessions.release)
+                return Session(wire, self._scripts, self._clock, wait, self._glance, self._sessions.release)
             except BaseException:
                 wire.close()
                 raise
@@ -164,6 +175,21 @@ class Shell:
         except BaseException:
             self._sessions.release()
             raise
+
+    def _glance(self, plan: Plan[T]) -> T | None:
+        """Run a plan that only looks at something, if that can be had. One at a time: handlers that wait for a server
+        must not have all the connections by which the worker is to find out that it is back."""
+        if not self._glancing.acquire(timeout=GLANCE):
+            return None
+        try:
+            try:
+                return self.run(plan, GLANCE)
+            except StoreTimeout:  # what was idle may be as silent, and is thrown away now: once more on a new one
+                return self.run(plan)
+        except StoreError:
+            return None
+        finally:
+            self._glancing.release()
 
     @property
     def pool(self) -> Pool:
@@ -203,6 +229,7 @@ class Shell:
                 raise _told(error, "changed", wire) from error
             except (Again, Lost):  # it may well have; whoever asks again is told on another connection
                 self._pool.forget()
+                wire.close()
                 return -1
 
     def hint(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from msgspec.json import encode
 from msgspec.structs import replace
@@ -38,10 +38,12 @@ from windlass.ports.store import (
 from windlass.stores.postgres.errors import Again, Behind
 from windlass.stores.postgres.shell import ASIDE, RAW, SO_FAR
 from windlass.stores.postgres.statements import Built, built_by, migrations_of, quoted, valid_index
-from windlass.stores.sql.claim import Claiming
+from windlass.stores.sql.claim import Claiming, HeldRow, held_rows
+from windlass.stores.sql.claim import Grants as GrantsTo
 from windlass.stores.sql.departure import Departing
 from windlass.stores.sql.enqueue import row_of
 from windlass.stores.sql.flow import Kept, P
+from windlass.stores.sql.settle import Grant, Grants, end_of, grants_of, last_words
 from windlass.stores.sql.survey import Survey
 from windlass.stores.sql.text import as_json
 
@@ -57,6 +59,9 @@ MIGRATION_PATIENCE = "4s"
 """How long a migration waits for a table: whoever works stands behind it."""
 DEAD_MOST = 20_000
 """Dead rows in the part in use, above which it is time for the other: to walk past so many takes a claim 6 ms."""
+SLOW, WALKS, BLIND = 10_000, 9, 1_000_000
+"""Microseconds: a claim that took longer, for dead rows, has others skip them for so many times as long, but no longer
+than that."""
 NO_LINE = (-1, "")
 FAR, ID_MOST = 2**62, 255
 LOOKS = 3
@@ -83,6 +88,15 @@ def _printable(text: str) -> str:
     return text.replace("\0", "\N{REPLACEMENT CHARACTER}")
 
 
+class Front(NamedTuple):
+    """Where a line began when a claim last walked up to there, and from when until when that is good enough."""
+
+    rank: int
+    seq: int
+    since: int
+    until: int
+
+
 class PostgresStore(Departing, Survey, Claiming):
     """Every operation of `ports.store.Store` in one schema of a PostgreSQL database; see migrations/001_first.sql."""
 
@@ -90,7 +104,8 @@ class PostgresStore(Departing, Survey, Claiming):
 
     def __init__(self, schema: str) -> None:
         self.schema = schema
-        self.dead_most = DEAD_MOST
+        self.dead_most, self.slow = DEAD_MOST, SLOW
+        self._fronts: dict[tuple[int, str], Front] = {}
         self._seen = NO_LINE
         """The line that was looked through last for what does not belong there."""
 
@@ -247,7 +262,7 @@ class PostgresStore(Departing, Survey, Claiming):
 
     def chores(self) -> tuple[Plan[bool], ...]:
         """What one supervisor does now and then for this store alone, each answering whether there is more of it."""
-        return (self._turn_rings(), *(self._clear_ring(name) for name in RINGS), self._clear_strays())
+        return (self._clear_strays(), self._turn_rings(), *(self._clear_ring(name) for name in RINGS))
 
     @plan
     def _turn_rings(self) -> Steps[bool]:
@@ -319,7 +334,55 @@ class PostgresStore(Departing, Survey, Claiming):
         return None if absurd or _NUL.search(encode(parcel)) else parcel
 
     def _store(self, jobs: Sequence[NewJob], now: int) -> Steps[None]:
-        yield Statement("jobs_store", (now, as_json([row_of(job, 0, now) for job in jobs])))
+        once = {job.id: job for job in jobs}  # as one statement does not see what it is about to write
+        yield Statement("jobs_store", (now, as_json([row_of(job, 0, now) for job in once.values()])))
+
+    def _window(self, to: GrantsTo, queue: str, look: int) -> Steps[tuple[list[HeldRow], bool]]:
+        """Where a line begins with more dead rows than vacuum may take away, as somebody's transaction is older than
+        their end, most claims start behind them. What has come in line before that place since, as what is urgent does,
+        waits for the next claim that looks at all: one in ten, by the time they take."""
+        line = (to.lane, queue)
+        front = self._fronts.get(line)
+        if front is not None and front.since <= to.now < front.until:
+            rows, meta = (yield Statement("ready_window_from", (to.now, *line, look, front.rank, front.seq)))[0]
+            found = held_rows.decode(rows)
+            if len(found) == look:
+                return found, meta
+        rows, meta, took = (yield Statement("ready_window", (to.now, *line, look, self.dead_most, self.slow)))[0]
+        found = held_rows.decode(rows)
+        if took and found:
+            self._fronts[line] = Front(found[0].rank, found[0].seq, to.now, to.now + min(WALKS * took, BLIND))
+        else:
+            self._fronts.pop(line, None)
+        return found, meta
+
+    def _grant(
+        self, rows: Sequence[HeldRow], now: int, worker: str, seq: int, lane: int, queue: str
+    ) -> Steps[None]:
+        # What the window has read is as good as locked while these jobs stand in line: nobody looks them up again.
+        held = [(row.seq, row.id, row.fence, row.attempt) for row in rows]
+        yield Statement("held_insert", (worker, seq, now, as_json(held)))
+        for part in {row.part for row in rows}:
+            yield Statement("ready_take", (part, as_json([row.place for row in rows if row.part == part])))
+
+    def _hand_in(self, transitions: Sequence[Transition]) -> Steps[Grants]:
+        # Deleted at once and by their tokens: a lock first would be one more write, and one more look, for each.
+        tokens: dict[str, list[int]] = {}
+        for t in sorted(transitions, key=lambda t: t.id):
+            tokens.setdefault(t.id, []).append(t.fence)
+        return grants_of((yield Statement("held_take", (as_json(tokens),)))[0])
+
+    def _end(self, ends: Sequence[tuple[Grant, Transition]], now: int) -> Steps[None]:
+        alike: dict[tuple[Any, ...], list[tuple[Any, ...]]] = {}
+        for g, t in ends:
+            row = (g.seq, g.fence, g.attempt, g.started, last_words(t))
+            alike.setdefault((*end_of(t), g.worker), []).append(row)
+        for end, rows in alike.items():
+            yield Statement("ended_insert", (now, *end, as_json(rows)))
+
+    def _let_go(self, moves: Sequence[tuple[Grant, Transition]]) -> Steps[None]:
+        """They are gone already."""
+        yield from ()
 
     def _insert_with_care(
         self, jobs: Sequence[NewJob], now: int, line: Line | None, stopped: frozenset[str]

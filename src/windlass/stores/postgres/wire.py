@@ -163,10 +163,6 @@ class Wire:
         if left <= 0 or not self._poll.poll(left * 1_000):
             raise Late("the server did not answer before the deadline")
 
-    def connection(self) -> psycopg.Connection[Any]:
-        """Psycopg's own connection over this one."""
-        return psycopg.Connection(self.pg)
-
     def fileno(self) -> int:
         """What becomes readable when the server says something."""
         return self.pg.socket

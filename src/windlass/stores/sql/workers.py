@@ -24,7 +24,7 @@ from windlass.stores.sql.claim import HeldRow, held_rows
 from windlass.stores.sql.settle import Settling, under_fence
 from windlass.stores.sql.text import as_json
 
-_tokens = msgspec.json.Decoder(list[Token])
+_holdings = msgspec.json.Decoder(list[tuple[str, str, int, int]])
 _infos = msgspec.json.Decoder(list[WorkerInfo])
 
 
@@ -36,6 +36,8 @@ class Workers(Settling):
         """See Store.beat."""
         now = (yield NOW)[0][0]
         yield Statement("workers_set_back", (now,))
+        # Of all at once: PostgreSQL has no index for it, and one look through what is held does for all of them.
+        holdings = yield from self._holdings([r.id for r in reports])
         answers = []
         for r in reports:
             state = yield Statement("worker_state", (r.id,))
@@ -44,22 +46,28 @@ class Workers(Settling):
                 continue
             row = (r.id, r.supervisor, r.host, r.pid, r.state, r.slots, r.busy, as_json(r.queues), as_json(r.tasks))
             yield Statement("worker_beat", (*row, now, r.hold))
-            cancel = yield Statement("cancelling_of", (r.id,))
-            tokens = yield from self._tokens(r.id)
+            found = holdings.get(r.id, [])
             mixed = 0
-            for token in tokens:
+            for token, _ in found:
                 mixed ^= token_hash(token)
-            mismatch = (r.held, r.held_hash) != (len(tokens), mixed)
-            answers.append(BeatAnswer(r.id, False, tuple(c[0] for c in cancel), mismatch, now + r.hold))
+            mismatch = (r.held, r.held_hash) != (len(found), mixed)
+            cancel = tuple(token.id for token, cancelling in found if cancelling)
+            answers.append(BeatAnswer(r.id, False, cancel, mismatch, now + r.hold))
         return answers
 
     @plan(write=False)
     def held(self, worker: str) -> Steps[list[Token]]:
         """See Store.held."""
-        return (yield from self._tokens(worker))
+        found = yield from self._holdings([worker])
+        return [token for token, _ in found.get(worker, [])]
 
-    def _tokens(self, worker: str) -> Steps[list[Token]]:
-        return _tokens.decode((yield Statement("held_tokens", (worker,)))[0][0])
+    def _holdings(self, workers: Sequence[str]) -> Steps[dict[str, list[tuple[Token, int]]]]:
+        """What each of these workers holds, and whether it is being cancelled."""
+        holdings: dict[str, list[tuple[Token, int]]] = {}
+        rows = (yield Statement("held_tokens", (as_json(list(workers)),)))[0][0]
+        for worker, id, fence, cancelling in _holdings.decode(rows):
+            holdings.setdefault(worker, []).append((Token(id, fence), cancelling))
+        return holdings
 
     def reap(self, deaths: Sequence[Death]) -> Plan[list[Reaped]]:
         """See Store.reap."""
@@ -95,7 +103,7 @@ class Workers(Settling):
         if not rows:
             return 0
         moves = [_verdict(row, death, chance) for row in rows]
-        grants, given = yield from self._grants(row.id for row in rows)
+        grants, given = yield from self._hand_in(moves)
         yield from self._apply([(grants[t.id], under_fence(grants[t.id], t)) for t in moves], given, now)
         return len(rows)
 

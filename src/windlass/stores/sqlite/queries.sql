@@ -369,7 +369,8 @@ INSERT INTO windlass_once (seq, name, value) VALUES (?, ?, ?)
 UPDATE windlass_workers SET closed_seq = max(closed_seq, ?) WHERE id = ?
 
 -- name: held_tokens
-SELECT json_group_array(json_array(id, fence)) FROM windlass_held WHERE worker = ?
+SELECT json_group_array(json_array(worker, id, fence, cancelling)) FROM windlass_held
+WHERE worker IN (SELECT value FROM json_each(?))
 
 -- name: worker_state
 SELECT taken, lease, since, hold FROM windlass_workers WHERE id = ?
@@ -385,9 +386,6 @@ WHERE NOT taken
 
 -- name: workers_set_back
 UPDATE windlass_workers SET lease = ?1 + hold WHERE NOT taken AND lease > ?1 + hold
-
--- name: cancelling_of
-SELECT id FROM windlass_held WHERE worker = ? AND cancelling
 
 -- name: worker_take
 UPDATE windlass_workers SET taken = 1, state = 'taken' WHERE id = ?

@@ -6,7 +6,7 @@ from windlass.core.flow import Bounds, Full
 from windlass.core.job import ErrorInfo as Error
 from windlass.core.job import Failed, State
 from windlass.core.machine import complete
-from windlass.ports.store import Enqueued, QueueChange, QueueRules, Selection
+from windlass.ports.store import Enqueued, QueueChange, QueueRules, Selected, Selection
 from windlass.testing.conformance.sizes import size
 from windlass.testing.conformance.unique import by
 from windlass.testing.conformance.world import DAY, HOUR, MINUTE, SECOND, Script, World
@@ -117,6 +117,22 @@ class Bounded:
         assert world.attempts(shed.id) == []
         self.bound(world)
         assert world.enqueue(world.job(meta=meta, idempotency_key="i"))[0].inserted
+        world.healthy()
+
+    def test_what_was_shed_has_its_keys_once_it_is_revived(self, world: World) -> None:
+        """For the first time; and where they are another's by then, it stays as it is."""
+        self.bound(world, depth=1, shed=True)
+        world.put()
+        shed, late = (world.job(meta=by(), idempotency_key="i", digest="d") for _ in range(2))
+        world.enqueue(shed, late)
+        both = Selection((shed.id, late.id))
+        assert world.run(world.store.revive(both)) == Selected((shed.id,), untouched=(late.id,))
+        again = world.job(idempotency_key="i", digest="d")
+        assert world.enqueue(again) == [Enqueued(shed.id, inserted=False)]
+        assert world.enqueue(world.job(meta=by())) == [Enqueued(shed.id, inserted=False, refused=True)]
+        world.run(world.store.delete(Selection((shed.id,))))
+        assert world.run(world.store.revive(Selection((late.id,)))).changed == (late.id,)
+        assert world.enqueue(again) == [Enqueued(late.id, inserted=False)]
         world.healthy()
 
     def test_a_unique_key_is_asked_first(self, world: World) -> None:

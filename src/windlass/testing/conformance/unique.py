@@ -338,6 +338,28 @@ class Unique:
             assert (found.changed, found.untouched) == (((other.id,), ()) if limit == 1 else ((), ()))
         world.healthy()
 
+    def test_a_revived_job_is_given_the_rest_of_the_window(self, world: World) -> None:
+        """Its own, or that of one which had the key after it: nothing begins within a window for a revival's sake."""
+        meta = by("throttle", window=10 * SECOND)
+        for own in (True, False):
+            world.clock.advance("1h")
+            held = world.running(meta=meta)
+            world.end(held, Failed(Error("E"), permanent=True))
+            if not own:
+                world.clock.advance("1h")
+                world.end(world.running(meta=meta), Succeeded())
+            ends = world.clock() + 10 * SECOND
+            assert world.run(world.store.revive(Selection((held.id,)))).changed == (held.id,)
+            world.clock.set(ends - 1)
+            assert self.again(world, meta=meta) == Enqueued(held.id, inserted=False)
+            [again] = world.claim().jobs
+            world.end(again, Succeeded())
+            assert self.again(world, meta=meta) == Enqueued(held.id, inserted=False)
+            world.healthy()
+            world.clock.set(ends)
+            assert self.again(world, meta=meta).inserted
+            world.run(world.store.cancel(Selection(filter=Filter())))
+
     def test_a_successor_is_found_by_its_reason(self, world: World) -> None:
         world.running(meta=by("keep-last"))
         successor = self.again(world, "keep-last").id

@@ -134,7 +134,7 @@ class Checker:
             self._enqueued(line, job, answer)
 
     def _enqueued(self, line: Commit, job: NewJob, answer: Enqueued) -> None:
-        key = None if job.idempotency_key is None else (job.task, job.idempotency_key)
+        key = _key(job)
         owner = self.keys.get(key) if key else None
         if job.id in self.jobs:
             if answer.id != job.id or not answer.inserted:
@@ -439,6 +439,7 @@ class Checker:
             if not self.lives(line, id):  # or nobody can tell
                 for judge in self.judges:
                     judge.revived(line, job)
+                self._retake(line, job)
                 job.revived = True
                 if job.ended is None:
                     job.unsure = True
@@ -450,8 +451,19 @@ class Checker:
             if left:
                 self.broken("I2", line, f"all of {selection.filter} were to be revived, and {left} are not")
 
+    def _retake(self, line: Commit, job: Known) -> None:
+        """It has its idempotency key again, or for the first time, where it was cancelled as it came."""
+        key = _key(job.new)
+        if key is None:
+            return
+        owner = self.keys.setdefault(key, job.new.id)
+        if owner != job.new.id:
+            self.broken("I10b", line, f"{job.new.id} is revived, and its key belongs to {owner}")
+
     def _may_live(self, job: Known) -> bool:
-        return all(judge.may_live(job) for judge in self.judges)
+        key = _key(job.new)
+        free = key is None or self.keys.get(key) in (None, job.new.id)
+        return free and all(judge.may_live(job) for judge in self.judges)
 
     def _on_edit(self, line: Commit, id: str, payload: str, answer: Selected) -> None:
         job = self.jobs.get(id)
@@ -510,7 +522,8 @@ class Checker:
         policy = job.policy
         if found.attempt > policy.max_attempts or found.crashes > policy.crash_budget:
             self.broken("I6", None, f"{id}: {found.attempt} attempts, {found.crashes} crashes")
-        if (found.crashes, found.losses) != (job.crashes, job.losses):
+        afresh = job.unsure and found.crashes == found.losses == 0
+        if (found.crashes, found.losses) != (job.crashes, job.losses) and not afresh:
             self.broken("I6", None, f"{id}: {found.crashes} crashes and {found.losses} losses, the ledger says "
                          f"{job.crashes} and {job.losses}")  # fmt: skip
         history = self._dump.attempts[id]
@@ -521,6 +534,11 @@ class Checker:
         for fence, t in job.applied.items():
             if told.get(fence) != t.outcome:
                 self.broken("I3", None, f"{id}: its history has {told.get(fence)} for fence {fence}, not {t.outcome}")
+
+
+def _key(job: NewJob) -> tuple[str, str] | None:
+    """Which idempotency key it asks for."""
+    return None if job.idempotency_key is None else (job.task, job.idempotency_key)
 
 
 def _all(selection: Selection, answer: Selected) -> bool:

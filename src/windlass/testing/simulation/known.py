@@ -63,7 +63,8 @@ class Known:
         """Its next run tells whether it had expired before it was revived."""
         self.unsure = False
         late = self.expires_at is not None and at >= self.expires_at
-        if late or (held.attempt - 1, held.crashes, held.losses) != (self.failures, self.crashes, self.losses):
+        counts = (held.attempt - 1, held.crashes, held.losses)
+        if late or held.expires_at is None or counts != (self.failures, self.crashes, self.losses):
             self.begin_again()
 
     def wait(self, line: Commit, microseconds: int, why: str) -> None:

@@ -36,7 +36,7 @@ class Leads(Judge):
         for who, lead in leads.items():  # the clock was set back
             leads[who] = lead._replace(until=min(lead.until, line.at + lead.ttl))
         live = {who: lead for who, lead in leads.items() if lead.until > line.at}
-        problem = self._problem(name, holder, live, slots, answer)
+        problem = self._problem(line.at, name, holder, live, slots, answer)
         if problem and not (slots > 1 and self.checker.stepped):  # which slot came back with the clock is not known
             self.checker.broken("leads", line, f"{name}: {problem}, {holder} of {sorted(live)} is answered {answer}")
         if answer.leading:
@@ -45,13 +45,17 @@ class Leads(Judge):
             leads[holder] = Lead(answer.term, line.at + ttl, ttl)
             self._terms[name] = max(self._terms.get(name, 0), answer.term)
 
-    def _problem(self, name: str, holder: str, live: dict[str, Lead], slots: int, answer: Leadership) -> str:
+    def _problem(
+        self, at: int, name: str, holder: str, live: dict[str, Lead], slots: int, answer: Leadership
+    ) -> str:
         if holder in live:
             same = answer.leading and answer.term == live[holder].term
             return "" if same else "a lead is not renewed in its term"
         if answer.leading:
             if len(live) >= slots:
                 return f"there are {slots} slots"
+            if answer.term < at:
+                return "the term is older than the lead"  # and may have been given in what a failover has lost
             return "" if answer.term > self._terms.get(name, 0) else "the term does not grow"
         if len(live) < slots:
             return f"{slots - len(live)} slots are free"

@@ -130,13 +130,16 @@ class Uniques(Judge):
         place = _place(job)
         if place is None:
             return
-        owner = self._owners.get(place)
-        if owner is not None and self.checker.lives(line, owner) is None:
-            self.checker.end(line, self.checker.jobs[owner], State.EXPIRED)
+        owner, id = self._owners.get(place), job.new.id
+        if owner not in (None, id) and self.checker.lives(line, owner or "") is None:
+            # It has, as another has its key. Whether this one had expired, its next run says.
+            self.checker.end(line, self.checker.jobs[owner or ""], State.EXPIRED)
             owner = self._owners.get(place)
-        if owner not in (None, job.new.id):
-            self.checker.broken("I10", line, f"{job.new.id} is revived, and its key belongs to {owner}")
-        self._owners[place] = job.new.id
+        if owner not in (None, id):
+            self.checker.broken("I10", line, f"{id} is revived, and its key belongs to {owner}")
+        self._owners[place] = id
+        if place in self._windows:  # what is left of it is handed on with the key
+            self._windows[place] = (id, self._windows[place][1])
 
     def may_live(self, job: Known) -> bool:
         """Whether its key is free, so that it may be revived."""

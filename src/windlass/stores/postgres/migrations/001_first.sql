@@ -19,24 +19,24 @@ CREATE SEQUENCE windlass.changes_seq;
 
 CREATE TABLE windlass.jobs (
     seq        bigint PRIMARY KEY DEFAULT nextval('windlass.jobs_seq'),
-    id         text COLLATE "C" NOT NULL UNIQUE,
-    tenant     text COLLATE "C" NOT NULL,
-    task       text COLLATE "C" NOT NULL,
     version    bigint NOT NULL,
-    queue      text COLLATE "C" NOT NULL,
     priority   bigint NOT NULL,
     head_start bigint NOT NULL,
     created    bigint NOT NULL,
     due        bigint NOT NULL,
     rank       bigint NOT NULL,
     expires    bigint,
+    fence      bigint NOT NULL DEFAULT 0,
+    attempt    integer NOT NULL DEFAULT 0,
+    crashes    integer NOT NULL DEFAULT 0,
+    losses     integer NOT NULL DEFAULT 0,
+    lane       smallint NOT NULL DEFAULT 0,
+    id         text COLLATE "C" NOT NULL UNIQUE,
+    tenant     text COLLATE "C" NOT NULL,
+    task       text COLLATE "C" NOT NULL,
+    queue      text COLLATE "C" NOT NULL,
     payload    text NOT NULL,
     meta       text NOT NULL,
-    attempt    bigint NOT NULL DEFAULT 0,
-    crashes    bigint NOT NULL DEFAULT 0,
-    losses     bigint NOT NULL DEFAULT 0,
-    fence      bigint NOT NULL DEFAULT 0,
-    lane       smallint NOT NULL DEFAULT 0,
     error      text
 );
 
@@ -44,6 +44,8 @@ CREATE TABLE windlass.jobs (
 -- pays for one look through its meta, which is short.
 CREATE INDEX jobs_parent ON windlass.jobs ((windlass.as_json(meta) ->> 'parent_id'), seq)
 WHERE meta LIKE '%"parent_id"%';
+
+-- Fixed lengths first, wherever many rows are written: what stands behind a text is padded.
 
 -- The three tables through which every job goes. A row lives as long as a job waits or runs, and what is deleted
 -- stays in the way of every claim until vacuum takes it, which it may not while any transaction of the server is older.
@@ -57,17 +59,19 @@ INSERT INTO windlass.rings (name, current) VALUES ('ready', 0), ('waiting', 0), 
 
 -- lane 0 is everybody's, lane 1 holds suspects, which only a quarantine worker claims.
 CREATE TABLE windlass.ready (
-    part  smallint NOT NULL,
-    lane  smallint NOT NULL,
-    queue text COLLATE "C" NOT NULL,
     rank  bigint NOT NULL,
     seq   bigint NOT NULL,
-    PRIMARY KEY (lane, queue, rank, seq, part)
+    part  smallint NOT NULL,
+    lane  smallint NOT NULL,
+    queue text COLLATE "C" NOT NULL
 ) PARTITION BY LIST (part);
 CREATE TABLE windlass.ready_0 PARTITION OF windlass.ready FOR VALUES IN (0)
 WITH (autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_threshold = 2000, autovacuum_vacuum_cost_delay = 0);
 CREATE TABLE windlass.ready_1 PARTITION OF windlass.ready FOR VALUES IN (1)
 WITH (autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_threshold = 2000, autovacuum_vacuum_cost_delay = 0);
+-- Of each part, where one of the whole would have to name the part as well: 8 bytes more, read by nobody.
+CREATE UNIQUE INDEX ready_0_line ON windlass.ready_0 (lane, queue, rank, seq);
+CREATE UNIQUE INDEX ready_1_line ON windlass.ready_1 (lane, queue, rank, seq);
 
 CREATE TABLE windlass.waiting (
     part   smallint NOT NULL,
@@ -84,17 +88,18 @@ WITH (autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_threshold = 2000,
 CREATE INDEX waiting_due ON windlass.waiting (due, seq);
 
 -- `flow` is what the end of a run has to give up: a JSON object with the keys of its limits, and whether it owns a
--- unique key; NULL for a job without either.
+-- unique key; NULL for a job without either. There is no index by worker: what asks for one looks through all that is
+-- held, which is never much, and rarely.
 CREATE TABLE windlass.held (
-    part       smallint NOT NULL,
-    id         text COLLATE "C" NOT NULL,
     seq        bigint NOT NULL,
-    worker     text COLLATE "C" NOT NULL,
     grant_seq  bigint NOT NULL,
     fence      bigint NOT NULL,
-    attempt    bigint NOT NULL,
     started    bigint NOT NULL,
+    attempt    integer NOT NULL,
+    part       smallint NOT NULL,
     cancelling smallint NOT NULL DEFAULT 0,
+    id         text COLLATE "C" NOT NULL,
+    worker     text COLLATE "C" NOT NULL,
     flow       text,
     PRIMARY KEY (id, part)
 ) PARTITION BY LIST (part);
@@ -104,23 +109,22 @@ WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_
 CREATE TABLE windlass.held_1 PARTITION OF windlass.held FOR VALUES IN (1)
 WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_threshold = 2000,
       autovacuum_vacuum_cost_delay = 0);
-CREATE INDEX held_worker ON windlass.held (worker);
 
 -- The last attempt rides in this row: a job that succeeds at once writes no row of history.
 CREATE TABLE windlass.ended (
     seq          bigint PRIMARY KEY,
-    state        text COLLATE "C" NOT NULL,
-    reason       text,
     finished     bigint NOT NULL,
     fence        bigint NOT NULL,
-    number       bigint,
-    charged      smallint NOT NULL DEFAULT 0,
-    worker       text,
     started      bigint,
+    result_until bigint,
+    number       integer,
+    charged      smallint NOT NULL DEFAULT 0,
+    state        text COLLATE "C" NOT NULL,
+    reason       text,
+    worker       text,
     outcome      text,
     result       text,
-    error        text,
-    result_until bigint
+    error        text
 );
 CREATE INDEX ended_unhappy ON windlass.ended (state, seq) WHERE state <> 'completed';
 -- Taken from the text, not from the JSON: JSON that holds an escaped NUL, as messages of exceptions may, is JSON that
