@@ -31,7 +31,7 @@ def examine(app: Windlass) -> list[Reading]:
     """
     opened = app.engine.bare()
     readings = [Reading("url", opened.url), *_own(opened)]
-    if any(each.name in ("file", "readable", "schema") and each.verdict == "bad" for each in readings):
+    if any(each.name in ("file", "readable", "schema", "rights") and each.verdict == "bad" for each in readings):
         return readings
     try:
         return [*readings, *_records(opened), *_service(opened)]

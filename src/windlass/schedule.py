@@ -14,7 +14,7 @@ from windlass.core.backoff import Backoff
 from windlass.core.document import raw
 from windlass.core.duration import Duration
 from windlass.core.errors import InvalidSchedule, PayloadInvalid
-from windlass.core.job import Meta
+from windlass.core.job import Meta, read_meta
 from windlass.core.placement import head_start
 from windlass.core.schedule import Definition, Rule, digest, next_tick, rule
 from windlass.declaration import Call
@@ -185,7 +185,7 @@ def redefine(app: Windlass, old: Definition, call: Call | None, options: Mapping
         kept.pop("cron" if "cron" not in said else "every", None)
     timing = rule({**kept, **said})
     zones.load(timing.timezone)
-    meta = msgspec.json.decode(old.meta, type=Meta)
+    meta = read_meta(old.meta)
     terms = Terms(
         queue=old.queue,
         priority=old.priority,
@@ -222,7 +222,7 @@ def redefine(app: Windlass, old: Definition, call: Call | None, options: Mapping
 
 def _enqueued(app: Windlass, old: Definition, call: Call) -> tuple[str, Meta]:
     job = app.named(old.task, old.version).new_job(call.args, call.kwargs, None)
-    return job.payload, msgspec.json.decode(job.meta, type=Meta)
+    return job.payload, read_meta(job.meta)
 
 
 def _following(app: Windlass, old: Definition, meta: Meta, fresh: Meta) -> tuple[Any, Any]:
@@ -338,7 +338,7 @@ def _written(tick: datetime) -> str | None:
 
 def _meta(text: str) -> Meta:
     try:
-        return msgspec.json.decode(text, type=Meta)
+        return read_meta(text)
     except msgspec.DecodeError:
         return Meta()
 

@@ -89,8 +89,27 @@ def test_each_role_can_do_what_it_is_for_and_no_more(as_role: Any) -> None:
         producer.shell.run(producer.store.beat([report("p")]))
 
 
+def test_the_door_for_sql_in_a_schema_of_this_name(schema: str, as_role: Any) -> None:
+    """Made by hand, and hints and locks are those of the client."""
+    producer = as_role("producer")
+    parts = database().split("://")[1].rpartition("@")[2]
+    with (
+        psycopg.connect(f"postgresql://login%20producer%20{os.getpid()}@{parts}", autocommit=True) as theirs,
+        psycopg.connect(database(), autocommit=True) as listening,
+    ):
+        listening.execute(f'LISTEN "windlass:{schema}"')
+        call = f'SELECT "{schema}".enqueue(%s, idempotency_key => %s)'
+        ((id,),) = theirs.execute(call, ("by sql", "k")).fetchall()
+        assert theirs.execute(call, ("by sql", "k")).fetchall() == [(id,)]
+        assert [each.channel for each in listening.notifies(timeout=10, stop_after=1)] == [f"windlass:{schema}"]
+        assert theirs.execute(f'SELECT state FROM "{schema}".job(%s)', (id,)).fetchall() == [("queued",)]
+    (job,) = producer.shell.run(producer.store.fetch([id]))
+    assert (job.task, job.state) == ("by sql", "queued")
+    producer.shell.run(producer.store.cancel(Selection((id,))))
+
+
 def test_printed_and_made_schemas_are_the_same(schema: str, tmp_path: Path) -> None:
-    made = stores.open(f"{database()}?schema=made")
+    made = stores.open(f"{database()}?schema=made here")
     made.shell.run(made.store.migrate())
     nothing = made.migration_sql(len(migrations_of(SCHEMA)))  # type: ignore[attr-defined]
     assert nothing.startswith("--")
@@ -101,8 +120,8 @@ def test_printed_and_made_schemas_are_the_same(schema: str, tmp_path: Path) -> N
     with psycopg.connect(database()) as connection:
         for text, where in ((columns, "table_schema"), (indexes, "schemaname")):
             found = [
-                sorted(connection.execute(f"{text} WHERE {where} = %s", (name,)).fetchall()) for name in (schema, "made")
+                sorted(connection.execute(f"{text} WHERE {where} = %s", (name,)).fetchall()) for name in (schema, "made here")
             ]
             assert found[0] == found[1] != []
-        connection.execute("DROP SCHEMA made CASCADE")
+        connection.execute('DROP SCHEMA "made here" CASCADE')
     assert server()

@@ -38,7 +38,7 @@ def migrate(place: Place, sql: bool) -> None:
             script = _able(opened, "migration_sql")(opened.shell.run(opened.store.version()))
             _print(place, script)
             return
-        version = opened.shell.run(opened.store.migrate())
+        version = opened.shell.run(opened.store.migrate(), getattr(opened, "longest_migration", None))
         place.say(f"{opened.url} has schema version {version}")
         if place.as_json:
             place.document({"url": opened.url, "version": version})
@@ -210,7 +210,7 @@ def _refused(each: Arrival) -> str:
         case "keyless":
             return f"job {each.id}, which has ended, left its idempotency key behind: job {each.other} at TO has it"
         case "unfit":
-            return f"job {each.id} stays: it holds a NUL, which TO cannot store"
+            return f"job {each.id} stays: it holds what TO cannot store, a NUL or an instant out of all bounds"
         case _:
             return f"schedule {each.id} was at TO and has ticked there: it stays as it is there, and is paused at FROM"
 

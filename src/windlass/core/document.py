@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from windlass.core.job import Attempt, ErrorInfo, Job, LogLine, Meta, Progress
+from windlass.core.job import Attempt, ErrorInfo, Job, LogLine, Meta, Progress, read_meta
 from windlass.core.latency import Spread, TaskLatency
 from windlass.core.words import instant
 
@@ -132,13 +132,13 @@ def raw(text: str | None) -> msgspec.Raw | None:
         return None
     try:
         msgspec.json.decode(text, type=msgspec.Raw)
-    except (msgspec.DecodeError, UnicodeError):
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
         return msgspec.Raw(msgspec.json.encode(text))
     return msgspec.Raw(text.encode())
 
 
 def _meta(text: str) -> Meta:
     try:
-        return msgspec.json.decode(text, type=Meta)
+        return read_meta(text)
     except msgspec.DecodeError:
         return Meta()

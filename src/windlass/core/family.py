@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import msgspec
 
-from windlass.core.job import Meta
+from windlass.core.job import read_meta
 
 STOPPED = "parent_cancelled"
 """The reason of a child that was cancelled as it came."""
-
-_decode = msgspec.json.Decoder(Meta).decode
 
 
 def parent_of(meta: str) -> str:
@@ -17,6 +15,6 @@ def parent_of(meta: str) -> str:
     if '"parent_id"' not in meta:
         return ""
     try:
-        return _decode(meta).parent_id
+        return read_meta(meta).parent_id
     except msgspec.DecodeError:
         return ""

@@ -13,11 +13,9 @@ from functools import lru_cache
 
 import msgspec
 
-from windlass.core.job import KeyLimit, Meta, NewJob
+from windlass.core.job import KeyLimit, NewJob, read_meta
 
 Limits = tuple[KeyLimit, ...]
-
-_decode = msgspec.json.Decoder(Meta).decode
 
 
 def limits_of(meta: str) -> Limits:
@@ -29,7 +27,7 @@ def limits_of(meta: str) -> Limits:
 @lru_cache(maxsize=4_096)
 def _limits(meta: str) -> Limits:
     try:
-        return _decode(meta).limits
+        return read_meta(meta).limits
     except msgspec.DecodeError:
         return ()
 

@@ -7,6 +7,7 @@ Records that cross the seam in bulk are `array_like`: a store hands over JSON ar
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Annotated
 
 import msgspec
 
@@ -38,25 +39,31 @@ class State(StrEnum):
 TERMINAL = frozenset({State.COMPLETED, State.DEAD, State.CANCELLED, State.EXPIRED})
 
 
+Seconds = Annotated[float, msgspec.Meta(ge=0, le=1e9)]
+Key = Annotated[str, msgspec.Meta(max_length=456, pattern=r"\A[^\0]*\Z")]
+"""What is read must be within these, whoever wrote it, or the Meta cannot be read. A number too large for the clock, or
+a key too long for an index, would be found out by a claim or a settle, and stop the jobs beside it (I23)."""
+
+
 class Policy(msgspec.Struct, frozen=True, omit_defaults=True):
     """What any process needs to decide about a job, also one whose task it never imported. Durations in seconds."""
 
     max_attempts: int = 5
     backoff: Backoff = Backoff()
-    timeout: float | None = None
+    timeout: Seconds | None = None
     """Soft limit of one attempt: the handler is cancelled, or told, and the attempt fails."""
-    grace: float = 10.0
+    grace: Seconds = 10.0
     """From the soft limit to the hard one, when whatever still runs the job is killed."""
     crash_budget: int = 3
     loss_budget: int = 10
-    result_ttl: float = 7 * 86_400.0
+    result_ttl: Seconds = 7 * 86_400.0
 
 
 class KeyLimit(msgspec.Struct, frozen=True, array_like=True):
     """At most `most` of the jobs that carry `key` run at once, wherever."""
 
-    key: str
-    most: int
+    key: Key
+    most: Annotated[int, msgspec.Meta(ge=0, le=2**31)]
 
 
 SCHEDULE, BACKFILL = ",schedule,", ",backfill,"
@@ -67,7 +74,7 @@ name has a comma, so no limit that a user says has such a key, and no two schedu
 class UniqueKey(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
     """Of the jobs of one tenant and task that carry `key`, at most one lives; see core.unique."""
 
-    key: str
+    key: Key
     policy: str = "reject"
     """What becomes of a job that finds its key taken."""
     max_wait: int | None = None
@@ -98,6 +105,17 @@ class Meta(msgspec.Struct, frozen=True, omit_defaults=True):
     """The schedule that made it, if one did."""
     tick: int | None = None
     """The instant for which it did."""
+
+
+_decode = msgspec.json.Decoder(Meta).decode
+
+
+def read_meta(text: str) -> Meta:
+    """A Meta from its text; raises msgspec.DecodeError for what is none, as a newer version's, or anybody's."""
+    try:
+        return _decode(text)
+    except RecursionError:
+        raise msgspec.DecodeError("JSON that is nested too deeply") from None
 
 
 class NewJob(msgspec.Struct, frozen=True, kw_only=True):

@@ -11,11 +11,9 @@ from functools import lru_cache
 
 import msgspec
 
-from windlass.core.job import Meta, UniqueKey
+from windlass.core.job import UniqueKey, read_meta
 
 POLICIES = ("reject", "return-existing", "replace", "keep-last", "debounce", "throttle")
-
-_decode = msgspec.json.Decoder(Meta).decode
 
 
 class Arrival(StrEnum):
@@ -41,7 +39,7 @@ def unique_of(meta: str) -> UniqueKey | None:
 @lru_cache(maxsize=4_096)
 def _unique(meta: str) -> UniqueKey | None:
     try:
-        return _decode(meta).unique
+        return read_meta(meta).unique
     except msgspec.DecodeError:
         return None
 

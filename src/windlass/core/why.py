@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import msgspec
 
 from windlass.core.family import STOPPED, parent_of
-from windlass.core.job import BACKFILL, SCHEDULE, Attempt, ErrorInfo, Job, KeyLimit, Meta, Policy, State
+from windlass.core.job import BACKFILL, SCHEDULE, Attempt, ErrorInfo, Job, KeyLimit, Policy, State, read_meta
 from windlass.core.words import brief, count, instant, span
 
 PARKED = ("unknown_task", "unknown_version")
@@ -559,7 +559,7 @@ def _error(text: str | None) -> ErrorInfo | None:
 
 def _policy(job: Job) -> Policy:
     try:
-        return msgspec.json.decode(job.meta, type=Meta).policy
+        return read_meta(job.meta).policy
     except msgspec.DecodeError:
         return Policy()
 

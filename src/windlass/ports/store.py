@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from enum import StrEnum
 from typing import Any, Protocol, TypeVar
+from zlib import crc32
 
 import msgspec
 
@@ -1047,5 +1048,8 @@ class Opened(Protocol):
 def token_hash(token: Token | Held | Transition) -> int:
     """A 63-bit number for `WorkerReport.held_hash`, the same in every process and language: the low bits of
     the id mixed with the fence by an odd multiplier (Knuth's 64-bit one)."""
-    low = int(token.id[-12:], 16)
+    try:
+        low = int(token.id[-12:], 16)
+    except ValueError:  # an id that is none, of a row that somebody made by hand: its job ends, and nobody's beat
+        low = crc32(token.id.encode())
     return ((low ^ token.fence) * 6364136223846793005) & 0x7FFFFFFFFFFFFFFF

@@ -83,7 +83,11 @@ class Executor:
             run.task = self._loop.create_task(self._in_process(run))
             run.task.add_done_callback(lambda task: self._unborn(run, task))
             return
-        self._begin(run)  # already now: binding runs user code (the constructors of annotated types) too
+        try:
+            self._begin(run)  # already now: binding runs user code (the constructors of annotated types) too
+        except ValueError as error:  # an id that is none: a row that somebody made by hand
+            self._end(run, Failed(describe(error), permanent=True, reason="id"))
+            return
         try:
             call = taskdef.bind(held.payload, held.version)
             if taskdef.resources or taskdef.context is not None:

@@ -9,10 +9,8 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from weakref import WeakKeyDictionary
 
-import msgspec
-
 from windlass.core.errors import CapabilityMissing, LeaseLost, OutcomeUnknown, WindlassError
-from windlass.core.job import Held, LogLine, Meta, NewJob, Progress, Token
+from windlass.core.job import Held, LogLine, Meta, NewJob, Progress, Token, read_meta
 from windlass.ports.plan import Plan
 from windlass.runtime.registry import Mode, TaskDef
 
@@ -23,7 +21,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_decode_meta = lru_cache(maxsize=1_024)(msgspec.json.Decoder(Meta).decode)
+_decode_meta = lru_cache(maxsize=1_024)(read_meta)
 """Most jobs of a task carry the same text, `{}` above all."""
 
 

@@ -9,7 +9,7 @@ from itertools import islice, pairwise
 import msgspec
 
 from windlass.core.fingerprint import kept
-from windlass.core.job import Attempt, Job, LogLine, Meta, State
+from windlass.core.job import Attempt, Job, LogLine, Meta, State, read_meta
 from windlass.ports.plan import NOW, Steps, plan
 from windlass.ports.store import Filter, Page, QueueStats, Stats, Why
 from windlass.stores.memory.tables import LINES, Row
@@ -193,6 +193,6 @@ def matches(row: Row, wanted: Filter) -> bool:
 
 def _meta(row: Row) -> Meta:
     try:
-        return msgspec.json.decode(row.new.meta, type=Meta)
+        return read_meta(row.new.meta)
     except msgspec.DecodeError:
         return Meta()

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from windlass.core.job import ErrorInfo, Failed, Held, Lost, Meta, Outcome, Policy, Released, Token
+from windlass.core.job import ErrorInfo, Failed, Held, Lost, Outcome, Policy, Released, Token, read_meta
 from windlass.core.lead import Lead, after_set_back, grant
 from windlass.core.machine import decide
 from windlass.ports.plan import NOW, Steps, plan
@@ -147,7 +147,7 @@ def _token(row: Row) -> Token:
 
 def _policy(held: Held) -> Policy:
     try:
-        return msgspec.json.decode(held.meta, type=Meta).policy
+        return read_meta(held.meta).policy
     except msgspec.DecodeError:
         return Policy()  # one unreadable row must not keep its neighbours from being taken over (I23)
 

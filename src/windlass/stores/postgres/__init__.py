@@ -111,6 +111,9 @@ class OpenedPostgres:
         base = _own_directory()
         return None if base is None else os.path.join(base, f"postgres-{digest}")
 
+    longest_migration = 86_400.0
+    """Seconds for which a person who migrates has patience: an index of a large table takes as long as it takes."""
+
     def migration_sql(self, version: int) -> str:
         """What brings a schema of this version to ours, for those who may not let a program do it."""
         from windlass.stores.postgres.scripts import migration

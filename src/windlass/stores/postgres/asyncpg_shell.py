@@ -14,7 +14,7 @@ from windlass.ports.plan import NOW, Plan, Rows, Statement, Steps
 from windlass.stores.postgres.caller_shell import WAITS, WAITS_AGAIN
 from windlass.stores.postgres.errors import Again, translate
 from windlass.stores.postgres.hints import HintListener
-from windlass.stores.postgres.shell import RAW, Clock, Shell
+from windlass.stores.postgres.shell import ASIDE, RAW, SO_FAR, Clock, Shell, in_a_transaction
 from windlass.stores.postgres.statements import BACK, NOTIFY, RELEASE, SAVEPOINT, Part, Script
 from windlass.stores.sql.text import as_json
 
@@ -106,6 +106,8 @@ class AsyncpgShell:
                 clock = self._clock
                 self._now = [(clock(),)] if clock else await self._send(self._scripts["now"].parts[0])
             return self._now
+        if name in (SO_FAR, ASIDE):
+            raise in_a_transaction()
         if name == RAW:
             return await self._send(Part(b"", params[0].encode(), ()))
         script = self._scripts[name]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -18,16 +19,46 @@ if TYPE_CHECKING:
 
 PINNED_LONG = 600
 """Seconds after which an open transaction is in the way: nothing that was deleted since can be cleaned up."""
+PINNED_FAR = 1_000_000
+"""Transactions by which a slot, or a standby that reads, may be behind; none of the two says since when."""
 DEAD_MANY = 500_000
+CLOCK_FAR = 2_000_000
+"""Microseconds between the server's clock and this machine's, about which somebody should be told."""
 
 _SERVER = """SELECT current_setting('server_version'), current_setting('server_version_num')::int,
     current_setting('fsync'), current_setting('synchronous_commit'), current_setting('full_page_writes'),
-    current_setting('max_connections')::int, (SELECT count(*) FROM pg_stat_activity), pg_is_in_recovery()"""
-_PINNED = """SELECT pid, coalesce(application_name, ''), extract(epoch FROM clock_timestamp() - xact_start)::bigint
-    FROM pg_stat_activity WHERE backend_xmin IS NOT NULL AND pid <> pg_backend_pid() AND xact_start IS NOT NULL
-    ORDER BY xact_start LIMIT 1"""
+    pg_is_in_recovery(), current_setting('autovacuum'), current_setting('track_counts'),
+    (extract(epoch FROM clock_timestamp()) * 1000000)::bigint"""
+_CONNECTIONS = """SELECT
+    current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int,
+    count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'"""
+_PINNED = """
+    SELECT 'session', coalesce(nullif(application_name, '') || ' ', '') || format('(pid %s, user %s)', pid, usename),
+           extract(epoch FROM clock_timestamp() - xact_start)::bigint,
+           greatest(age(backend_xmin), age(backend_xid))::bigint
+    FROM pg_stat_activity
+    WHERE coalesce(backend_xmin, backend_xid) IS NOT NULL AND pid <> pg_backend_pid() AND xact_start IS NOT NULL
+          AND backend_type = 'client backend'
+    UNION ALL
+    SELECT 'prepared', format('%s (user %s)', gid, owner), extract(epoch FROM clock_timestamp() - prepared)::bigint,
+           age(transaction)::bigint FROM pg_prepared_xacts
+    UNION ALL
+    SELECT 'slot', slot_name, NULL, age(xmin)::bigint FROM pg_replication_slots WHERE xmin IS NOT NULL
+    UNION ALL
+    SELECT 'standby', format('%s (pid %s)', coalesce(nullif(application_name, ''), 'a standby'), pid), NULL,
+           age(backend_xmin)::bigint
+    FROM pg_stat_replication WHERE backend_xmin IS NOT NULL
+    ORDER BY 4 DESC"""
+_HIDDEN = """SELECT count(*) FROM pg_stat_activity
+    WHERE backend_type IS NULL AND datname = current_database()"""
 _DEAD = """SELECT relname, n_dead_tup FROM pg_stat_user_tables WHERE schemaname = '{schema}'
-    AND relname IN ('ready', 'waiting', 'held', 'blocked') ORDER BY n_dead_tup DESC LIMIT 1"""
+    ORDER BY n_dead_tup DESC LIMIT 1"""
+_RIGHTS = """SELECT current_user::text, bool_and(has_table_privilege(c.oid, 'SELECT')),
+    bool_and(c.relname NOT IN ('jobs', 'ready', 'keys') OR has_table_privilege(c.oid, 'INSERT')),
+    bool_and(c.relname = 'schema_version' OR has_table_privilege(c.oid, 'DELETE')),
+    bool_and(c.relname !~ '_[01]$' OR has_table_privilege(c.oid, 'TRUNCATE'))
+    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE n.nspname = '{schema}' AND c.relkind IN ('r', 'p')"""
 
 
 def diagnose(opened: OpenedPostgres) -> Iterator[Reading]:
@@ -39,11 +70,17 @@ def diagnose(opened: OpenedPostgres) -> Iterator[Reading]:
         yield Reading("readable", False, "bad", str(error))
         return
     yield from _server(*server)
+    yield from _connections(*opened.shell.run(_asking(_CONNECTIONS))[0])
     schema = _schema(version, len(migrations_of(opened.schema)))
     yield schema
-    yield from _pinned(opened.shell.run(_asking(_PINNED)))
+    yield from _pinned(opened.shell.run(_asking(_PINNED)), opened.shell.run(_asking(_HIDDEN))[0][0])
     if schema.verdict == "ok":
-        yield from _dead(opened.shell.run(_asking(_DEAD.format(schema=opened.schema.replace("'", "''")))))
+        name = opened.schema.replace("'", "''")
+        rights = _rights(*opened.shell.run(_asking(_RIGHTS.format(schema=name)))[0])
+        yield rights
+        if rights.verdict == "bad":
+            return
+        yield from _dead(opened.shell.run(_asking(_DEAD.format(schema=name))))
         for name, holder, until, now in opened.shell.run(_leads()):
             left = span(until - now)
             yield Reading("lead", name, "warning", f"is held by {holder}, of which no worker lives; free in {left}")
@@ -65,7 +102,7 @@ def _leads() -> Plan[Rows]:
 
 
 def _server(
-    version: str, number: int, fsync: str, commit: str, pages: str, most: int, used: int, standby: bool
+    version: str, number: int, fsync: str, commit: str, pages: str, standby: bool, vacuum: str, counts: str, now: int
 ) -> Iterator[Reading]:
     if number < OLDEST_SERVER:
         yield Reading("server", f"PostgreSQL {version}", "bad", "is too old: 15 or later is needed")
@@ -80,6 +117,23 @@ def _server(
         yield Reading("durability", f"synchronous_commit {commit}", "warning", words)
     else:
         yield Reading("durability", f"synchronous_commit {commit}", "ok", "what is enqueued survives a loss of power")
+    if vacuum != "on" or counts != "on":
+        yield Reading("autovacuum", "off", "bad", "or track_counts is: what is deleted is never cleaned up")
+    else:
+        yield Reading("autovacuum", "on")
+    yield from _clock(now - time.time_ns() // 1_000)
+
+
+def _clock(ahead: int) -> Iterator[Reading]:
+    """The server's counts. Another one here only shows other times, and so does nothing but mislead."""
+    if abs(ahead) > CLOCK_FAR:
+        words = f"is {span(abs(ahead))} {'ahead of' if ahead > 0 else 'behind'} this machine's"
+        yield Reading("clock", f"{ahead / 1e6:+.1f}s", "warning", words)
+    else:
+        yield Reading("clock", "ok")
+
+
+def _connections(most: int, used: int) -> Iterator[Reading]:
     if used > most * 0.8:
         yield Reading("connections", used, "warning", f"of {most}: soon there will be none left")
     else:
@@ -95,12 +149,36 @@ def _schema(version: int, ours: int) -> Reading:
     return Reading("schema", version, "bad", f"{what}: run `windlass store migrate`")
 
 
-def _pinned(rows: Rows) -> Iterator[Reading]:
-    for pid, name, seconds in rows:
-        if seconds >= PINNED_LONG:
-            what = f"{name} (pid {pid})" if name else f"pid {pid}"
-            since = span(seconds * 1_000_000)
-            yield Reading("oldest_transaction", what, "warning", f"is open for {since}; deleted rows pile up behind it")
+_PINS = {
+    "session": "oldest_transaction",
+    "prepared": "prepared_transaction",
+    "slot": "slot",
+    "standby": "standby_reads",
+}
+
+
+def _pinned(rows: Rows, hidden: int) -> Iterator[Reading]:
+    """Of each kind the one that holds back most."""
+    said = set()
+    for kind, what, seconds, transactions in rows:
+        late = transactions >= PINNED_FAR if seconds is None else seconds >= PINNED_LONG
+        if late and kind not in said:
+            said.add(kind)
+            open_for = f"is open for {span((seconds or 0) * 1_000_000)}"
+            how = f"is {transactions:,} transactions behind" if seconds is None else open_for
+            yield Reading(_PINS[kind], what, "warning", f"{how}; deleted rows pile up behind it")
+    if hidden:
+        yield Reading("sessions_hidden", hidden, "ok", "of others cannot be seen: GRANT pg_read_all_stats to this role")
+
+
+def _rights(role: str, reads: bool, enqueues: bool, works: bool, empties: bool) -> Reading:
+    if not reads:
+        return Reading("rights", role, "bad", "may not even read: see `windlass store roles`")
+    if works and not empties:
+        return Reading("rights", role, "warning", "may work, but not empty the parts of the hot tables (TRUNCATE)")
+    if works:
+        return Reading("rights", role, "ok", "may work, operate and enqueue")
+    return Reading("rights", role, "ok", "may enqueue and read" if enqueues else "may read")
 
 
 def _dead(rows: Rows) -> Iterator[Reading]:

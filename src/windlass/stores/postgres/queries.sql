@@ -33,8 +33,14 @@ SELECT coalesce(max(version), 0) FROM windlass.schema_version
 -- name: schema_applied
 INSERT INTO windlass.schema_version (version, applied) VALUES ($1, $2)
 
--- name: schema_lock (nobody reads the answer)
-SELECT pg_advisory_xact_lock(hashtext('windlass.schema'), 0)
+-- name: schema_try
+-- Tried, and not waited for: who waits has a snapshot, for which the building of an index would wait in turn.
+SELECT pg_try_advisory_xact_lock(hashtext('windlass.schema'), 0)
+
+-- name: index_under_way
+-- Whether somebody builds an index just now; of another's session not everybody is told which.
+SELECT EXISTS (SELECT 1 FROM pg_stat_progress_create_index
+               WHERE datname = current_database() AND coalesce(index_relid = to_regclass($1), true))
 
 -- name: now
 SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint
@@ -275,7 +281,8 @@ FROM jsonb_array_elements($4::jsonb) v
 
 -- name: ready_take
 -- Where they were found, which is where they stay while they are locked: a walk would pass by dead rows again.
-DELETE FROM windlass.ready WHERE part = $1 AND ctid = ANY (ARRAY(SELECT v::tid FROM jsonb_array_elements_text($2::jsonb) v))
+DELETE FROM windlass.ready
+WHERE part = $1 AND ctid = ANY (ARRAY(SELECT v::tid FROM jsonb_array_elements_text($2::jsonb) v))
 
 -- --- flow -----------------------------------------------------------------------------------------------------
 
@@ -358,7 +365,7 @@ FROM windlass.blocked b WHERE b.seq = $1
 -- name: ready_under
 SELECT j.id FROM (SELECT seq, rank FROM windlass.ready LIMIT $2) r JOIN windlass.jobs j ON j.seq = r.seq
 WHERE j.meta LIKE '%"limits"%'
-      AND EXISTS (SELECT 1 FROM jsonb_array_elements(windlass.as_json(j.meta) -> 'limits') l WHERE l ->> 0 = $1)
+      AND EXISTS (SELECT 1 FROM jsonb_path_query(windlass.as_json(j.meta), '$.limits[*]') l WHERE l ->> 0 = $1)
 ORDER BY r.rank, r.seq LIMIT 1
 
 -- --- unique ---------------------------------------------------------------------------------------------------
@@ -915,6 +922,58 @@ UPDATE windlass.waiting w SET part = 1 - w.part FROM s WHERE w.part = $1 AND w.s
 -- name: ring_move_held
 WITH s AS (SELECT id FROM windlass.held WHERE part = $1 LIMIT $2)
 UPDATE windlass.held h SET part = 1 - h.part FROM s WHERE h.part = $1 AND h.id = s.id RETURNING 1
+
+-- --- strays ----------------------------------------------------------------------------------------------------
+-- Rows of the lines that somebody put in by hand, and wrongly: claims would be granted a job twice, or find nothing.
+
+-- fragment: astray_ready
+FROM (SELECT f.*, row_number() OVER (PARTITION BY seq ORDER BY part) AS n
+      FROM (SELECT lane, queue, rank, seq, part FROM windlass.ready WHERE lane = $1 AND queue = $2
+            ORDER BY rank, seq LIMIT 500) f) s
+LEFT JOIN windlass.jobs j ON j.seq = s.seq
+WHERE j.seq IS NULL OR j.lane <> s.lane OR j.queue <> s.queue OR j.rank <> s.rank OR s.n > 1
+      OR EXISTS (SELECT 1 FROM windlass.held h WHERE h.id = j.id)
+      OR EXISTS (SELECT 1 FROM windlass.ended e WHERE e.seq = s.seq)
+      OR EXISTS (SELECT 1 FROM windlass.blocked b WHERE b.seq = s.seq)
+
+-- name: ready_strays
+SELECT 1 {astray_ready} LIMIT 1
+
+-- name: ready_strays_remove
+DELETE FROM windlass.ready r USING (SELECT s.lane, s.queue, s.rank, s.seq, s.part {astray_ready}) s
+WHERE r.lane = s.lane AND r.queue = s.queue AND r.rank = s.rank AND r.seq = s.seq AND r.part = s.part RETURNING r.seq
+
+-- fragment: astray_waiting
+FROM (SELECT seq, part FROM windlass.waiting ORDER BY due, seq LIMIT 500) s JOIN windlass.jobs j ON j.seq = s.seq
+WHERE EXISTS (SELECT 1 FROM windlass.held h WHERE h.id = j.id)
+      OR EXISTS (SELECT 1 FROM windlass.ended e WHERE e.seq = s.seq)
+      OR EXISTS (SELECT 1 FROM windlass.blocked b WHERE b.seq = s.seq)
+      OR EXISTS (SELECT 1 FROM windlass.ready r
+                 WHERE r.lane = j.lane AND r.queue = j.queue AND r.rank = j.rank AND r.seq = j.seq)
+
+-- name: waiting_strays
+SELECT 1 {astray_waiting} LIMIT 1
+
+-- name: waiting_strays_remove
+DELETE FROM windlass.waiting w USING (SELECT s.seq, s.part {astray_waiting}) s WHERE w.seq = s.seq AND w.part = s.part
+
+-- name: held_strays
+SELECT 1 FROM windlass.held h JOIN windlass.ended e ON e.seq = h.seq LIMIT 1
+
+-- name: held_strays_remove
+DELETE FROM windlass.held h USING windlass.ended e WHERE e.seq = h.seq
+
+-- name: strays_home
+-- Whoever lies nowhere now is put where it belongs.
+INSERT INTO windlass.ready (part, lane, queue, rank, seq)
+SELECT {ready_part}, j.lane, j.queue, j.rank, j.seq FROM windlass.jobs j
+WHERE j.seq = ANY (ARRAY(SELECT v::bigint FROM jsonb_array_elements_text($1::jsonb) v))
+      AND NOT EXISTS (SELECT 1 FROM windlass.held h WHERE h.id = j.id)
+      AND NOT EXISTS (SELECT 1 FROM windlass.ended e WHERE e.seq = j.seq)
+      AND NOT EXISTS (SELECT 1 FROM windlass.waiting w WHERE w.seq = j.seq)
+      AND NOT EXISTS (SELECT 1 FROM windlass.blocked b WHERE b.seq = j.seq)
+      AND NOT EXISTS (SELECT 1 FROM windlass.ready r
+                      WHERE r.lane = j.lane AND r.queue = j.queue AND r.rank = j.rank AND r.seq = j.seq)
 
 -- --- schedules ------------------------------------------------------------------------------------------------
 

@@ -10,12 +10,22 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from windlass.core.errors import OutcomeUnknown, StoreError, StoreTimeout, StoreUnavailable
+from windlass.core.errors import OutcomeUnknown, SchemaError, StoreError, StoreTimeout, StoreUnavailable
 from windlass.ports.plan import NOW, Plan, Rows, Statement, drive
 from windlass.stores.postgres.errors import Again, Anew, Behind, Late, Lost
 from windlass.stores.postgres.hints import HintListener, Hints
 from windlass.stores.postgres.pool import Pool
-from windlass.stores.postgres.statements import BEGIN, BEGIN_READING, COMMIT, NOTIFY, ROLLBACK, UNFLUSHED, Part, Script
+from windlass.stores.postgres.statements import (
+    BEGIN,
+    BEGIN_READING,
+    COMMIT,
+    IDLE,
+    NOTIFY,
+    ROLLBACK,
+    UNFLUSHED,
+    Part,
+    Script,
+)
 from windlass.stores.postgres.wire import Wire
 from windlass.stores.sql.text import as_json
 
@@ -28,7 +38,11 @@ T = TypeVar("T")
 Clock = Callable[[], int]
 
 RAW = "raw"
-"""The one statement name that carries its own text: a migration's."""
+"""The statement name that carries its own text: a migration's."""
+ASIDE = "aside"
+"""The same, for what can be part of no transaction: it is run on a connection of its own."""
+SO_FAR = "so far"
+"""Commit what was done so far, and go on in another transaction. Only for a plan that goes on where it was stopped."""
 RETRY_FIRST, RETRY_MOST = 0.001, 0.05
 SERVERS_SHARE = 0.95
 """Of what is left until the deadline, how much the server may wait for a lock: so it is the one to give up, and the
@@ -95,7 +109,7 @@ class Shell:
 
     def _once(self, plan: Plan[T], deadline: float) -> T:
         with self._pool.borrowed(deadline) as wire:
-            turn = Turn(wire, self._scripts, self._clock, deadline)
+            turn = Turn(wire, self._scripts, self._clock, deadline, self._aside)
             try:
                 return turn.run(plan)
             except Lost as error:
@@ -116,6 +130,16 @@ class Shell:
             except BaseException:
                 turn.undo()
                 raise
+
+    def _aside(self, sql: str, deadline: float) -> None:
+        wire = self._pool.connect(deadline)
+        try:
+            wire.send(Part(b"", sql.encode(), ()))
+            wire.exchange(deadline)
+        except Again as error:  # two rows that a unique index cannot hold: no other transaction of a moment
+            raise StoreError(str(error)) from error
+        finally:
+            wire.close()
 
     # --- connections -----------------------------------------------------------------------------------------------
 
@@ -241,7 +265,16 @@ class Shell:
 class Turn:
     """One transaction on one connection."""
 
-    def __init__(self, wire: Wire, scripts: dict[str, Script], clock: Clock | None, deadline: float) -> None:
+    def __init__(
+        self,
+        wire: Wire,
+        scripts: dict[str, Script],
+        clock: Clock | None,
+        deadline: float,
+        aside: Callable[[str, float], None] | None = None,
+    ) -> None:
+        """`aside` runs what can be part of no transaction; None where the transaction is somebody else's."""
+        self._aside = aside
         self._wire = wire
         self._scripts = scripts
         self._clock = clock
@@ -297,6 +330,8 @@ class Turn:
             return [(self._wire.changes,)]
         if name == "moves_alone":
             return self._alone()
+        if name in (SO_FAR, ASIDE):
+            return self._beside(params)
         if name == RAW:
             self._wire.send(Part(b"", params[0].encode(), ()))
             return self._wire.exchange(self._deadline)
@@ -312,6 +347,19 @@ class Turn:
             if self._wire.full:
                 self._wire.exchange(self._deadline)
         return self._wire.exchange(self._deadline) if many is None and script.answers else []
+
+    def _beside(self, params: tuple[Any, ...]) -> Rows:
+        if self._aside is None:
+            raise in_a_transaction()
+        if params:
+            # A SET has no snapshot, and ends that of the statement before it, for which an index would wait.
+            self._wire.send(IDLE)
+            self._wire.exchange(self._deadline)
+            self._aside(params[0], self._deadline)
+            return []
+        self._wire.send(COMMIT)
+        self._wire.send(BEGIN)
+        return self._wire.exchange(self._deadline)
 
     def _alone(self) -> Rows:
         """Wait for the lock for a moment only. One who stands in line for it has everybody who would share it stand
@@ -349,6 +397,11 @@ class Turn:
             with suppress(Late, Lost, Again, StoreError):
                 wire.send(ROLLBACK)
                 wire.exchange(time.monotonic() + GOODBYE)
+
+
+def in_a_transaction() -> StoreError:
+    """Of a migration that a caller's transaction came upon."""
+    return SchemaError("the schema wants an index, which no transaction can build: run `windlass store migrate` first")
 
 
 def _told(error: Late | Lost, name: str, wire: Wire) -> StoreError:

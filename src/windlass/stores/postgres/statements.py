@@ -13,7 +13,7 @@ QUIET = frozenset({"worker_beat", "workers_set_back", "lead_put", "held_insert",
 DEFERRED = frozenset(
     {
         *("moves_share", "moves_alone", "schedules_alone", "endings_alone", "copies_alone", "keys_lock"),
-        *("schema_lock", "touch", "wait_at_most", "be_quick", "take_your_time"),
+        *("touch", "wait_at_most", "be_quick", "take_your_time"),
     }
 )
 """Selects whose answer nobody reads."""
@@ -21,6 +21,7 @@ DEFERRED = frozenset(
 _PARAMETER = re.compile(r"\$(\d+)")
 _WRITES = re.compile(r"\b(INSERT INTO|DELETE FROM|UPDATE \S+ (?:\w+ )?SET)\b")
 _GIVEN = re.compile(r"\(\$1::jsonb\) given\b")
+_BUILDS = re.compile(r"CREATE (?:UNIQUE )?INDEX CONCURRENTLY (\w+) ON\b")
 _ANSWERS = re.compile(r"\ASELECT\b|\bRETURNING \S+\Z|\)\s*SELECT\b")
 
 
@@ -60,13 +61,41 @@ def load_scripts(schema: str) -> dict[str, Script]:
     """Every statement by name."""
     queries = load_queries(PACKAGE)
     found = {name: _script(name, split(in_schema(text, schema))) for name, text in queries.items()}
-    found["has_namespace"] = _script("has_namespace", ["SELECT to_regnamespace($1) IS NOT NULL"])
+    found["has_namespace"] = _script("has_namespace", ["SELECT EXISTS (SELECT 1 FROM pg_namespace WHERE nspname = $1)"])
     return found
 
 
 def migrations_of(schema: str) -> list[list[str]]:
-    """The statements of every migration, in order."""
-    return [split(in_schema(script, schema)) for script in load_migrations(PACKAGE)]
+    """The statements of every migration, in order.
+
+    One that builds an index while everybody works (CREATE INDEX CONCURRENTLY, which can be part of no transaction) does
+    nothing else: so the version alone says what is done, and what came before it is committed by then.
+    """
+    found = [split(in_schema(script, schema)) for script in load_migrations(PACKAGE)]
+    for number, script in enumerate(found, 1):
+        if len({built_by(text, schema) is None for text in script}) > 1:
+            raise ValueError(f"migration {number:03d} builds an index concurrently, so it may do nothing else")
+    return found
+
+
+class Built(NamedTuple):
+    """An index that a migration builds outside of any transaction."""
+
+    name: str
+    """As SQL spells it."""
+    sql: str
+
+
+def built_by(text: str, schema: str) -> Built | None:
+    """What this statement of a migration builds while everybody works; None for one that belongs in a transaction."""
+    found = _BUILDS.match(text)
+    return None if found is None else Built(f"{quoted(schema)}.{found[1]}", text)
+
+
+def valid_index(name: str) -> str:
+    """SQL that says whether an index is complete; no row where there is none."""
+    literal = name.replace("'", "''")
+    return f"SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass('{literal}')"  # noqa: S608
 
 
 def _script(name: str, texts: list[str]) -> Script:
@@ -88,6 +117,7 @@ BEGIN_READING = Part(b"begin_reading", b"BEGIN ISOLATION LEVEL REPEATABLE READ R
 COMMIT = Part(b"commit", b"COMMIT", ())
 ROLLBACK = Part(b"rollback", b"ROLLBACK", ())
 UNFLUSHED = Part(b"unflushed", b"SET LOCAL synchronous_commit = off", ())
+IDLE = Part(b"idle", b"SET LOCAL idle_in_transaction_session_timeout = 0", ())
 NOTIFY = Part(b"notify", b"SELECT pg_notify($1, '')", (0,))
 SAVEPOINT = Part(b"savepoint", b"SAVEPOINT windlass_job", ())
 RELEASE = Part(b"release", b"RELEASE SAVEPOINT windlass_job", ())

@@ -35,9 +35,9 @@ from windlass.ports.store import (
     Tick,
     WorkerReport,
 )
-from windlass.stores.postgres.errors import Again
-from windlass.stores.postgres.shell import RAW
-from windlass.stores.postgres.statements import migrations_of, quoted
+from windlass.stores.postgres.errors import Again, Behind
+from windlass.stores.postgres.shell import ASIDE, RAW, SO_FAR
+from windlass.stores.postgres.statements import Built, built_by, migrations_of, quoted, valid_index
 from windlass.stores.sql.claim import Claiming, HeldRow, held_rows
 from windlass.stores.sql.claim import Grants as GrantsTo
 from windlass.stores.sql.departure import Departing
@@ -55,11 +55,15 @@ RING_SLICE = 2_000
 """Rows that are moved from one part of a ring to the other in one transaction, which has all moves to itself."""
 RING_PATIENCE = "50ms"
 """How long a part is waited for: whoever wants it meanwhile stands behind."""
+MIGRATION_PATIENCE = "4s"
+"""How long a migration waits for a table: whoever works stands behind it."""
 DEAD_MOST = 20_000
 """Dead rows in the part in use, above which it is time for the other: to walk past so many takes a claim 6 ms."""
 SLOW, WALKS, BLIND = 10_000, 9, 1_000_000
 """Microseconds: a claim that took longer, for dead rows, has others skip them for so many times as long, but no longer
 than that."""
+NO_LINE = (-1, "")
+FAR, ID_MOST = 2**62, 255
 LOOKS = 3
 """Rounds in which a job that moves from line to line is looked for, before the plan starts again."""
 
@@ -102,6 +106,8 @@ class PostgresStore(Departing, Survey, Claiming):
         self.schema = schema
         self.dead_most, self.slow = DEAD_MOST, SLOW
         self._fronts: dict[tuple[int, str], Front] = {}
+        self._seen = NO_LINE
+        """The line that was looked through last for what does not belong there."""
 
     # --- schema ----------------------------------------------------------------------------------------------------
 
@@ -123,7 +129,8 @@ class PostgresStore(Departing, Survey, Claiming):
         server = int((yield Statement(RAW, ("SHOW server_version_num",)))[0][0])
         if server < OLDEST_SERVER:
             raise SchemaError(f"PostgreSQL {server // 10_000} is too old: 15 or later is needed")
-        yield Statement("schema_lock")
+        yield from self._schema_alone()
+        yield Statement("wait_at_most", (MIGRATION_PATIENCE,))
         if not (yield Statement("has_namespace", (self.schema,)))[0][0]:
             yield Statement("make_namespace")
         if not (yield Statement("has_schema"))[0][0]:
@@ -131,9 +138,33 @@ class PostgresStore(Departing, Survey, Claiming):
         version = yield from self._version()
         for number, script in enumerate(scripts[version:], version + 1):
             for text in script:
-                yield Statement(RAW, (text,))
+                built = built_by(text, self.schema)
+                if built is None:
+                    yield Statement(RAW, (text,))
+                else:
+                    yield from self._build(built, number)
             yield Statement("schema_applied", (number, now))
         return max(version, len(scripts))
+
+    def _schema_alone(self) -> Steps[None]:
+        if not (yield Statement("schema_try"))[0][0]:
+            raise Behind("another process changes the schema")
+
+    def _build(self, index: Built, number: int) -> Steps[None]:
+        """Build an index while everybody works: on a connection of its own, in no transaction. This one lies idle
+        meanwhile, without a snapshot, so it keeps other processes from doing the same and is in nobody's way."""
+        yield Statement(SO_FAR)
+        yield from self._schema_alone()
+        if (yield from self._version()) >= number:
+            raise Behind("another process was quicker")
+        valid = yield Statement(RAW, (valid_index(index.name),))
+        if valid == [(False,)]:
+            # What is left of a build that failed; or of one whose process died, and which the server goes on with.
+            if (yield Statement("index_under_way", (index.name,)))[0][0]:
+                raise Behind("the server is still building the index")
+            yield Statement(ASIDE, (f"DROP INDEX CONCURRENTLY IF EXISTS {index.name}",))
+        if valid != [(True,)]:
+            yield Statement(ASIDE, (index.sql,))
 
     @plan(write=False)
     def version(self) -> Steps[int]:
@@ -231,7 +262,7 @@ class PostgresStore(Departing, Survey, Claiming):
 
     def chores(self) -> tuple[Plan[bool], ...]:
         """What one supervisor does now and then for this store alone, each answering whether there is more of it."""
-        return (self._turn_rings(), *(self._clear_ring(name) for name in RINGS))
+        return (self._clear_strays(), self._turn_rings(), *(self._clear_ring(name) for name in RINGS))
 
     @plan
     def _turn_rings(self) -> Steps[bool]:
@@ -267,10 +298,30 @@ class PostgresStore(Departing, Survey, Claiming):
                     yield Statement(RAW, (f"TRUNCATE {table}",))
         return False
 
+    @plan
+    def _clear_strays(self) -> Steps[bool]:
+        """Take out what was put into a line by hand and cannot be right (I23). Of `ready`, one queue's front at a time,
+        as that is what claims see; nobody is stopped for it unless there is something."""
+        held = yield Statement("held_strays")
+        waiting = yield Statement("waiting_strays")
+        lines = [(0, row[0]) for row in (yield Statement("ready_queues", (0,)))]
+        lines += [(1, row[0]) for row in (yield Statement("ready_queues", (1,)))]
+        line = min((each for each in lines if each > self._seen), default=min(lines, default=NO_LINE))
+        ready = yield Statement("ready_strays", line)
+        if held or waiting or ready:
+            yield Statement("moves_alone")
+            yield Statement("held_strays_remove")
+            yield Statement("waiting_strays_remove")
+            gone = yield Statement("ready_strays_remove", line)
+            yield Statement("strays_home", (as_json([row[0] for row in gone]),))
+        self._seen = line
+        return False
+
     # --- what the shared operations leave to each database ---------------------------------------------------------
 
     def _storable(self, parcel: Parcel) -> Parcel | None:
-        """What is said in words loses its NUL, as in a settle; anything else with one cannot be stored."""
+        """What is said in words loses its NUL, as in a settle; anything else with one cannot be stored, nor can numbers
+        that no claim could count with (migrations/003_door.sql)."""
         job, attempts, logs = parcel.job, parcel.attempts, parcel.logs
         parcel = replace(
             parcel,
@@ -278,7 +329,9 @@ class PostgresStore(Departing, Survey, Claiming):
             attempts=tuple(replace(a, reason=a.reason and _printable(a.reason)) for a in attempts),
             logs=tuple(replace(line, message=_printable(line.message)) for line in logs),
         )
-        return None if _NUL.search(encode(parcel)) else parcel
+        instants = (job.created_at, job.expires_at or 0, parcel.head_start, parcel.rank, parcel.due)
+        absurd = max(map(abs, instants)) >= FAR or len(job.id.encode()) > ID_MOST
+        return None if absurd or _NUL.search(encode(parcel)) else parcel
 
     def _store(self, jobs: Sequence[NewJob], now: int) -> Steps[None]:
         once = {job.id: job for job in jobs}  # as one statement does not see what it is about to write

@@ -95,6 +95,9 @@ class Claiming(Unique, Flow):
             if not (kept and full and len(take) < room) or look > room:
                 break
             look = room + CLAIM_WINDOW  # past what a limit keeps back; mostly there is nothing of that sort
+        late = [(row.seq,) for row in found if not _in_time(row, to.now)]
+        if late:  # of a row that was made by hand, nothing else says when it expires: it would lie in front for ever
+            yield Statement("expiring_insert", many=late)
         if take:
             yield from self._grant(take, to.now, to.worker, to.seq, to.lane, queue)
         elif full and in_time and not line:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from windlass.core.job import ErrorInfo, Failed, Lost, Meta, Outcome, Policy, Released, Token, Transition
+from windlass.core.job import ErrorInfo, Failed, Lost, Outcome, Policy, Released, Token, Transition, read_meta
 from windlass.core.lead import Lead, after_set_back, grant
 from windlass.core.machine import decide
 from windlass.ports.plan import NOW, Plan, Statement, Steps, plan
@@ -26,7 +26,6 @@ from windlass.stores.sql.text import as_json
 
 _holdings = msgspec.json.Decoder(list[tuple[str, str, int, int]])
 _infos = msgspec.json.Decoder(list[WorkerInfo])
-_meta = msgspec.json.Decoder(Meta)
 
 
 class Workers(Settling):
@@ -156,7 +155,7 @@ def _verdict(row: HeldRow, death: Death, chance: float) -> Transition:
 
 def _policy(row: HeldRow) -> Policy:
     try:
-        return _meta.decode(row.meta).policy
+        return read_meta(row.meta).policy
     except msgspec.DecodeError:
         return Policy()  # one unreadable row must not keep its neighbours from being taken over (I23)
 
