@@ -221,7 +221,7 @@ class Checker:
 
     def shown(self, line: Commit, since: float) -> int:
         """The latest that the store's clock has shown since then."""
-        return max([line.at, *(peak for when, peak in self._peaks if when >= since)])
+        return max([line.at, line.shown, *(peak for when, peak in self._peaks if when >= since)])
 
     def lives(self, line: Commit, id: str) -> bool | None:
         """Whether a job has not ended; None where nobody can tell, since it may have expired, which nobody is told."""

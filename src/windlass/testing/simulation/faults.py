@@ -45,6 +45,8 @@ class Faults:
         ]
         if world.can_lose_power:
             every.append(self.cut_power)
+        if world.on_a_server:
+            every += [self.terminate_backends, self.kill_server]
         self._kinds = [kind for kind in every if dice.random() < 0.45]
         rates = world.wire.rates
         if dice.random() < 0.5:
@@ -166,6 +168,17 @@ class Faults:
         seconds = self._dice.random() * 2 * self._world.settings.hold
         self._note("store frozen", None, round(seconds, 3))
         self._world.wire.frozen_until = self._world.scheduler.now + seconds
+
+    def terminate_backends(self) -> None:
+        """Somebody ends all connections that are inside a transaction."""
+        self._note("connections ended", None)
+        self._world.wire.lose_connections()
+
+    def kill_server(self) -> None:
+        """SIGKILL to the database server: what it was in the middle of is undone, and a while later it is back."""
+        self._note("server killed", None)
+        self._world.wire.frozen_until = self._world.scheduler.now + self._dice.random() * 4
+        self._world.wire.lose_connections()
 
     def slow_store(self) -> None:
         """Every statement takes long, for a while."""
