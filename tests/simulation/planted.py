@@ -25,7 +25,7 @@ from windlass.core.flow import Line
 from windlass.core.job import Held, NewJob, Outcome, Settled, State, Token, Transition, UniqueKey
 from windlass.core.machine import decide
 from windlass.core.schedule import CatchUp, read
-from windlass.ports.plan import NOW, Steps, plan
+from windlass.ports.plan import NOW, Plan, Steps, plan
 from windlass.ports.store import (
     Children,
     Claimed,
@@ -48,6 +48,7 @@ from windlass.runtime.supervisor import Supervisor
 from windlass.runtime.worker import Worker
 from windlass.stores.memory import MemoryStore
 from windlass.stores.memory.tables import Owner, Row, Scheduled, replace
+from windlass.stores.postgres.store import PostgresStore
 from windlass.stores.sqlite.store import SqliteStore
 
 # --- stores ---------------------------------------------------------------------------------------------------------
@@ -365,7 +366,7 @@ class ForgetsTheMissed(Scheduler):
 # --- SQLite ---------------------------------------------------------------------------------------------------------
 
 
-class TakesAnybody(SqliteStore):
+class _Credulous:
     """Leases are not looked at."""
 
     def _may_take(self, death: Death, now: int) -> Steps[bool]:
@@ -375,7 +376,29 @@ class TakesAnybody(SqliteStore):
     @plan(write=False)
     def lapsed(self, reaper: str) -> Steps[list[str]]:
         yield NOW
-        return [worker.id for worker in (yield from self.workers())]
+        return [worker.id for worker in (yield from self.workers())]  # type: ignore[attr-defined]
+
+
+class TakesAnybody(_Credulous, SqliteStore):
+    """See above."""
+
+
+class TakesAnybodyThere(_Credulous, PostgresStore):
+    """See above."""
+
+
+class TakesOverBeside(PostgresStore):
+    """A takeover has nothing to itself: beats and settles go on meanwhile."""
+
+    def reap(self, deaths: Sequence[Death]) -> Plan[list[Reaped]]:
+        return super(PostgresStore, self).reap(deaths)
+
+
+class CancelsBeside(PostgresStore):
+    """A cancellation, too."""
+
+    def cancel(self, selection: Selection) -> Plan[Selected]:
+        return super(PostgresStore, self).cancel(selection)
 
 
 STORES: Sequence[type[MemoryStore]] = (

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from tests.simulation import planted
+from tests.stores.postgres_server import database
 from windlass.runtime import liaison
 from windlass.testing.simulation import Cast, Life, simulate
 
@@ -78,9 +79,9 @@ SETTINGS: dict[Any, dict[str, Any]] = {
 }
 
 
-def first_found(cast: Cast, store: str = "memory") -> Life:
+def first_found(cast: Cast, store: str = "memory", url: str = "") -> Life:
     for seed in range(MOST):
-        life = simulate(seed, store, cast=cast)
+        life = simulate(seed, store, cast=cast, url=url)
         if life.violations:
             return life
     pytest.fail(f"{MOST} lives, and nobody minds: {cast}")
@@ -117,6 +118,21 @@ def test_a_scheduler_that_forgets_is_found(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_a_broken_sqlite_store_is_found() -> None:
     assert first_found(Cast(sqlite_store=planted.TakesAnybody), "sqlite").violations[0].startswith("I8")
+
+
+THERE = {
+    planted.TakesAnybodyThere: "I8",
+    planted.TakesOverBeside: "I4",
+    planted.CancelsBeside: "I13",
+}
+"""As above. But for the first, each leaves out a lock, which only those can miss who are there at once."""
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("broken", [*THERE], ids=named)
+def test_a_broken_postgresql_store_is_found(broken: Any) -> None:
+    found = first_found(Cast(postgres_store=broken), "postgresql", database())
+    assert found.violations[0].startswith(THERE[broken])
 
 
 def test_commits_that_were_not_flushed_are_missed() -> None:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 P = TypeVar("P")
 
 HOUR = 3_600 * SECOND
+FAR = (0.002, 0.02, 0.1)
+"""Seconds to a server and back, at the most. The longer, the more transactions are there at once, and meet."""
 
 
 class Faults:
@@ -55,6 +57,8 @@ class Faults:
             rates.run_late = dice.choice((0.0, 0.05, 0.15))
         if dice.random() < 0.25:
             rates.die_inside = dice.choice((0.01, 0.05))
+        if world.on_a_server:
+            rates.spread = dice.choice(FAR)
         world.wire.murder = self.murder
         if self._kinds:
             for _ in range(dice.choice((1, 1, 2, 3, 5, 8))):

@@ -24,7 +24,7 @@ from windlass.stores.postgres.connection import Connector
 from windlass.stores.postgres.errors import Late, Lost
 from windlass.stores.postgres.shell import Turn
 from windlass.stores.postgres.statements import BEGIN, ROLLBACK, Part, Script, load_scripts
-from windlass.stores.postgres.store import PostgresStore
+from windlass.stores.postgres.store import RINGS, PostgresStore
 from windlass.stores.postgres.wire import Wire
 from windlass.testing.clock import EPOCH
 from windlass.testing.simulation.database import NoServer, Waits
@@ -37,6 +37,8 @@ LOCKED = "1ms"
 """The least that PostgreSQL waits for a lock: here it is only ever waited for in vain."""
 PATIENCE = 60.0
 """Seconds of real time for the server to answer; a life ends if it does not."""
+KEPT = 2
+"""Connections, from one life to the next."""
 IDLE_MOST = 5.0
 """As `be_quick` in queries.sql tells the server."""
 DEAD = (0, 0, 0, 1_000_000)
@@ -69,13 +71,8 @@ class PostgresDatabase:
         self._idle.append(wire)
 
     def close(self) -> None:
-        """See Database. A transaction that is open still would be in the way of the next life."""
-        for wire in self.place.wires:
-            wire.guarded = False
-            wire.forget()
-            if wire.busy:
-                wire.send(ROLLBACK)
-                wire.exchange(time.monotonic() + PATIENCE)
+        """See Database."""
+        self.place.tidy()
 
 
 class PostgresConnection:
@@ -184,7 +181,7 @@ SETTINGS = (
     "SET synchronous_commit = off",  # nobody pulls a plug here
 )
 TABLES = """SELECT c.relname FROM pg_class c WHERE c.relnamespace = to_regnamespace('{schema}') AND c.relkind = 'r'
-            AND c.relname NOT IN ('schema_version', 'rings') ORDER BY c.relname"""
+            AND c.relname <> 'schema_version' ORDER BY c.relname"""
 SEQUENCES = ("jobs_seq", "changes_seq")
 
 
@@ -196,18 +193,18 @@ class Place:
         self.schema = f"windlass_simulation_{os.getpid()}"
         self.scripts: dict[str, Script] = load_scripts(self.schema)
         self.wires: list[SimulatedWire] = []
-        """All that were ever needed at once, in the order in which they were made."""
+        """All that there are, in the order in which they were made."""
         self._admin = self._connect()
         atexit.register(self.remove)
         self._ask(f"DROP SCHEMA IF EXISTS {self.schema} CASCADE")
         turn = Turn(self._admin, self.scripts, lambda: EPOCH, time.monotonic() + PATIENCE)
         turn.run(PostgresStore(self.schema).migrate())
         tables = [f"{self.schema}.{row[0]}" for row in self._ask(TABLES.format(schema=self.schema))]
-        for table in (*tables, f"{self.schema}.rings"):
-            self._ask(f"ALTER TABLE {table} SET (autovacuum_enabled = false)")
+        self._ask(*(f"ALTER TABLE {table} SET (autovacuum_enabled = false)" for table in tables))
+        rings = ", ".join(f"('{name}', 0)" for name in RINGS)
         self._emptying = (
             f"TRUNCATE {', '.join(tables)}",
-            f"UPDATE {self.schema}.rings SET current = 0 WHERE current <> 0",  # noqa: S608 - the name is ours
+            f"INSERT INTO {self.schema}.rings (name, current) VALUES {rings}",  # noqa: S608 - all names are ours
             *(f"ALTER SEQUENCE {self.schema}.{name} RESTART" for name in SEQUENCES),
         )
 
@@ -219,8 +216,19 @@ class Place:
 
     def empty(self) -> None:
         """Have no rows, no pages, and everything counted from the beginning."""
-        for sql in self._emptying:
-            self._ask(sql)
+        self._ask(*self._emptying)
+
+    def tidy(self) -> None:
+        """Keep a few connections, without a transaction: an open one would be in the way of the next life."""
+        for wire in self.wires[KEPT:]:
+            wire.close()
+        del self.wires[KEPT:]
+        for wire in self.wires:
+            wire.guarded = False
+            wire.forget()
+            if wire.busy:
+                wire.send(ROLLBACK)
+                wire.exchange(time.monotonic() + PATIENCE)
 
     def remove(self) -> None:
         """Leave nothing behind."""
@@ -239,8 +247,10 @@ class Place:
         wire.exchange(time.monotonic() + PATIENCE)
         return wire
 
-    def _ask(self, sql: str) -> Rows:
-        self._admin.send(Part(b"", sql.encode(), ()))
+    def _ask(self, *statements: str) -> Rows:
+        """In one transaction; the last one answers."""
+        for sql in statements:
+            self._admin.send(Part(b"", sql.encode(), ()))
         return self._admin.exchange(time.monotonic() + PATIENCE)
 
 
