@@ -48,7 +48,7 @@ class Faults:
         if world.can_lose_power:
             every.append(self.cut_power)
         if world.on_a_server:
-            every += [self.terminate_backends, self.kill_server]
+            every += [self.terminate_backends, self.kill_server, self.stop_inside]
         self._kinds = [kind for kind in every if dice.random() < 0.45]
         rates = world.wire.rates
         if dice.random() < 0.5:
@@ -177,6 +177,21 @@ class Faults:
         """Somebody ends all connections that are inside a transaction."""
         self._note("connections ended", None)
         self._world.wire.lose_connections()
+
+    def stop_inside(self) -> None:
+        """SIGSTOP to a worker in the middle of a transaction, for longer than the server puts up with it."""
+        world = self._world
+        inside = [worker for worker in world.workers.values() if world.wire.is_inside(worker) and not worker.paused]
+        if self.over:
+            return
+        if not inside:
+            world.scheduler.at(world.scheduler.now + 0.01, self.stop_inside)
+            return
+        worker = self._dice.choice(inside)
+        seconds = 1 + self._dice.random() * 9
+        self._note("worker stopped inside a transaction", worker, round(seconds, 3))
+        worker.stop()
+        world.scheduler.at(world.scheduler.now + seconds, self._go_on, worker)
 
     def kill_server(self) -> None:
         """SIGKILL to the database server: what it was in the middle of is undone, and a while later it is back."""

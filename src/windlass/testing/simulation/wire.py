@@ -120,6 +120,10 @@ class Wire:
         """Whether a transaction holds the lock, or locks."""
         return self._holder is not None or bool(self._inside)
 
+    def is_inside(self, process: Process) -> bool:
+        """Whether a process is in the middle of a transaction, where several can be."""
+        return any(transaction.process is process for transaction in self._inside)
+
     # --- asking ------------------------------------------------------------------------------------------------------
 
     def submit(
