@@ -129,8 +129,8 @@ class BadServer:
         return [pid for place in range(len(self._routes)) for pid in self._pids(place)]
 
     def _note(self, name: str, since: float, pids: list[int]) -> None:
-        """Whoever cannot beat for as long as that may lose his lease, as if he had been stopped. Anything shorter is a
-        fault in nobody's process, and no reason to run anything again."""
+        """Whoever could not beat for as long as that may have lost his lease, as if he had been stopped. Anything shorter
+        is a fault in nobody's process, and no reason to run anything again."""
         past = time.monotonic() - since > self._hold / 2
         whom = tuple(sorted(set(pids))) if past else ()
-        ledger.write(self._directory, "fault", note=name, kind="stop" if past else "store", since=since, pids=whom)
+        ledger.write(self._directory, "fault", note=name, kind="stop" if whom else "store", since=since, pids=whom)

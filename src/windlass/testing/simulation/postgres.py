@@ -39,8 +39,8 @@ PATIENCE = 60.0
 """Seconds of real time for the server to answer; a life ends if it does not."""
 KEPT = 2
 """Connections, from one life to the next."""
-IDLE_MOST = 5.0
-"""As `be_quick` in queries.sql tells the server."""
+IDLE_MOST = 2.0
+"""Less than the 5 s that `be_quick` in queries.sql tells the server: the troubled part of a life is not much longer."""
 DEAD = (0, 0, 0, 1_000_000)
 """Dead rows in a part of a ring, as the server's statistics might say; the last has the rings turn."""
 SAVEPOINT = Part(b"simulation_savepoint", b"SAVEPOINT simulation", ())

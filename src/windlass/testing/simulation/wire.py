@@ -387,7 +387,7 @@ class Wire:
         if transaction.steps is not steps or transaction.done:
             return
         since = self._scheduler.now if transaction.stands is not None else transaction.moved
-        if self._scheduler.now - since >= self.database.idle_most:
+        if self._scheduler.now >= since + self.database.idle_most:
             self._ledger.fault(self._scheduler.now, transaction.process.name, "idle transaction ended")
             self._lose(transaction)
         else:
