@@ -34,14 +34,18 @@ class Aim(NamedTuple):
 
 
 WHICH = size(0, 1, 2)
-SAMPLES = {
-    "sqlite": Aim(jobs=3_000, kills=10, stops=2, seconds=0, rate=400),
-    "postgresql": Aim(jobs=1_500, kills=5, stops=1, seconds=0, rate=200),
+AIMS = {
+    "sqlite": (
+        Aim(jobs=3_000, kills=10, stops=2, seconds=0, rate=400),
+        Aim(jobs=50_000, kills=500, stops=100, seconds=20 * 60, rate=200),
+        Aim(jobs=1_000_000, kills=2_000, stops=500, seconds=0, rate=350),
+    ),
+    "postgresql": (
+        Aim(jobs=1_000, kills=4, stops=1, seconds=0, rate=200),
+        Aim(jobs=50_000, kills=300, stops=50, seconds=20 * 60, rate=200),
+        Aim(jobs=1_000_000, kills=2_000, stops=500, seconds=0, rate=350),
+    ),
 }
-LARGE = (
-    Aim(jobs=50_000, kills=500, stops=100, seconds=20 * 60, rate=200),
-    Aim(jobs=1_000_000, kills=2_000, stops=500, seconds=0, rate=350),
-)
 PATIENCE = (60, 300, 900)[WHICH]
 """Seconds until everything has ended, once the trouble has."""
 
@@ -67,7 +71,7 @@ GROUNDS: dict[str, Callable[[int], Ground]] = {
 @pytest.mark.parametrize("store", GROUNDS)
 @pytest.mark.timeout((240, 3_600, 0)[WHICH])
 def test_chaos(store: str, record_property: Any) -> None:
-    aim = LARGE[WHICH - 1] if WHICH else SAMPLES[store]
+    aim = AIMS[store][WHICH]
     seed = seeds(1, 2, 2)[0]
     place = Path(tempfile.mkdtemp(prefix="windlass-chaos-"))  # pytest forgets its own after three more runs
     print(f"WINDLASS_SEED={seed}, all that is left of a failure is in {place}", flush=True)

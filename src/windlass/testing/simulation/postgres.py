@@ -5,14 +5,14 @@ waited for here, as who has it could never go on: the server gives up at once (`
 statement is undone to a savepoint, and sent again when a transaction has ended. So transactions stand in each other's
 way as they do in earnest, and a seed decides who is first.
 
-Nothing of the server may decide anything: its clock is asked for nothing, its statistics are drawn (`RINGS`), vacuum
-keeps away, and every life begins with tables without a page, which also has every statement planned anew.
+Nothing of the server may decide anything: its clock is not asked, its statistics are drawn (`DEAD`), vacuum keeps away,
+and every life begins with tables without a page, which also has every statement planned anew.
 """
 
 from __future__ import annotations
 
 import atexit
-import os
+import secrets
 import time
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -190,13 +190,12 @@ class Place:
 
     def __init__(self, url: str) -> None:
         self._connector = Connector(url, pooled=False)
-        self.schema = f"windlass_simulation_{os.getpid()}"
+        self.schema = f"windlass_simulation_{secrets.token_hex(4)}"
         self.scripts: dict[str, Script] = load_scripts(self.schema)
         self.wires: list[SimulatedWire] = []
         """All that there are, in the order in which they were made."""
         self._admin = self._connect()
         atexit.register(self.remove)
-        self._ask(f"DROP SCHEMA IF EXISTS {self.schema} CASCADE")
         turn = Turn(self._admin, self.scripts, lambda: EPOCH, time.monotonic() + PATIENCE)
         turn.run(PostgresStore(self.schema).migrate())
         tables = [f"{self.schema}.{row[0]}" for row in self._ask(TABLES.format(schema=self.schema))]
