@@ -20,6 +20,9 @@ class Known:
         self.why = "its delay"
         self.since = line.read
         """Since when it waits, in virtual seconds."""
+        self.stored = line.when
+        """When it was committed, in virtual seconds; and below, when it was last granted, or ended."""
+        self.left = 0.0
         self.expires_at = None if new.expires_after is None else line.at + new.expires_after
         self.holder: tuple[str, int, int] | None = None
         """Worker, fence and attempt of the run under way."""
