@@ -1,4 +1,4 @@
-"""A PostgreSQL server in trouble, and bad routes to it, while everything else goes wrong too; each fault is written down."""
+"""A PostgreSQL server in trouble, and bad routes to it, while everything else goes wrong too, and is written down."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ class BadServer:
     def __init__(self, seed: int, hold: float, places: int) -> None:
         self._dice = random.Random(seed)
         self._hold = hold
-        # What was written and not flushed survives the death of processes; only the machine's would show it. So this one
-        # flushes nothing, and is back within a moment, before anybody's lease has run out.
+        # What was written and not flushed survives the death of processes; only the machine's would show it. So this
+        # one flushes nothing, and is back within a moment, before anybody's lease has run out.
         self._server = Server("fsync=off")
         self.url = f"{self._server.url}/postgres"
         """By which the test itself asks: nothing is on the way."""
@@ -131,8 +131,8 @@ class BadServer:
         return [pid for place in range(len(self._routes)) for pid in self._pids(place)]
 
     def _note(self, name: str, since: float, pids: list[int]) -> None:
-        """Whoever could not beat for as long as that may have lost his lease, as if he had been stopped. Anything shorter
-        is a fault in nobody's process, and no reason to run anything again."""
+        """Whoever could not beat for as long as that may have lost his lease, as if he had been stopped. Anything
+        shorter is a fault in nobody's process, and no reason to run anything again."""
         past = time.monotonic() - since > self._hold / 2
         whom = tuple(sorted(set(pids))) if past else ()
         ledger.write(self._directory, "fault", note=name, kind="stop" if whom else "store", since=since, pids=whom)

@@ -21,7 +21,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--quiet", action="store_true", help="with --seed: no trace")
     given = parser.parse_args(arguments)
     if given.store == "postgresql" and not given.url:
-        parser.error("--store postgresql lives on a real server: name a database of one, --url postgresql://user@host/name")
+        parser.error("--store postgresql needs a server: name a database of it, --url postgresql://user@host/name")
     if given.seeds:
         first, _, last = given.seeds.partition("..")
         return _many(range(int(first), int(last or first) + 1), given.store, given.url)
