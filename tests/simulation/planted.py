@@ -27,6 +27,7 @@ from windlass.core.machine import decide
 from windlass.core.schedule import CatchUp, read
 from windlass.ports.plan import NOW, Plan, Steps, plan
 from windlass.ports.store import (
+    BeatAnswer,
     Children,
     Claimed,
     Death,
@@ -39,6 +40,7 @@ from windlass.ports.store import (
     Selected,
     Selection,
     Tick,
+    WorkerReport,
 )
 from windlass.runtime.judge import Judge
 from windlass.runtime.member import Member
@@ -49,6 +51,7 @@ from windlass.runtime.worker import Worker
 from windlass.stores.memory import MemoryStore
 from windlass.stores.memory.tables import Owner, Row, Scheduled, replace
 from windlass.stores.postgres.store import PostgresStore
+from windlass.stores.sql.flow import Kept, P
 from windlass.stores.sqlite.store import SqliteStore
 
 # --- stores ---------------------------------------------------------------------------------------------------------
@@ -387,18 +390,18 @@ class TakesAnybodyThere(_Credulous, PostgresStore):
     """See above."""
 
 
-class TakesOverBeside(PostgresStore):
-    """A takeover has nothing to itself: beats and settles go on meanwhile."""
+class BeatsBeside(PostgresStore):
+    """A takeover does not have the workers to itself."""
 
-    def reap(self, deaths: Sequence[Death]) -> Plan[list[Reaped]]:
-        return super(PostgresStore, self).reap(deaths)
+    def beat(self, reports: Sequence[WorkerReport]) -> Plan[list[BeatAnswer]]:
+        return super(PostgresStore, self).beat(reports)
 
 
-class CancelsBeside(PostgresStore):
-    """A cancellation, too."""
+class AdmitsBeside(PostgresStore):
+    """Two claims decide at once about one key."""
 
-    def cancel(self, selection: Selection) -> Plan[Selected]:
-        return super(PostgresStore, self).cancel(selection)
+    def _admit(self, line: Sequence[P], room: int) -> Steps[tuple[list[P], list[Kept], bool]]:
+        return super(PostgresStore, self)._admit(line, room)
 
 
 STORES: Sequence[type[MemoryStore]] = (

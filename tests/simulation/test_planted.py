@@ -70,12 +70,16 @@ LONG = PLAIN | {"jobs": 12, "length": 5.0, "trouble": 15.0, "hold": 2.0}
 """Lives in which nothing but that happens, for long: more of what is rare happens in them."""
 OPERATED = {"operates": 0.7, "limited": 0.0, "unique": 0.0, "length": 5.0, "trouble": 15.0}
 """Lives in which people are at it all the time."""
+MANY = {"supervisors": 2, "workers": 2, "concurrency": 4}
+CROWDED = PLAIN | MANY | {"limited": 0.9, "jobs": 9, "clients": 2, "pace": 0.2, "trouble": 3.0}
+"""Lives in which all want the same."""
 SETTINGS: dict[Any, dict[str, Any]] = {
     planted.ChildrenOfGhosts: LONG,
     planted.ForgetsTheFence: LONG,
     planted.FreesKeysAtTheEnd: LONG,
     planted.FansOutAgain: LONG,
     planted.RunsByHandTwice: OPERATED,
+    planted.AdmitsBeside: CROWDED,
 }
 
 
@@ -122,8 +126,8 @@ def test_a_broken_sqlite_store_is_found() -> None:
 
 THERE = {
     planted.TakesAnybodyThere: "I8",
-    planted.TakesOverBeside: "I4",
-    planted.CancelsBeside: "I13",
+    planted.BeatsBeside: "I4",
+    planted.AdmitsBeside: "I9",
 }
 """As above. But for the first, each leaves out a lock, which only those can miss who are there at once."""
 
@@ -131,7 +135,8 @@ THERE = {
 @pytest.mark.once
 @pytest.mark.parametrize("broken", [*THERE], ids=named)
 def test_a_broken_postgresql_store_is_found(broken: Any) -> None:
-    found = first_found(Cast(postgres_store=broken), "postgresql", database())
+    cast = Cast(postgres_store=broken, settings=SETTINGS.get(broken, {}))
+    found = first_found(cast, "postgresql", database())
     assert found.violations[0].startswith(THERE[broken])
 
 
