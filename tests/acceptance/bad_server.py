@@ -75,7 +75,7 @@ class BadServer:
         if self._failed:
             raise self._failed[0]
 
-    def remove(self) -> None:
+    def close(self) -> None:
         """See Ground."""
         for route in self._routes:
             route.close()

@@ -43,7 +43,7 @@ class Ground(Protocol):
         """No more of it; what was under way is over."""
         ...
 
-    def remove(self) -> None:
+    def close(self) -> None:
         """Leave nothing behind."""
         ...
 
@@ -69,5 +69,5 @@ class BadDisks:
     def end(self) -> None:
         """See Ground."""
 
-    def remove(self) -> None:
+    def close(self) -> None:
         """See Ground."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -75,8 +76,8 @@ def test_chaos(store: str, record_property: Any) -> None:
     seed = seeds(1, 2, 2)[0]
     place = Path(tempfile.mkdtemp(prefix="windlass-chaos-"))  # pytest forgets its own after three more runs
     print(f"WINDLASS_SEED={seed}, all that is left of a failure is in {place}", flush=True)
-    ground = GROUNDS[store](seed)
-    with rig(place, ground.url, WINDLASS_HOLD=f"{HOLD}s", WINDLASS_LIVENESS="lease") as r:
+    told = {"WINDLASS_HOLD": f"{HOLD}s", "WINDLASS_LIVENESS": "lease"}
+    with closing(GROUNDS[store](seed)) as ground, rig(place, ground.url, **told) as r:
         r.sql("CREATE TABLE books (job TEXT, fence BIGINT)")
         trouble = Trouble(r, ground, seed, aim.rate)
         try:
@@ -86,7 +87,6 @@ def test_chaos(store: str, record_property: Any) -> None:
         settle(r, PATIENCE)
         write_down(r)
         assert r.run(r.opened.store.audit()) == []
-    ground.remove()
     report = checked(place / "ledger")
     assert report["counts"]["acknowledged"] >= aim.jobs
     assert "SIGTERM supervisor" not in report["explained"]  # I26: a stop hands back what has not begun
