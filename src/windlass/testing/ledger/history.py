@@ -10,8 +10,8 @@ from pathlib import Path
 from windlass.testing.ledger.line import Line, files, lines
 
 LAG = 10.0
-"""Seconds within which a run that has ended is settled, while the store is well, and a worker that was stopped has begun
-what it had claimed."""
+"""Seconds within which a run that has ended is settled, while the store is well, and a worker that was stopped has
+begun what it had claimed."""
 AGAIN = {"raised", "snoozed"}
 """Ends after which a job is meant to run again."""
 FOREVER = float("inf")
@@ -47,8 +47,8 @@ class Fault:
 
     def struck(self, run: Run, kept: float) -> bool:
         """Whether it may have cut `run` off, or kept its end from the store, which may not have had it until `kept`.
-        Only a worker that was stopped can, after it, begin what it had claimed before; the number of one that was killed
-        may belong to another by then."""
+        Only a worker that was stopped can, after it, begin what it had claimed before; the number of one that was
+        killed may belong to another by then."""
         late = LAG if self.kind == "stop" else 0.0
         return run.start <= self.until + late and self.since <= kept
 
