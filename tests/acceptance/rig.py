@@ -116,6 +116,14 @@ class Supervised:
         return self.process.wait(patience)
 
 
+def stop_tree(victim: Supervised) -> None:
+    """SIGSTOP everything of it, and wait until it has."""
+    assert len(victim.signal_tree(signal.SIGSTOP)) >= 2
+    # Again and again, for what was just being started; and what is inside a system call stops when it comes back from
+    # there.
+    eventually(lambda: all(stopped(pid) for pid in victim.signal_tree(signal.SIGSTOP)))
+
+
 class Rig:
     """A store in a directory of its own, and whatever works on it."""
 

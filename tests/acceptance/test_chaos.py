@@ -7,15 +7,19 @@ from __future__ import annotations
 
 import tempfile
 import time
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 
+from tests.acceptance.bad_server import BadServer
+from tests.acceptance.ground import BadDisks, Ground
 from tests.acceptance.reckoning import checked, keep, settle, write_down
 from tests.acceptance.rig import rig
 from tests.acceptance.tail import Tail
-from tests.acceptance.trouble import HOLD, Trouble
+from tests.acceptance.trouble import HOLD, PROCESSES, Trouble
 from windlass.testing.conformance.sizes import seeds, size
 
 
@@ -31,11 +35,18 @@ class Aim(NamedTuple):
 
 
 WHICH = size(0, 1, 2)
-AIM = (
-    Aim(jobs=3_000, kills=10, stops=2, seconds=0, rate=400),
-    Aim(jobs=50_000, kills=500, stops=100, seconds=20 * 60, rate=200),
-    Aim(jobs=1_000_000, kills=2_000, stops=500, seconds=0, rate=350),
-)[WHICH]
+AIMS = {
+    "sqlite": (
+        Aim(jobs=3_000, kills=10, stops=2, seconds=0, rate=400),
+        Aim(jobs=50_000, kills=500, stops=100, seconds=20 * 60, rate=200),
+        Aim(jobs=1_000_000, kills=2_000, stops=500, seconds=0, rate=350),
+    ),
+    "postgresql": (
+        Aim(jobs=1_000, kills=4, stops=1, seconds=0, rate=200),
+        Aim(jobs=50_000, kills=300, stops=50, seconds=20 * 60, rate=200),
+        Aim(jobs=1_000_000, kills=2_000, stops=500, seconds=0, rate=350),
+    ),
+}
 PATIENCE = (60, 300, 900)[WHICH]
 """Seconds until everything has ended, once the trouble has."""
 
@@ -52,36 +63,46 @@ class Acked:
         return self.count
 
 
+GROUNDS: dict[str, Callable[[int], Ground]] = {
+    "sqlite": lambda _: BadDisks(),
+    "postgresql": lambda seed: BadServer(seed, HOLD, places=len(PROCESSES) + 1),
+}
+
+
+@pytest.mark.parametrize("store", GROUNDS)
 @pytest.mark.timeout((240, 3_600, 0)[WHICH])
-def test_chaos(record_property: Any) -> None:
+def test_chaos(store: str, record_property: Any) -> None:
+    aim = AIMS[store][WHICH]
     seed = seeds(1, 2, 2)[0]
     place = Path(tempfile.mkdtemp(prefix="windlass-chaos-"))  # pytest forgets its own after three more runs
     print(f"WINDLASS_SEED={seed}, all that is left of a failure is in {place}", flush=True)
-    with rig(place, WINDLASS_HOLD=f"{HOLD}s", WINDLASS_LIVENESS="lease") as r:
-        r.sql("CREATE TABLE books (job TEXT, fence INTEGER)")
-        trouble = Trouble(r, seed, AIM.rate)
+    told = {"WINDLASS_HOLD": f"{HOLD}s", "WINDLASS_LIVENESS": "lease"}
+    with closing(GROUNDS[store](seed)) as ground, rig(place, ground.url, **told) as r:
+        r.sql("CREATE TABLE books (job TEXT, fence BIGINT)")
+        trouble = Trouble(r, ground, seed, aim.rate)
         try:
-            cause(trouble, Acked(r.ledger))
+            cause(trouble, ground, aim, Acked(r.ledger))
         finally:
             trouble.end()
         settle(r, PATIENCE)
         write_down(r)
         assert r.run(r.opened.store.audit()) == []
     report = checked(place / "ledger")
-    assert report["counts"]["acknowledged"] >= AIM.jobs
+    assert report["counts"]["acknowledged"] >= aim.jobs
     assert "SIGTERM supervisor" not in report["explained"]  # I26: a stop hands back what has not begun
     record_property("proof", {**report["counts"], **report["faults"], "lost": 0, "stale": 0, "unexplained": 0})
     keep(place)
 
 
-def cause(trouble: Trouble, acked: Acked) -> None:
+def cause(trouble: Trouble, ground: Ground, aim: Aim, acked: Acked) -> None:
     """Rounds of trouble, until there was enough of it for as many jobs."""
     began = time.monotonic()
     while not (
-        time.monotonic() - began >= AIM.seconds
-        and trouble.count("SIGKILL") >= AIM.kills
-        and trouble.count("SIGSTOP") >= AIM.stops
-        and acked.look() >= AIM.jobs * 1.05  # some are acknowledged for several requests
+        time.monotonic() - began >= aim.seconds
+        and ground.enough
+        and trouble.count("SIGKILL") >= aim.kills
+        and trouble.count("SIGSTOP") >= aim.stops
+        and acked.look() >= aim.jobs * 1.05  # some are acknowledged for several requests
     ):
         trouble.round()
         print(f"{time.monotonic() - began:6.0f} s: {acked.look():,} acknowledged; {trouble}", flush=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.rig import Rig, Supervised, eventually, rig, stopped
+from tests.acceptance.rig import Rig, Supervised, eventually, rig, stop_tree
 from windlass.core.errors import StoreTimeout
 from windlass.core.job import State
 
@@ -24,10 +24,7 @@ def supervise(r: Rig) -> Supervised:
 def stop_between_writes(r: Rig, a: Supervised) -> None:
     """SIGSTOP everything of `a`, but not while one of them holds the file's write lock: that would stop everybody."""
     while True:
-        assert len(a.signal_tree(signal.SIGSTOP)) >= 2
-        # Again and again, for what was just being started; and what is inside a system call stops when it comes back
-        # from there, perhaps with the lock.
-        eventually(lambda: all(stopped(pid) for pid in a.signal_tree(signal.SIGSTOP)))
+        stop_tree(a)  # perhaps with the lock
         try:
             r.opened.shell.run(r.opened.store.lead("probe", "test", 1), timeout=0.3)
         except StoreTimeout:

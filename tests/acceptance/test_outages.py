@@ -7,17 +7,17 @@ import random
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
 
+from tests.acceptance.bad_server import OURS
 from tests.acceptance.duty import Duty, duty, proven
 from tests.acceptance.rig import eventually
 from tests.faults.small_disk import small_disk
-from tests.stores.postgres_proxy import Proxy
+from tests.stores.postgres_proxy import WAYS, Proxy
 from tests.stores.postgres_server import Server
 from windlass import Windlass
 from windlass.core.errors import StoreUnavailable
@@ -28,7 +28,6 @@ KILLS = size(2, 10, 200)
 BACKENDS = size(20, 200, 2_000)
 ROUNDS = size(1, 5, 50)
 FAILOVERS = size(1, 10, 100)
-OURS = "SELECT pid FROM pg_stat_activity WHERE application_name = 'windlass' AND pid <> pg_backend_pid()"
 
 
 @pytest.mark.timeout(180 + 30 * KILLS)
@@ -103,17 +102,6 @@ def crowd_out(url: str, admin: psycopg.Connection[Any]) -> list[psycopg.Connecti
                 return taken
 
 
-ROUTES: dict[str, Callable[[Proxy], None]] = {
-    "half-open": Proxy.lose_peers,
-    "reset": Proxy.reset,
-    "ended": Proxy.cut,
-    "silent": lambda route: setattr(route, "mode", "freeze"),
-    "slow": lambda route: setattr(route, "mode", "slow"),
-    "one byte at a time": lambda route: setattr(route, "mode", "drip"),
-    "refused": lambda route: (setattr(route, "mode", "refuse"), route.reset())[1],
-}
-
-
 @pytest.mark.timeout(120 + 180 * ROUNDS)
 def test_the_route_is_bad(record_property: Any) -> None:
     """In each way in which a network is; it heals, or what it has forgotten stays forgotten."""
@@ -123,7 +111,7 @@ def test_the_route_is_bad(record_property: Any) -> None:
     route = Proxy(f"{server.url}/postgres")
     with duty(route.url, seed) as d:
         for number in range(ROUNDS):
-            for name, spoil in ROUTES.items():
+            for name, spoil in WAYS.items():
                 d.runs(5)
                 with d.fault(name):
                     spoil(route)
@@ -133,7 +121,7 @@ def test_the_route_is_bad(record_property: Any) -> None:
         report = proven(d, record_property)
     route.close()
     server.remove()
-    assert report["counts"]["faults"] == ROUNDS * len(ROUTES)
+    assert report["counts"]["faults"] == ROUNDS * len(WAYS)
 
 
 @pytest.mark.timeout(120 + 60 * ROUNDS)

@@ -10,17 +10,17 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
+from typing import Any
 
+from tests.acceptance.ground import Ground
 from tests.acceptance.rig import PATIENCE, REPOSITORY, Rig, Supervised, command, eventually, tree
-from tests.acceptance.test_leases import stop_between_writes
+from windlass.core.errors import StoreError
 from windlass.core.job import Token
 from windlass.testing import ledger
 
 HOLD = 3.0
 PROCESSES = (3, 3, 2)
 """Workers under each supervisor."""
-BAD_DISK = 400
-"""About so many requests of a worker's disk from one failure to the next; under all supervisors but the first."""
 KILLS = 5
 """Of workers and process slots, from one stop to the next."""
 SLOTS = 0.2
@@ -34,8 +34,9 @@ IDLE = 2.0
 class Trouble:
     """Three supervisors, a producer, and what becomes of them."""
 
-    def __init__(self, r: Rig, seed: int, rate: float) -> None:
+    def __init__(self, r: Rig, ground: Ground, seed: int, rate: float) -> None:
         self._r = r
+        self._ground = ground
         self._dice = random.Random(seed)
         self._rate = rate
         self._rounds = 0
@@ -45,6 +46,7 @@ class Trouble:
         """Workers, by their processes."""
         self.crew = [self._supervise(place) for place in range(len(PROCESSES))]
         self.producer = self._produce()
+        ground.begin(r.ledger, self._pids)
 
     def round(self) -> None:
         """Stop a whole tree past its lease while workers of the others are killed; then trouble of another kind."""
@@ -67,8 +69,8 @@ class Trouble:
 
     def end(self) -> None:
         """No more of it: the producer is ended, and the supervisors go on."""
-        self.producer.kill()
-        self.producer.wait(PATIENCE)
+        self._end_producer()
+        self._ground.end()
 
     # --- faults ------------------------------------------------------------------------------------------------------
 
@@ -111,21 +113,21 @@ class Trouble:
         victim = self.crew[place]
         self._busy(victim, 5)
         since = time.monotonic()
-        stop_between_writes(self._r, victim)
+        self._ground.stop(self._r, victim)
         pids = tree(victim.pid)
         jobs = [token.id for pid in self._living(pids) for token in self._held(pid)]
         others = [each for each in self.crew if each is not victim]
         self._pause()
         self.kill_worker(self._dice.choice(others))  # the reaper is a supervisor: it lives, and beats
         eventually(lambda: not self._living(pids))
-        self._wait(lambda: any(job.state == "running" for job in self._r.run(self._r.opened.store.fetch(jobs)) if job))
+        self._wait(lambda: any(job.state == "running" for job in self._ask(self._r.opened.store.fetch(jobs)) if job))
         victim.signal_tree(signal.SIGCONT)
         self._note("SIGSTOP tree", "stop", since, pids)
 
     def kill_producer(self) -> None:
         """SIGKILL, in the middle of whatever it enqueues."""
         since, pid = time.monotonic(), self.producer.pid
-        self.end()
+        self._end_producer()
         self._note("SIGKILL producer", "kill", since, [pid])
         self.producer = self._produce()
 
@@ -145,7 +147,18 @@ class Trouble:
 
     def _held(self, pid: int) -> list[Token]:
         """What a worker holds, in the store's eyes."""
-        return self._r.run(self._r.opened.store.held(self._known[pid]))
+        return self._ask(self._r.opened.store.held(self._known[pid]))
+
+    def _ask(self, plan: Any) -> Any:
+        """The store, which may be away for a moment."""
+
+        def answer() -> list[Any]:
+            try:
+                return [self._r.run(plan)]
+            except StoreError:
+                return []
+
+        return eventually(answer)[0]
 
     def _wait(self, what: Callable[[], bool]) -> None:
         """For what would be good to have; not for long."""
@@ -155,7 +168,7 @@ class Trouble:
 
     def _living(self, pids: list[int]) -> list[int]:
         """Those workers of a tree whose leases stand, as the store sees it."""
-        found = self._r.workers()
+        found = [worker for worker in self._ask(self._r.opened.store.workers()) if not worker.taken]
         for worker in found:
             if self._known.get(worker.pid) != worker.id:  # the store forgets the dead, and what their slots ran for
                 self._known[worker.pid] = worker.id
@@ -170,13 +183,20 @@ class Trouble:
         time.sleep(self._dice.uniform(0.1, 0.4))
 
     def _supervise(self, place: int) -> Supervised:
-        disk = {"BAD_DISK": str(BAD_DISK)} if place else {}
-        processes = str(PROCESSES[place])
-        return self._r.supervise("--processes", processes, "--concurrency", "8", target="tests.acceptance.load:app", **disk)
+        told = self._ground.environment(place)
+        options = ("--processes", str(PROCESSES[place]), "--concurrency", "8")
+        return self._r.supervise(*options, target="tests.acceptance.load:app", **told)
+
+    def _pids(self, place: int) -> list[int]:
+        return tree(self.crew[place].pid) if place < len(self.crew) else [self.producer.pid]
+
+    def _end_producer(self) -> None:
+        self.producer.kill()
+        self.producer.wait(PATIENCE)
 
     def _produce(self) -> subprocess.Popen[bytes]:
         said = {"CHAOS_SEED": str(self._dice.randrange(2**32)), "CHAOS_RATE": str(self._rate)}
-        environment = {**os.environ, **self._r.environment, **said}
+        environment = {**os.environ, **self._r.environment, **self._ground.environment(len(PROCESSES)), **said}
         command = [sys.executable, "-m", "tests.acceptance.producer"]
         producer = subprocess.Popen(command, cwd=REPOSITORY, env=environment)
         self.producers.append(producer.pid)

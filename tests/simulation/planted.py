@@ -25,8 +25,9 @@ from windlass.core.flow import Full, Line
 from windlass.core.job import Held, NewJob, Outcome, Settled, State, Token, Transition, UniqueKey
 from windlass.core.machine import decide
 from windlass.core.schedule import CatchUp, read
-from windlass.ports.plan import NOW, Steps, plan
+from windlass.ports.plan import NOW, Plan, Steps, plan
 from windlass.ports.store import (
+    BeatAnswer,
     Children,
     Claimed,
     Death,
@@ -39,6 +40,7 @@ from windlass.ports.store import (
     Selected,
     Selection,
     Tick,
+    WorkerReport,
 )
 from windlass.runtime.judge import Judge
 from windlass.runtime.member import Member
@@ -48,6 +50,8 @@ from windlass.runtime.supervisor import Supervisor
 from windlass.runtime.worker import Worker
 from windlass.stores.memory import MemoryStore
 from windlass.stores.memory.tables import Owner, Row, Scheduled, replace
+from windlass.stores.postgres.store import PostgresStore
+from windlass.stores.sql.flow import Kept, P
 from windlass.stores.sqlite.store import SqliteStore
 
 # --- stores ---------------------------------------------------------------------------------------------------------
@@ -381,7 +385,7 @@ class ForgetsTheMissed(Scheduler):
 # --- SQLite ---------------------------------------------------------------------------------------------------------
 
 
-class TakesAnybody(SqliteStore):
+class _Credulous:
     """Leases are not looked at."""
 
     def _may_take(self, death: Death, now: int) -> Steps[bool]:
@@ -391,7 +395,29 @@ class TakesAnybody(SqliteStore):
     @plan(write=False)
     def lapsed(self, reaper: str) -> Steps[list[str]]:
         yield NOW
-        return [worker.id for worker in (yield from self.workers())]
+        return [worker.id for worker in (yield from self.workers())]  # type: ignore[attr-defined]
+
+
+class TakesAnybody(_Credulous, SqliteStore):
+    """See above."""
+
+
+class TakesAnybodyThere(_Credulous, PostgresStore):
+    """See above."""
+
+
+class BeatsBeside(PostgresStore):
+    """A takeover does not have the workers to itself."""
+
+    def beat(self, reports: Sequence[WorkerReport]) -> Plan[list[BeatAnswer]]:
+        return super(PostgresStore, self).beat(reports)
+
+
+class AdmitsBeside(PostgresStore):
+    """Two claims decide at once about one key."""
+
+    def _admit(self, line: Sequence[P], room: int) -> Steps[tuple[list[P], list[Kept], bool]]:
+        return super(PostgresStore, self)._admit(line, room)
 
 
 STORES: Sequence[type[MemoryStore]] = (

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from windlass.testing.conformance.sizes import seeds, size
-from windlass.testing.simulation import STORES, simulate
+from windlass.testing.simulation import simulate
 from windlass.testing.simulation.__main__ import main, told
 from windlass.testing.simulation.shells import NOTED
 
@@ -21,6 +21,9 @@ SHARES = 8
 """Tests into which the seeds of a run are cut, so that two processes can share them."""
 SQLITE_SHARE = 20
 """One life in so many is lived on SQLite, which takes three times as long."""
+
+EMBEDDED = ("memory", "sqlite")
+"""For the one that is a server see test_lives_on_postgresql.py."""
 
 
 def live(chosen: Iterable[int], record: Callable[[str, object], None]) -> None:
@@ -51,13 +54,13 @@ def test_lives_by_the_hundred_thousand(share: int, record_property: Any) -> None
     live(range(first + share, first + size(200_000, 200_000, 1_000_000), SHARES), record_property)
 
 
-@pytest.mark.parametrize("store", STORES)
+@pytest.mark.parametrize("store", EMBEDDED)
 def test_a_seed_is_the_same_life_twice(store: str) -> None:
     for seed in range(20):
         assert simulate(seed, store).hash == simulate(seed, store, trace=True).hash, f"seed {seed}"
 
 
-@pytest.mark.parametrize("store", STORES)
+@pytest.mark.parametrize("store", EMBEDDED)
 def test_a_seed_is_the_same_life_in_every_process(store: str) -> None:
     """Whatever order sets have there."""
     script = (
@@ -111,5 +114,5 @@ def test_faults_are_delivered(record_property: Any) -> None:
 
 
 def test_another_store_is_refused() -> None:
-    with pytest.raises(ValueError, match="store: 'redis' must be one of memory, sqlite"):
+    with pytest.raises(ValueError, match="store: 'redis' must be one of memory, sqlite, postgresql"):
         simulate(1, "redis")

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from tests.simulation import planted
+from tests.stores.postgres_server import database
 from windlass.runtime import liaison
 from windlass.testing.simulation import Cast, Life, simulate
 
@@ -71,18 +72,22 @@ LONG = PLAIN | {"jobs": 12, "length": 5.0, "trouble": 15.0, "hold": 2.0}
 """Lives in which nothing but that happens, for long: more of what is rare happens in them."""
 OPERATED = {"operates": 0.7, "limited": 0.0, "unique": 0.0, "length": 5.0, "trouble": 15.0}
 """Lives in which people are at it all the time."""
+MANY = {"supervisors": 2, "workers": 2, "concurrency": 4}
+CROWDED = PLAIN | MANY | {"limited": 0.9, "jobs": 9, "clients": 2, "pace": 0.2, "trouble": 3.0}
+"""Lives in which all want the same."""
 SETTINGS: dict[Any, dict[str, Any]] = {
     planted.ChildrenOfGhosts: LONG,
     planted.ForgetsTheFence: LONG,
     planted.FreesKeysAtTheEnd: LONG,
     planted.FansOutAgain: LONG,
     planted.RunsByHandTwice: OPERATED,
+    planted.AdmitsBeside: CROWDED,
 }
 
 
-def first_found(cast: Cast, store: str = "memory") -> Life:
+def first_found(cast: Cast, store: str = "memory", url: str = "") -> Life:
     for seed in range(MOST):
-        life = simulate(seed, store, cast=cast)
+        life = simulate(seed, store, cast=cast, url=url)
         if life.violations:
             return life
     pytest.fail(f"{MOST} lives, and nobody minds: {cast}")
@@ -119,6 +124,22 @@ def test_a_scheduler_that_forgets_is_found(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_a_broken_sqlite_store_is_found() -> None:
     assert first_found(Cast(sqlite_store=planted.TakesAnybody), "sqlite").violations[0].startswith("I8")
+
+
+THERE = {
+    planted.TakesAnybodyThere: "I8",
+    planted.BeatsBeside: "I4",
+    planted.AdmitsBeside: "I9",
+}
+"""As above. But for the first, each leaves out a lock, which only those can miss who are there at once."""
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("broken", [*THERE], ids=named)
+def test_a_broken_postgresql_store_is_found(broken: Any) -> None:
+    cast = Cast(postgres_store=broken, settings=SETTINGS.get(broken, {}))
+    found = first_found(cast, "postgresql", database())
+    assert found.violations[0].startswith(THERE[broken])
 
 
 def test_commits_that_were_not_flushed_are_missed() -> None:

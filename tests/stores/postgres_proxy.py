@@ -7,6 +7,7 @@ import socket
 import struct
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from typing import NamedTuple
 from urllib.parse import urlsplit
@@ -174,3 +175,20 @@ class Proxy:
         if self._resting.pop(one, None) is None:
             with suppress(KeyError):
                 selector.unregister(one)
+
+
+def _refuse(route: Proxy) -> None:
+    route.mode = "refuse"
+    route.reset()
+
+
+WAYS: dict[str, Callable[[Proxy], None]] = {
+    "half-open": Proxy.lose_peers,
+    "reset": Proxy.reset,
+    "ended": Proxy.cut,
+    "silent": lambda route: setattr(route, "mode", "freeze"),
+    "slow": lambda route: setattr(route, "mode", "slow"),
+    "one byte at a time": lambda route: setattr(route, "mode", "drip"),
+    "refused": _refuse,
+}
+"""In which a route is bad, until its mode is `pass` again."""

@@ -137,8 +137,11 @@ class Server:
         for pid in pids:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        while any(os.path.exists(f"/proc/{pid}") for pid in pids):  # while one can be seen, no other server starts
+        while any(os.path.exists(f"/proc/{pid}/exe") for pid in pids):  # a zombie has none any more
             time.sleep(0.001)
+        # Whoever is to wait for them may take seconds over it, as a container's first process does, and while the one
+        # that is named here can be seen, no other server starts.
+        (self.data / "postmaster.pid").unlink()
 
     def restore(self) -> None:
         """Start it if it is down."""

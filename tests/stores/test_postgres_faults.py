@@ -17,7 +17,7 @@ from tests.stores.postgres_server import PLACES, database
 from windlass import Windlass, stores
 from windlass.core.errors import OutcomeUnknown, StoreError, StoreTimeout, StoreUnavailable
 from windlass.ports.plan import NOW, Plan, Statement, Steps, chain
-from windlass.ports.store import ClaimRequest, Death, Opened, Quota
+from windlass.ports.store import ClaimRequest, Death, Opened, QueueChange, Quota
 from windlass.stores.postgres import hints, pool
 from windlass.testing.conformance.world import report
 
@@ -435,4 +435,40 @@ def test_a_process_that_was_stopped_in_the_middle_stops_nobody_for_long(opened: 
     leave.set()
     threads[0].join()
     assert failures == [], "it was begun again"
+    other.close()
+
+
+def test_a_pause_is_answered_when_no_claim_goes_by_the_rules_of_before(opened: Opened) -> None:
+    """Or what is enqueued after the answer might be started. Found by the simulated life 1061."""
+    other = stores.open(opened.url)
+    read, go_on = threading.Event(), threading.Event()
+    claimed: list[Any] = []
+    request = ClaimRequest(1, (Quota("default", 1),))
+    pause = other.store.queues([QueueChange(queue="default", paused=True)])
+
+    def slowly() -> Steps[Any]:
+        steps, rows = iter(opened.store.claim("w", 1, request)), None
+        while True:
+            try:
+                wanted = steps.send(rows)  # type: ignore[arg-type]
+            except StopIteration as end:
+                return end.value
+            rows = yield wanted
+            if wanted.name == "claim_gate":
+                read.set()
+                go_on.wait(10)
+
+    other.shell.run(other.store.beat([report("w")]))
+    thread = threading.Thread(target=lambda: claimed.append(opened.shell.run(Plan(slowly, "claim", write=True))))
+    thread.start()
+    assert read.wait(10)
+    with pytest.raises(StoreTimeout):
+        other.shell.run(pause, 0.5)
+    other.shell.run(other.store.enqueue([new_job()]))
+    go_on.set()
+    thread.join()
+    assert len(claimed[0].jobs) == 1, "nobody was told of a pause"
+    other.shell.run(pause)
+    other.shell.run(other.store.enqueue([new_job()]))
+    assert other.shell.run(other.store.claim("w", 2, request)).jobs == []
     other.close()

@@ -90,6 +90,8 @@ ONCE = [acked(), start(1.0), end(2.0)]
 TWICE = [acked(), start(1.0), start(5.0, 8, actor=11), end(6.0, 8, actor=11), stored(8)]
 GHOST = [start(5.0, 8, actor=11), end(6.0, 8, actor=11), start(9.5), end(9.7), stored(8)]
 
+LATE = [start(1.0), end(2.0), start(31.0, 8), end(32.0, 8), stored(8)]
+
 WELL = {
     "stored when the other of its key had ended": queued_up(acknowledged=2.5),
     "once": [*ONCE, stored()],
@@ -100,6 +102,9 @@ WELL = {
     "a failure that its handler could not write down": [*TWICE, attempt(7, "failed")],
     "killed": [*TWICE, fault("kill", 3.0, 3.1, 10)],
     "killed before its end was kept": [*TWICE, end(2.0), fault("kill", 3.0, 3.1, 10)],
+    "killed while the store, which had been away, did not have its end": [
+        *LATE, fault("store", 3.0, 14.0), fault("kill", 20.0, 20.1, 10),
+    ],
     "its supervisor was killed": [*TWICE[2:], start(1.0, 6, parent=9), fault("kill", 3.0, 3.1, 9)],
     "the worker was killed whose slot it was": [
         *TWICE, end(2.0), fault("kill", 3.0, 3.1, 12), attempt(7, "released", "w"), worker("w", 12),
@@ -142,8 +147,9 @@ PLANTED = {
     "another was killed": ([*TWICE, fault("kill", 3.0, 3.1, 12)], "unexplained"),
     "killed before it began": ([*TWICE, fault("kill", 0.1, 0.2, 10)], "unexplained"),
     "killed after it ran again": ([*TWICE, fault("kill", 5.5, 5.6, 10)], "unexplained"),
-    "killed long after its end": (
-        [start(1.0), end(2.0), fault("kill", 30.0, 30.1, 10), start(31.0, 8), end(32.0, 8), stored(8)], "unexplained",
+    "killed long after its end": ([*LATE, fault("kill", 20.0, 20.1, 10)], "unexplained"),
+    "killed long after the store was back": (
+        [*LATE, fault("store", 3.0, 9.0), fault("kill", 20.0, 20.1, 10)], "unexplained",
     ),
     "the store says it was lost, and nobody says why": ([*TWICE, attempt(7, "lost")], "unexplained"),
     "a ghost's effect": ([*TWICE, fault("stop", 1.5, 9.0, 10), effect(7, 9.1, 9.2), end(9.3)], "stale"),

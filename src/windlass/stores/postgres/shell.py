@@ -284,19 +284,27 @@ class Turn:
 
     def run(self, plan: Plan[T]) -> T:
         """Begin, run the plan, commit."""
-        wire = self._wire
-        if plan.write:
-            wire.send(BEGIN)
+        self.begin(write=plan.write)
+        answer = self.inside(plan)
+        self.commit(write=plan.write)
+        return answer
+
+    def begin(self, *, write: bool) -> None:
+        """Queue the beginning of a transaction."""
+        if write:
+            self._wire.send(BEGIN)
             self.be_quick()
         else:
-            wire.send(BEGIN_READING)
-        answer = self.inside(plan)
+            self._wire.send(BEGIN_READING)
+
+    def commit(self, *, write: bool) -> None:
+        """Commit what was begun."""
+        wire = self._wire
         self.touch()
         wire.send(COMMIT)
-        wire.ending = plan.write
+        wire.ending = write
         wire.exchange(self._deadline)
         wire.ending = False
-        return answer
 
     def inside(self, plan: Plan[T]) -> T:
         """Run the plan in the transaction that is open."""

@@ -27,6 +27,8 @@ from windlass.ports.store import (
     Fired,
     Pruned,
     PruneRules,
+    QueueChange,
+    QueueRules,
     Reaped,
     ScheduleChange,
     ScheduleChanged,
@@ -221,6 +223,12 @@ class PostgresStore(Departing, Survey, Claiming):
     def edit(self, job: str, payload: str) -> Plan[Selected]:
         """See Store.edit."""
         return under("moves_alone", super().edit(job, payload))
+
+    def queues(self, changes: Sequence[QueueChange] = ()) -> Plan[dict[str, QueueRules]]:
+        """See Store.queues. Alone, or a claim that is under way would still go by the rules of before: what is enqueued
+        after the answer to a pause might be started."""
+        changed = super().queues(changes)
+        return under("moves_alone", changed) if changes else changed
 
     def revive(self, selection: Selection) -> Plan[Selected]:
         """See Store.revive."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right, insort
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -9,7 +10,8 @@ from pathlib import Path
 from windlass.testing.ledger.line import Line, files, lines
 
 LAG = 10.0
-"""Seconds within which a run that has ended is settled, and a worker that was stopped has begun what it had claimed."""
+"""Seconds within which a run that has ended is settled, while the store is well, and a worker that was stopped has
+begun what it had claimed."""
 AGAIN = {"raised", "snoozed"}
 """Ends after which a job is meant to run again."""
 FOREVER = float("inf")
@@ -43,11 +45,12 @@ class Fault:
         self.name = line.note or line.kind
         self.pids = line.pids
 
-    def struck(self, run: Run) -> bool:
-        """Whether it may have cut `run` off, or kept its end from the store. Only a worker that was stopped can, after
-        it, begin what it had claimed before; the number of one that was killed may belong to another by then."""
+    def struck(self, run: Run, kept: float) -> bool:
+        """Whether it may have cut `run` off, or kept its end from the store, which may not have had it until `kept`.
+        Only a worker that was stopped can, after it, begin what it had claimed before; the number of one that was
+        killed may belong to another by then."""
         late = LAG if self.kind == "stop" else 0.0
-        return run.start <= self.until + late and self.since <= run.end + LAG
+        return run.start <= self.until + late and self.since <= kept
 
 
 class Story:
@@ -99,6 +102,8 @@ class History:
         self._workers: dict[str, int] = {}
         """The processes of workers, by their ids."""
         self._faults_of: dict[int, list[Fault]] = defaultdict(list)
+        self._outages: list[tuple[float, float]] = []
+        """Faults of the store: from when until when, in order."""
         for line in found:
             self.take(line)
 
@@ -124,9 +129,17 @@ class History:
         order, and what ends a process before what only troubles it."""
         attempt = story.attempt(run) if story.attempts else None
         worker = self._workers.get(attempt.worker, 0) if attempt is not None else 0
+        kept = self._kept_until(run)
         for pid in dict.fromkeys((run.actor, worker, run.parent)):
-            found = [fault for fault in self._faults_of.get(pid, ()) if fault.struck(run)]
+            found = [fault for fault in self._faults_of.get(pid, ()) if fault.struck(run, kept)]
             yield from sorted(found, key=lambda fault: KINDS.index(fault.kind))
+
+    def _kept_until(self, run: Run) -> float:
+        """Until when the store may not have had the outcome of a run: a worker keeps it while the store is in trouble,
+        and for as long again as it takes without."""
+        first = bisect_left(self._outages, (run.end - LAG, 0.0))
+        last = bisect_right(self._outages, (run.end + LAG, FOREVER))
+        return max([run.end, *(until for _, until in self._outages[first:last])]) + LAG
 
     def valid_until(self, story: Story) -> Iterator[tuple[Run, float]]:
         """Each run, and until when it had the right to run: its end, the next grant, its death, or the stop past which
@@ -164,6 +177,8 @@ class History:
     def _on_fault(self, line: Line) -> None:
         fault = Fault(line)
         self.faults.append(fault)
+        if fault.kind == "store":
+            insort(self._outages, (fault.since, fault.until))
         for pid in fault.pids:
             self._faults_of[pid].append(fault)
 

@@ -3,53 +3,73 @@ drawn from a seed, with a ledger and a checker beside them.
 
     python -m windlass.testing.simulation --seed 7          # replay one life, with its trace
     python -m windlass.testing.simulation --seeds 0..1999   # live many, and say which broke what
+    python -m windlass.testing.simulation --store postgresql --url postgresql://user@host/database --seed 7
 
 One thread, one heap of events, one source of chance: the same seed is the same life, in any process. What is real:
 every line of `core`, the stores' plans, `runtime.worker` with its executor and settler, `runtime.supervisor` with its
 crew, beat, keeper, judge, maintainer, poller and limits. What is not: processes (`worker.py`, `supervisor.py` stand for
 fork, exec, exits and signals), sockets (`channel.py`), lock files (`locks.py`), threads (`supervisor.SimulatedTicker`),
 the shells (`wire.py` drives the plans, one statement at a time) and, under SQLite, the disk (`disk.py`, which loses
-what was not flushed when the power goes).
+what was not flushed when the power goes). Under PostgreSQL the server is real, but its clock is not (`postgres.py`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from windlass.testing.simulation.checker import Checker
+from windlass.testing.simulation.database import Database
 from windlass.testing.simulation.world import Cast, Life, World
 
 __all__ = ["Cast", "Life", "simulate"]
 
-STORES = ("memory", "sqlite")
+STORES = ("memory", "sqlite", "postgresql")
 
 
-def simulate(seed: int, store: str = "memory", *, cast: Cast | None = None, trace: bool = False) -> Life:
+def simulate(
+    seed: int, store: str = "memory", *, cast: Cast | None = None, trace: bool = False, url: str = ""
+) -> Life:
     """Live one life and check it.
 
-    `seed` decides everything, `store` is "memory" or "sqlite", `cast` replaces parts of the product (a test plants a
-    violation with it), `trace` keeps the ledger as text. Raises ValueError for another store. Not to be called from a
-    running event loop, nor by two threads at once: it replaces the clock of the runtime's modules meanwhile.
+    `seed` decides everything, `store` is "memory", "sqlite" or "postgresql", `cast` replaces parts of the product (a
+    test plants a violation with it), `trace` keeps the ledger as text. `url` names a database of a PostgreSQL server,
+    in which a schema is made and dropped at the end of this process. Raises ValueError for another store, or where that
+    one is not named. Not to be called from a running event loop, nor by two threads at once: it replaces the clock of
+    the runtime's modules meanwhile.
     """
     cast = cast or Cast()
     if store not in STORES:
         raise ValueError(f"store: {store!r} must be one of {', '.join(STORES)}")
-    if store == "memory":
-        return _checked(World(seed, cast=cast, keep_trace=trace), seed, store)
-    from windlass.testing.simulation.sqlite import SqliteDatabase
-
-    world = World(seed, cast=cast, keep_trace=trace, make=SqliteDatabase)
+    if (store == "postgresql") != bool(url):
+        raise ValueError(f"url: {url!r} must name a database of a server for postgresql, and for no other store")
+    world = World(seed, cast=cast, keep_trace=trace, make=_maker(store, url))
     try:
-        return _checked(world, seed, store)
+        return _checked(world, seed, store, url)
     finally:
         world.wire.database.close()
 
 
-def _checked(world: World, seed: int, store: str) -> Life:
+def _maker(store: str, url: str) -> Callable[[World], Database] | None:
+    """What opens the database of a world; the stores' libraries are loaded by who wants them."""
+    if store == "postgresql":
+        from windlass.testing.simulation.postgres import PostgresDatabase
+
+        return lambda world: PostgresDatabase(world, url)
+    if store == "sqlite":
+        from windlass.testing.simulation.sqlite import SqliteDatabase
+
+        return SqliteDatabase
+    return None
+
+
+def _checked(world: World, seed: int, store: str, url: str) -> Life:
     dump = world.live()
     ledger = world.ledger
     violations = Checker(ledger, dump).check() + [f"uncaught: {failure}" for failure in world.failures()]
     return Life(
         seed=seed,
         store=store,
+        url=url,
         violations=tuple(violations),
         hash=ledger.hash,
         jobs=len(dump.jobs),

@@ -7,6 +7,7 @@ import sys
 import time
 from collections import Counter
 
+from windlass.core.words import redacted
 from windlass.testing.simulation import STORES, Life, simulate
 
 
@@ -16,17 +17,21 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, help="replay this life, with its trace")
     parser.add_argument("--seeds", metavar="A..B", help="live all of these")
     parser.add_argument("--store", choices=STORES, default="memory")
+    parser.add_argument("--url", default="", help="with --store postgresql: a database in which a schema may be made")
     parser.add_argument("--quiet", action="store_true", help="with --seed: no trace")
     given = parser.parse_args(arguments)
+    if given.store == "postgresql" and not given.url:
+        parser.error("--store postgresql needs a server: name a database of it, --url postgresql://user@host/name")
     if given.seeds:
         first, _, last = given.seeds.partition("..")
-        return _many(range(int(first), int(last or first) + 1), given.store)
-    return _one(given.seed or 0, given.store, trace=not given.quiet)
+        return _many(range(int(first), int(last or first) + 1), given.store, given.url)
+    return _one(given.seed or 0, given.store, given.url, trace=not given.quiet)
 
 
 def repro(life: Life) -> str:
     """The one line that lives it again."""
-    return f"python -m windlass.testing.simulation --seed {life.seed} --store {life.store}"
+    server = f" --url '{redacted(life.url)}'" if life.url else ""
+    return f"python -m windlass.testing.simulation --seed {life.seed} --store {life.store}{server}"
 
 
 def told(life: Life) -> str:
@@ -34,8 +39,8 @@ def told(life: Life) -> str:
     return "\n  ".join([repro(life), *life.violations])
 
 
-def _one(seed: int, store: str, *, trace: bool) -> int:
-    life = simulate(seed, store, trace=trace)
+def _one(seed: int, store: str, url: str, *, trace: bool) -> int:
+    life = simulate(seed, store, trace=trace, url=url)
     for line in life.trace or ():
         print(line)  # noqa: T201 - what it is for
     figures = ", ".join(f"{name} {count}" for name, count in life.figures().items())
@@ -45,12 +50,12 @@ def _one(seed: int, store: str, *, trace: bool) -> int:
     return 1 if life.violations else 0
 
 
-def _many(seeds: range, store: str) -> int:
+def _many(seeds: range, store: str, url: str) -> int:
     began = time.monotonic()
     sums: Counter[str] = Counter()
     broken = 0
     for seed in seeds:
-        life = simulate(seed, store)
+        life = simulate(seed, store, url=url)
         sums.update(life.figures())
         if life.violations:
             broken += 1

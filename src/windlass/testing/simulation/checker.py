@@ -208,6 +208,7 @@ class Checker:
         self.granted[token] = worker
         job.fence = max(job.fence, held.fence)
         job.settled = 0
+        job.left = line.when
         job.holder = (worker, held.fence, held.attempt)
         if held.payload != job.payload:
             self.broken("I3", line, f"{held.id} runs with the payload {held.payload}, and has {job.payload}")
@@ -221,7 +222,7 @@ class Checker:
 
     def shown(self, line: Commit, since: float) -> int:
         """The latest that the store's clock has shown since then."""
-        return max([line.at, *(peak for when, peak in self._peaks if when >= since)])
+        return max([line.at, line.shown, *(peak for when, peak in self._peaks if when >= since)])
 
     def lives(self, line: Commit, id: str) -> bool | None:
         """Whether a job has not ended; None where nobody can tell, since it may have expired, which nobody is told."""
@@ -290,6 +291,7 @@ class Checker:
         if job.ended is not None:
             self.broken("I2", line, f"{job.new.id} ends as {state} and had ended as {job.ended}")
         job.ended = state
+        job.left = line.when
         job.asked = False
         for judge in self.judges:
             judge.ended(job)
@@ -414,7 +416,8 @@ class Checker:
                 self.broken("I13", line, f"{id} lives, and a cancellation leaves it untouched")
         if _all(selection, answer):
             left = [id for id, job in self.jobs.items() if self.lives(line, id) and _matches(job, selection.filter)]
-            missed = {id for id in left if not self.jobs[id].asked} - {*answer.changed, *answer.asked}
+            there = {id for id in left if self.jobs[id].stored <= line.read}  # others came when it was under way
+            missed = {id for id in there if not self.jobs[id].asked} - {*answer.changed, *answer.asked}
             if missed:
                 self.broken("I13", line, f"all of {selection.filter} were to be cancelled, and {missed} are not")
         for id in answer.changed:

@@ -15,6 +15,14 @@ class PowerCut(Exception):
     """The machine lost its power in the middle of this."""
 
 
+class Waits(Exception):
+    """Somebody else has locked what this needs: it is to be asked again once a transaction of another has ended."""
+
+
+class NoServer(BaseException):
+    """The real server below a simulation cannot be used, so there is no life to speak of."""
+
+
 class Connection(Protocol):
     """One transaction at a time, of one process."""
 
@@ -23,11 +31,11 @@ class Connection(Protocol):
         ...
 
     def execute(self, statement: Statement) -> Rows:
-        """One statement."""
+        """One statement. Raises Waits, Again."""
         ...
 
     def commit(self) -> bool:
-        """Make it last, and answer whether it changed anything; `PowerCut` may strike inside."""
+        """Make it last, and answer whether it changed anything; `PowerCut` may strike inside. Raises Waits."""
         ...
 
     def rollback(self) -> None:
@@ -42,6 +50,10 @@ class Database(Protocol):
     """The product's plans."""
     readers_wait: bool
     """Whether a reader must wait for a writer."""
+    writers_wait: bool
+    """Whether a writer must wait for a writer; else they do where they meet."""
+    idle_most: float
+    """Virtual seconds after which a transaction is ended in which nothing happens; 0: never."""
 
     def connect(self, process: Process) -> Connection:
         """A connection without a transaction; at the end of its transaction it may serve another process."""
@@ -56,6 +68,8 @@ class MemoryDatabase:
     """The memory store: what was committed outlives everything but the simulation."""
 
     readers_wait = True  # it has no snapshots: who came in between two statements of a writer would see half of it
+    writers_wait = True
+    idle_most = 0.0
 
     def __init__(self, store: MemoryStore, clock: Callable[[], int]) -> None:
         self.store: Store = store

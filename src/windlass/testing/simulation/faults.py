@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 P = TypeVar("P")
 
 HOUR = 3_600 * SECOND
+FAR = (0.002, 0.02, 0.1)
+"""Seconds to a server and back, at the most. The longer, the more transactions are there at once, and meet."""
 
 
 class Faults:
@@ -45,6 +47,8 @@ class Faults:
         ]
         if world.can_lose_power:
             every.append(self.cut_power)
+        if world.on_a_server:
+            every += [self.terminate_backends, self.kill_server, self.stop_inside]
         self._kinds = [kind for kind in every if dice.random() < 0.45]
         rates = world.wire.rates
         if dice.random() < 0.5:
@@ -53,6 +57,8 @@ class Faults:
             rates.run_late = dice.choice((0.0, 0.05, 0.15))
         if dice.random() < 0.25:
             rates.die_inside = dice.choice((0.01, 0.05))
+        if world.on_a_server:
+            rates.spread = dice.choice(FAR)
         world.wire.murder = self.murder
         if self._kinds:
             for _ in range(dice.choice((1, 1, 2, 3, 5, 8))):
@@ -166,6 +172,32 @@ class Faults:
         seconds = self._dice.random() * 2 * self._world.settings.hold
         self._note("store frozen", None, round(seconds, 3))
         self._world.wire.frozen_until = self._world.scheduler.now + seconds
+
+    def terminate_backends(self) -> None:
+        """Somebody ends all connections that are inside a transaction."""
+        self._note("connections ended", None)
+        self._world.wire.lose_connections()
+
+    def stop_inside(self) -> None:
+        """SIGSTOP to a worker in the middle of a transaction, for longer than the server puts up with it."""
+        world = self._world
+        inside = [worker for worker in world.workers.values() if world.wire.is_inside(worker) and not worker.paused]
+        if self.over:
+            return
+        if not inside:
+            world.scheduler.at(world.scheduler.now + 0.01, self.stop_inside)
+            return
+        worker = self._dice.choice(inside)
+        seconds = 1 + self._dice.random() * 9
+        self._note("worker stopped inside a transaction", worker, round(seconds, 3))
+        worker.stop()
+        world.scheduler.at(world.scheduler.now + seconds, self._go_on, worker)
+
+    def kill_server(self) -> None:
+        """SIGKILL to the database server: what it was in the middle of is undone, and a while later it is back."""
+        self._note("server killed", None)
+        self._world.wire.frozen_until = self._world.scheduler.now + self._dice.random() * 4
+        self._world.wire.lose_connections()
 
     def slow_store(self) -> None:
         """Every statement takes long, for a while."""

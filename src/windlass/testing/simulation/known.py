@@ -20,6 +20,9 @@ class Known:
         self.why = "its delay"
         self.since = line.read
         """Since when it waits, in virtual seconds."""
+        self.stored = line.when
+        """When it was committed, in virtual seconds; and below, when it was last granted, or ended."""
+        self.left = 0.0
         self.expires_at = None if new.expires_after is None else line.at + new.expires_after
         self.holder: tuple[str, int, int] | None = None
         """Worker, fence and attempt of the run under way."""
@@ -38,7 +41,7 @@ class Known:
         self.created_at = line.at
         self.touched = False
         """Somebody has moved it while it waited."""
-        self.left: tuple[Commit, str] | None = None
+        self.moved: tuple[Commit, str] | None = None
         """From which queue the last batch took it that another in its place came with."""
         self.kept: dict[str, str] = {}
         """First results, and how many children were fanned out, by name."""
@@ -77,10 +80,10 @@ class Known:
     def replace(self, new: NewJob, line: Commit, max_wait: int | None) -> None:
         """Another that was asked for takes its place, under its id."""
         old, kept = self.new, (self.created_at, self.fence, self.settled, self.applied)
-        left = self.left if self.left and self.left[0] is line else (line, old.queue)
+        moved = self.moved if self.moved and self.moved[0] is line else (line, old.queue)
         self.__init__(new, line)  # type: ignore[misc]
         self.created_at, self.fence, self.settled, self.applied = kept
-        self.left = left
+        self.moved = moved
         self.new = msgspec.structs.replace(new, id=old.id, idempotency_key=old.idempotency_key, digest=old.digest)
         self.touched = True
         if max_wait is not None:

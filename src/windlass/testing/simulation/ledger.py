@@ -28,6 +28,9 @@ class Commit(NamedTuple):
     operation: str
     given: tuple[Any, ...]
     answer: Any
+    shown: int = 0
+    """The store's clock when it was committed, where others may have read it, and committed, after this one had read
+    it: what they made due, this one may have been granted."""
 
 
 class Deed(NamedTuple):

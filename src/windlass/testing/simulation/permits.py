@@ -24,17 +24,18 @@ class Permits(Judge):
         super().__init__(checker)
         self._limits: dict[str, int] = {}
         """Of queues, as operators have set them."""
-        self._bounds: dict[str, Bounds] = {}
+        self._bounds: dict[str, list[tuple[float, Bounds]]] = {}
+        """Of each queue, every one that it had, with the virtual time since when."""
         self._paused: set[str] = set()
 
-    def _on_queues(self, _line: Commit, changes: Sequence[QueueChange], _answer: object) -> None:
+    def _on_queues(self, line: Commit, changes: Sequence[QueueChange], _answer: object) -> None:
         for change in changes:
             if change.paused is not None:
                 (self._paused.add if change.paused else self._paused.discard)(change.queue)
             if change.limit is not None:
                 self._limits[change.queue] = change.limit
             if change.bounds is not None:
-                self._bounds[change.queue] = change.bounds
+                self._bounds.setdefault(change.queue, []).append((line.when, change.bounds))
 
     # --- what runs ---------------------------------------------------------------------------------------------------
 
@@ -58,29 +59,39 @@ class Permits(Judge):
 
     def arriving(self, line: Commit, job: NewJob, answer: Enqueued) -> None:
         """See Judge."""
-        bounds = self._bounds.get(job.queue, Bounds())
         if self.checker.stopped(Known(job, line)):
             # It never stands in line: seed 382527815 brought one into a full queue. Nor is it told to come again.
             if answer.full is not None:
                 self.checker.broken("bounds", line, f"{job.id} is cancelled as it comes, and is turned away: {answer}")
             return
+        broken = [self._wrongly(line, job, answer, bounds) for bounds in self._bounds_of(job.queue, line.read)]
+        if all(broken):
+            self.checker.broken("bounds", line, f"{job.id} {broken[-1]}")
+
+    def _bounds_of(self, queue: str, since: float) -> list[Bounds]:
+        """Those that held at any time since then: on a server an operator may change them under an enqueue."""
+        every = [(0.0, Bounds()), *self._bounds.get(queue, ())]
+        ended = [*(when for when, _ in every[1:]), float("inf")]
+        return [bounds for (_, bounds), until in zip(every, ended, strict=True) if until > since]
+
+    def _wrongly(self, line: Commit, job: NewJob, answer: Enqueued, bounds: Bounds) -> str:
+        """What is wrong with an answer where these bounds hold; nothing, perhaps."""
         if answer.full is None:
             if answer.inserted and bounds.depth is not None and job.after == 0:
                 sure = sum(_in_line(each, job.queue) for each in self.checker.jobs.values())
                 if sure >= bounds.depth:
-                    text = f"{job.id} goes in where {sure} wait and {bounds.depth} may"
-                    self.checker.broken("bounds", line, text)
-            return
+                    return f"goes in where {sure} wait and {bounds.depth} may"
+            return ""
         # How full a queue is is looked at before the batch: who went in counts, though another took its place since,
-        # and so does who went out, since another that took its place goes elsewhere.
+        # and so does who went out, since another that took its place goes elsewhere, and who left the line after that
+        # look.
         known = self.checker.jobs.values()
         fresh = sum(each.queue == job.queue for each in self._came(line))
-        left = sum(_left(each, line, job.queue) for each in known)
-        wait = fresh + left + sum(_waits(each, job.queue) for each in known)
+        moved = sum(_moved(each, line, job.queue) for each in known)
+        wait = fresh + moved + sum(_waits(each, job.queue, line.read) for each in known)
         if bounds.depth is None or wait < bounds.depth or job.after > 0:
-            self.checker.broken("bounds", line, f"{job.id} is turned away where {wait} wait and {bounds.depth} may")
-        if answer.inserted is not bounds.shed:
-            self.checker.broken("bounds", line, f"{job.id} is turned away as it should not be: {answer}")
+            return f"is turned away where {wait} wait and {bounds.depth} may"
+        return "" if answer.inserted is bounds.shed else f"is turned away as it should not be: {answer}"
 
     def _came(self, line: Commit) -> list[NewJob]:
         """Of the batch, those whose place another one of it may have taken."""
@@ -95,10 +106,11 @@ def _in_line(job: Known, queue: str) -> bool:
     return job.new.queue == queue and untouched and plain and not job.suspect
 
 
-def _left(job: Known, line: Commit, queue: str) -> bool:
+def _moved(job: Known, line: Commit, queue: str) -> bool:
     """Whether it stood in that queue until this batch."""
-    return job.left is not None and job.left[0] is line and job.left[1] == queue != job.new.queue
+    return job.moved is not None and job.moved[0] is line and job.moved[1] == queue != job.new.queue
 
 
-def _waits(job: Known, queue: str) -> bool:
-    return job.new.queue == queue and job.ended is None and job.holder is None
+def _waits(job: Known, queue: str, since: float) -> bool:
+    """Whether it stands in the line of that queue, or has left it since then."""
+    return job.new.queue == queue and (job.left > since or (job.ended is None and job.holder is None))

@@ -34,6 +34,8 @@ class SqliteDatabase:
     """See database.Database."""
 
     readers_wait = False
+    writers_wait = True
+    idle_most = 0.0
 
     def __init__(self, world: World) -> None:
         self._world = world

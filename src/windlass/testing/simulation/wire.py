@@ -1,8 +1,8 @@
 """Between a process and the store: latency, the lock, loss.
 
 A plan is driven one statement at a time by events of the process that asked, so that process may be stopped, or die, at
-each of them. A writing transaction holds the store's lock from its begin to its end. What is answered is noted in the
-ledger as it is committed.
+each of them. A writing transaction holds the store's lock from its begin to its end; where the store is a server that
+has none, transactions stand still where they meet. What is answered is noted in the ledger as it is committed.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from windlass.core.errors import OutcomeUnknown, StoreError, StoreTimeout, StoreUnavailable
 from windlass.ports.plan import Plan
-from windlass.testing.simulation.database import Connection, Database, PowerCut
+from windlass.stores.postgres.errors import Again
+from windlass.testing.simulation.database import Connection, Database, NoServer, PowerCut, Waits
 from windlass.testing.simulation.ledger import Commit, Ledger
 from windlass.testing.simulation.scheduler import Killed, Process, Scheduler
 
@@ -51,8 +52,8 @@ class Transaction:
     """One plan on its way."""
 
     __slots__ = (
-        "answer", "at", "connection", "deadline", "dies", "done", "error", "notes", "plan", "process", "read", "steps",
-        "stepwise", "tell", "told",
+        "answer", "at", "connection", "deadline", "dies", "done", "error", "lost", "moved", "notes", "plan", "process",
+        "read", "stands", "steps", "stepwise", "tell", "told",
     )  # fmt: skip
 
     def __init__(self, process: Process, plan: Plan[Any], deadline: float, tell: Callable[[Transaction], None]) -> None:
@@ -74,6 +75,12 @@ class Transaction:
         self.steps: Any = None
         self.stepwise = False
         self.dies = False
+        self.stands: tuple[Callable[..., None], tuple[Any, ...]] | None = None
+        """What it will do when it has what another transaction has locked."""
+        self.lost = False
+        """The server has ended its connection once before."""
+        self.moved = 0.0
+        """When anything happened in it."""
 
 
 class Wire:
@@ -86,6 +93,8 @@ class Wire:
         self._clock = clock
         self._holder: Transaction | None = None
         self._waiting: list[Transaction] = []
+        self._inside: list[Transaction] = []
+        """Where writers do not wait for writers: those that have begun."""
         self._open: dict[Process, list[Transaction]] = {}
         self._network = Process(scheduler, "network", -1)
         self.remote = True
@@ -108,8 +117,12 @@ class Wire:
 
     @property
     def busy(self) -> bool:
-        """Whether a transaction holds the lock."""
-        return self._holder is not None
+        """Whether a transaction holds the lock, or locks."""
+        return self._holder is not None or bool(self._inside)
+
+    def is_inside(self, process: Process) -> bool:
+        """Whether a process is in the middle of a transaction, where several can be."""
+        return any(transaction.process is process for transaction in self._inside)
 
     # --- asking ------------------------------------------------------------------------------------------------------
 
@@ -164,6 +177,7 @@ class Wire:
         if self._plain(process) and self._dice.random() > STEPWISE:
             transaction = Transaction(process, plan, self._scheduler.now + TIMEOUT, lambda _: None)
             self._begin(transaction)
+            assert transaction.told or not self.powered
         else:
             transaction = self.submit(process, plan, timeout, lambda _: None)
             self._scheduler.wait(process, lambda: transaction.told)
@@ -173,7 +187,7 @@ class Wire:
 
     def _plain(self, process: Process) -> bool:
         """Whether nothing can happen to a transaction that happens in one go."""
-        if self._holder is not None or process.cut_off or not self.powered:
+        if self.busy or process.cut_off or not self.powered:
             return False
         rates = self.rates
         return self.frozen_until <= self._scheduler.now and not (
@@ -192,15 +206,21 @@ class Wire:
         if transaction.told and transaction.process is not self._network and self._dice.random() < 0.3:
             self._forget(transaction)  # its caller had given up, and so had the library
             return
-        if self._holder is not None and (transaction.plan.write or self.database.readers_wait):
+        if self._holder is not None and self._alone(transaction.plan):
             self._waiting.append(transaction)
             return
         self._begin(transaction)
 
+    def _alone(self, plan: Plan[Any]) -> bool:
+        """Whether a transaction has the store to itself."""
+        return self.database.readers_wait or (plan.write and self.database.writers_wait)
+
     def _begin(self, transaction: Transaction) -> None:
         plan = transaction.plan
-        if plan.write or self.database.readers_wait:
+        if self._alone(plan):
             self._holder = transaction
+        elif not self.database.writers_wait:
+            self._inside.append(transaction)
         transaction.connection = self.database.connect(transaction.process)
         try:
             transaction.connection.begin(write=plan.write)
@@ -209,14 +229,15 @@ class Wire:
             return
         transaction.steps = iter(plan)
         transaction.at, transaction.read = self._clock(), self._scheduler.now
+        transaction.moved = self._scheduler.now
         self._advance(transaction, None)
+        if transaction.steps is not None and not transaction.done and self.database.idle_most:
+            self._look_at(transaction, transaction.steps)
 
     def _advance(self, transaction: Transaction, rows: Any) -> None:
         """Feed rows until the plan returns, or for one statement only."""
         before, self.running = self.running, transaction
         try:
-            connection = transaction.connection
-            assert connection is not None
             while True:
                 wanted = transaction.steps.send(rows)
                 if transaction.dies and self._dice.random() < 0.3:
@@ -224,36 +245,52 @@ class Wire:
                     return
                 if transaction.stepwise:
                     delay = self.rates.latency * self._dice.random() + self._dice.random() * self.rates.spread
-                    transaction.process.after(delay, self._statement, transaction, wanted)
+                    steps = transaction.steps
+                    transaction.process.after(delay, self._go_on, transaction, steps, self._statement, wanted)
                     return
-                rows = self._execute(transaction, connection, wanted)
+                try:
+                    rows = self._execute(transaction, wanted)
+                except Waits:
+                    self._stand(transaction, self._statement, wanted)
+                    return
         except StopIteration as end:
             transaction.answer = end.value
-        except Killed:
+        except (Killed, NoServer):
             raise
         except BaseException as error:
-            self._end(transaction, error)
+            self._fall(transaction, error)
             return
         finally:
             self.running = before
         self._commit(transaction)
 
-    def _execute(self, transaction: Transaction, connection: Connection, statement: Any) -> Any:
-        rows = connection.execute(statement)
+    def _execute(self, transaction: Transaction, statement: Any) -> Any:
+        assert transaction.connection is not None
+        transaction.moved = self._scheduler.now
+        rows = transaction.connection.execute(statement)
         if statement.name == "now":
             transaction.at, transaction.read = rows[0][0], self._scheduler.now
         return rows
 
+    def _go_on(self, transaction: Transaction, steps: Any, call: Callable[..., None], *arguments: Any) -> None:
+        """Do what was to come next, unless it has ended meanwhile, or begun again."""
+        if transaction.steps is steps and not transaction.done:
+            call(transaction, *arguments)
+
     def _statement(self, transaction: Transaction, wanted: Any) -> None:
-        if transaction.done:
-            return
-        assert transaction.connection is not None
         try:
-            rows = self._execute(transaction, transaction.connection, wanted)
+            rows = self._execute(transaction, wanted)
+        except NoServer:
+            raise
+        except Waits:
+            self._stand(transaction, self._statement, wanted)
         except BaseException as error:
-            self._end(transaction, error)
-            return
-        self._advance(transaction, rows)
+            self._fall(transaction, error)
+        else:
+            if transaction.process.paused:  # it had waited for a lock: now it has it, and hears of it later
+                transaction.process.after(0.0, self._go_on, transaction, transaction.steps, self._advance, rows)
+            else:
+                self._advance(transaction, rows)
 
     def _commit(self, transaction: Transaction) -> None:
         assert transaction.connection is not None
@@ -263,8 +300,13 @@ class Wire:
             self.doubtful = transaction
             self.cut_power()
             return
+        except NoServer:
+            raise
+        except Waits:
+            self._stand(transaction, self._commit)
+            return
         except BaseException as error:
-            self._end(transaction, error)
+            self._fall(transaction, error)
             return
         self.committed(transaction)
         self._end(transaction, None)
@@ -272,9 +314,10 @@ class Wire:
     def committed(self, transaction: Transaction) -> None:
         """Note what it did."""
         self.commits += transaction.plan.write
+        shown = 0 if self.database.writers_wait else self._clock()
         for at, read, operation, given, answer in transaction.notes:
             name = transaction.process.name
-            self._ledger.commit(Commit(at, read, self._scheduler.now, name, operation, given, answer))
+            self._ledger.commit(Commit(at, read, self._scheduler.now, name, operation, given, answer, shown))
 
     def _end(self, transaction: Transaction, error: BaseException | None) -> None:
         transaction.done = True
@@ -294,8 +337,81 @@ class Wire:
         transaction.error = error
         self._tell(transaction)
 
+    # --- where transactions meet -------------------------------------------------------------------------------------
+
+    def _stand(self, transaction: Transaction, call: Callable[..., None], *arguments: Any) -> None:
+        """Until others have ended; or the server gives up waiting, shortly before its client does."""
+        transaction.stands = (call, arguments)
+        left = max(transaction.deadline - self._scheduler.now, 0.0)
+        self._scheduler.at(self._scheduler.now + left, self._stand_no_longer, transaction, transaction.stands)
+
+    def _stand_no_longer(self, transaction: Transaction, what: object) -> None:
+        if transaction.stands is what and not transaction.done:
+            transaction.stands = None
+            self._end(transaction, StoreTimeout("others kept what it needs locked until the deadline"))
+
+    def _move_on(self) -> None:
+        """A transaction has ended: whoever stands still looks whether it was that one's end that he waited for."""
+        for transaction in [each for each in self._inside if each.stands is not None]:
+            assert transaction.stands is not None
+            (call, arguments), transaction.stands = transaction.stands, None
+            soon = self._scheduler.now + self._dice.random() * 1e-4
+            self._scheduler.at(soon, self._go_on, transaction, transaction.steps, call, *arguments)
+
+    def _fall(self, transaction: Transaction, error: BaseException) -> None:
+        """What a shell does about an error: others were in the way, so begin again; or tell whoever asked."""
+        if isinstance(error, Again):
+            self._again(transaction, max(0.001, error.wait) * (0.5 + self._dice.random() / 2))
+        else:
+            self._end(transaction, error)
+
+    def _again(self, transaction: Transaction, wait: float) -> None:
+        """Nothing was applied, so the plan begins again, unless its time is up."""
+        if self._scheduler.now + wait > transaction.deadline:
+            self._end(transaction, StoreTimeout("others were in the way until the deadline"))
+            return
+        self._undo(transaction)
+        transaction.notes.clear()
+        transaction.process.after(wait, self._arrive, transaction)
+
+    def _undo(self, transaction: Transaction) -> None:
+        assert transaction.connection is not None
+        transaction.connection.rollback()
+        transaction.steps.close()
+        transaction.connection = transaction.steps = transaction.stands = None
+        self._inside.remove(transaction)
+        self._move_on()
+
+    def _look_at(self, transaction: Transaction, steps: Any) -> None:
+        """End it where nothing has happened in it for too long: its process was stopped, and others wait."""
+        if transaction.steps is not steps or transaction.done:
+            return
+        since = self._scheduler.now if transaction.stands is not None else transaction.moved
+        if self._scheduler.now >= since + self.database.idle_most:
+            self._ledger.fault(self._scheduler.now, transaction.process.name, "idle transaction ended")
+            self._lose(transaction)
+        else:
+            self._scheduler.at(since + self.database.idle_most, self._look_at, transaction, steps)
+
+    def lose_connections(self) -> None:
+        """Of all that are inside a transaction: the server was killed, or somebody has terminated what served them."""
+        for transaction in list(self._inside):
+            if not transaction.done:
+                self._lose(transaction)
+
+    def _lose(self, transaction: Transaction) -> None:
+        """A shell begins again if it was in no commit, once."""
+        if transaction.lost:
+            self._end(transaction, StoreUnavailable("the connection was lost"))
+        else:
+            transaction.lost = True
+            self._again(transaction, 0.0)
+
     def _forget(self, transaction: Transaction) -> None:
         """It is out of the way."""
+        if transaction in self._inside:
+            self._inside.remove(transaction)
+            self._move_on()
         if transaction in self._open.get(transaction.process, ()):
             self._open[transaction.process].remove(transaction)
         if transaction in self._waiting:
@@ -340,6 +456,9 @@ class Wire:
         """The deadline. What the store has begun it finishes; what has not begun may or may not be done later."""
         if transaction.told or (self._holder is transaction and transaction.steps is not None):
             return
+        if transaction in self._inside:  # its connection is closed, and so it is undone
+            self._end(transaction, StoreTimeout("the server did not answer before the deadline"))
+            return
         if transaction in self._waiting:
             self._forget(transaction)
         transaction.error = StoreTimeout("the deadline passed")
@@ -373,6 +492,7 @@ class Wire:
                 transaction.done = transaction.told = True
             transactions.clear()
         self._waiting.clear()
+        self._inside.clear()
         self._holder = None
 
     def power_on(self, database: Database) -> None:

@@ -40,8 +40,10 @@ class Cast(msgspec.Struct, frozen=True, kw_only=True):
     """The parts of the product that live here; a test that plants a violation replaces one."""
 
     store: Callable[[], Any] = MemoryStore
-    """Makes the memory store's plans; of SQLite's, see `sqlite_store`."""
+    """Makes the memory store's plans; for those of the others, see below."""
     sqlite_store: Callable[[], Any] | None = None
+    postgres_store: Callable[[str], Any] | None = None
+    """Given the schema."""
     worker: Callable[..., Worker] = Worker
     supervisor: Callable[..., Supervisor] = Supervisor
     durability: str = "full"
@@ -113,6 +115,8 @@ class Life(msgspec.Struct, frozen=True, kw_only=True):
 
     seed: int
     store: str
+    url: str
+    """Of the server, where the store is one."""
     violations: tuple[str, ...]
     hash: str
     """Of the ledger: two lives with one hash were the same life."""
@@ -177,7 +181,8 @@ class World:
         else:
             self.wire.database = self.disk = make(self)
         self.wire.cut_power = self.cut_power
-        self.can_lose_power = make is not None
+        self.on_a_server = not self.wire.database.writers_wait
+        self.can_lose_power = self.wire.database.writers_wait and make is not None
         self.on_one_machine = self.can_lose_power or self.dice.random() < 0.25
         """Then the kernel judges who is alive; otherwise leases do."""
         self.wire.remote = not self.on_one_machine

@@ -1,0 +1,100 @@
+"""Simulated lives on a real PostgreSQL server, whose transactions meet: no seed may break an invariant."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections import Counter
+from typing import Any
+
+import pytest
+
+from tests.stores.postgres_server import database
+from windlass.testing.conformance.sizes import seeds, size
+from windlass.testing.simulation import simulate
+from windlass.testing.simulation.__main__ import main, told
+from windlass.testing.simulation.shells import NOTED
+
+pytestmark = pytest.mark.once
+
+SHARES = 2
+STORE = "postgresql"
+
+
+def live(chosen: range | list[int]) -> tuple[Counter[str], Counter[str]]:
+    """Live them all; answers what they went through, and what was asked of the store."""
+    sums: Counter[str] = Counter()
+    asked: Counter[str] = Counter()
+    broken = []
+    for seed in chosen:
+        life = simulate(seed, STORE, url=database())
+        sums.update({"lives": 1, **life.figures()})
+        asked.update(life.answered)
+        if life.violations:
+            broken.append(told(life))
+    assert not broken, "\n".join(broken)
+    return sums, asked
+
+
+@pytest.mark.parametrize("share", range(SHARES))
+@pytest.mark.timeout(0)
+def test_no_life_breaks_an_invariant(share: int, record_property: Any) -> None:
+    """I1..I14 with transactions side by side: 40 seeds, 2,000 with WINDLASS_PROOF=closing. Faults are delivered, and
+    nothing that can be asked is left out, or it would prove nothing."""
+    sums, asked = live(seeds(40, 2_000, 2_000)[share::SHARES])
+    record_property("proof", dict(sums))
+    if sums["lives"] > 20:
+        assert set(NOTED) - asked.keys() == set()
+        wanted = (
+            "answer lost", "clock stepped", "connections ended", "death inside a transaction", "machine cut off", "server killed",
+            "store frozen", "supervisor killed", "tree stopped", "worker killed",
+        )  # fmt: skip
+        assert {kind for kind in wanted if not sums[f"fault: {kind}"]} == set()
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("share", range(SHARES))
+def test_lives_by_the_ten_thousand(share: int, record_property: Any) -> None:
+    """The same, never the same ones."""
+    first = time.time_ns() // 1_000
+    sums, _ = live(range(first + share, first + size(20_000, 20_000, 50_000), SHARES))
+    record_property("proof", dict(sums))
+
+
+def test_a_seed_is_the_same_life_in_every_process() -> None:
+    """Whatever was lived there before, and whatever order sets have; a server has much that could decide."""
+    script = (
+        "from windlass.testing.simulation import simulate\n"
+        f"lived = {{seed: simulate(seed, {STORE!r}, url={database()!r}).hash for seed in ORDER}}\n"
+        "print(sorted(lived.items()))"
+    )
+    said = {
+        subprocess.run(
+            [sys.executable, "-c", script.replace("ORDER", str(order))],
+            env=os.environ | {"PYTHONHASHSEED": hash_seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for hash_seed, order in (("1", [1, 27, 14, 8]), ("4242", [8, 14, 27, 1]))
+    }
+    assert len(said) == 1, said
+
+
+def test_a_seed_is_replayed_by_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--seed", "3", "--store", STORE, "--url", database()]) == 0
+    said = capsys.readouterr().out
+    assert "client enqueues" in said
+    assert f"ledger {simulate(3, STORE, url=database()).hash}" in said
+
+
+def test_without_a_server_it_says_what_it_needs(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["--seed", "3", "--store", STORE])
+    assert "--url postgresql://user@host/name" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="url: '' must name a database of a server for postgresql"):
+        simulate(3, STORE)
+    with pytest.raises(ValueError, match="and for no other store"):
+        simulate(3, "memory", url=database())
