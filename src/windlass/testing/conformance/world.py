@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import threading
 from collections.abc import Callable, Coroutine, Generator, Iterator, Sequence
 from contextlib import contextmanager
@@ -84,7 +85,7 @@ class World:
         self._path = path
         self.runner: Runner = Threads() if kind == "sync" else Loop()
         self._others: list[Opened] = []
-        self._made = 0
+        self._made = itertools.count(1)  # also from many threads at once: none has the id of another
         self._seqs: dict[str, int] = {}
         self.known: dict[str, None] = {}
         """Every id that was enqueued here, for `dump`."""
@@ -141,8 +142,8 @@ class World:
 
     def job(self, **given: Any) -> NewJob:
         """A new job with an id of its own, later than every id before."""
-        self._made += 1
-        given.setdefault("id", job_id(self.clock() // 1_000 & 0xFFFFFFFFFFFF, self._made.to_bytes(10, "big")))
+        number = next(self._made).to_bytes(10, "big")
+        given.setdefault("id", job_id(self.clock() // 1_000 & 0xFFFFFFFFFFFF, number))
         given.setdefault("task", "tests.task")
         given.setdefault("payload", "[[],{}]")
         return NewJob(**given)
