@@ -119,9 +119,21 @@ class Supervised:
 def stop_tree(victim: Supervised) -> None:
     """SIGSTOP everything of it, and wait until it has."""
     assert len(victim.signal_tree(signal.SIGSTOP)) >= 2
+    while not _stops(victim):
+        # A child that was stopped between vfork and exec: until then its parent cannot stop. On with them, and again.
+        victim.signal_tree(signal.SIGCONT)
+
+
+def _stops(victim: Supervised) -> bool:
+    """Whether all of it stops soon."""
+    deadline = time.monotonic() + 2.0
     # Again and again, for what was just being started; and what is inside a system call stops when it comes back from
     # there.
-    eventually(lambda: all(stopped(pid) for pid in victim.signal_tree(signal.SIGSTOP)))
+    while not all(stopped(pid) for pid in victim.signal_tree(signal.SIGSTOP)):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.005)
+    return True
 
 
 class Rig:
