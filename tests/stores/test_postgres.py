@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,8 +14,9 @@ import pytest
 from tests.stores.postgres_server import PLACES, database
 from windlass import stores
 from windlass.core.job import NewJob
-from windlass.ports.plan import Plan, Statement, Steps
+from windlass.ports.plan import Plan, Rows, Statement, Steps
 from windlass.ports.store import Opened
+from windlass.stores.postgres.wire import Wire
 from windlass.testing import ManualClock
 from windlass.testing.conformance import Suite
 
@@ -70,5 +73,25 @@ def test_parameters_of_libpq_arrive_as_they_were_written(tmp_path: Path) -> None
         return (yield Statement("raw", ("SELECT current_setting('search_path'), current_setting('application_name')",)))
 
     assert opened.shell.run(Plan(steps, "settings", write=False)) == [("elsewhere", "a+b c")]
+    opened.close()
+    PLACES.recycle()
+
+
+def test_an_enqueue_goes_to_the_server_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once to ask, once to write; the hint goes by itself, in a thread of its own."""
+    opened = stores.open(PLACES.url(tmp_path))
+    opened.shell.run(opened.store.migrate())
+    ways: Counter[int] = Counter()
+    exchange = Wire.exchange
+
+    def counted(wire: Wire, deadline: float) -> Rows:
+        ways[threading.get_ident()] += 1
+        return exchange(wire, deadline)
+
+    monkeypatch.setattr(Wire, "exchange", counted)
+    for number in range(1, 4):
+        opened.shell.run(opened.store.enqueue([NewJob(id=f"job-{number}", task="t", payload="[[],{}]")]))
+        assert ways[threading.get_ident()] == 2 * number
+    assert opened.shell.run(opened.store.stats(exact=True)).states["queued"] == 3
     opened.close()
     PLACES.recycle()

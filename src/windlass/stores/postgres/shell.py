@@ -37,6 +37,9 @@ T = TypeVar("T")
 
 Clock = Callable[[], int]
 
+NEXT = {"enqueue": "queue_bounds"}
+"""By the name of a plan, what it asks right after the clock, whatever that says: so both cost one way to the server and
+back, and a single enqueue is two of them, not three."""
 RAW = "raw"
 """The statement name that carries its own text: a migration's."""
 ASIDE = "aside"
@@ -275,11 +278,13 @@ class Turn:
     ) -> None:
         """`aside` runs what can be part of no transaction; None where the transaction is somebody else's."""
         self._aside = aside
+        self._plan = ""
         self._wire = wire
         self._scripts = scripts
         self._clock = clock
         self._deadline = deadline
         self._now: Rows | None = None
+        self._next: dict[str, Rows] = {}
         self._wrote = False
 
     def run(self, plan: Plan[T]) -> T:
@@ -308,6 +313,7 @@ class Turn:
 
     def inside(self, plan: Plan[T]) -> T:
         """Run the plan in the transaction that is open."""
+        self._plan = plan.name
         return drive(iter(plan), self.execute)
 
     def touch(self, channel: str | None = None) -> None:
@@ -340,6 +346,8 @@ class Turn:
             return self._alone()
         if name in (SO_FAR, ASIDE):
             return self._beside(params)
+        if name in self._next:
+            return self._next.pop(name)
         if name == RAW:
             self._wire.send(Part(b"", params[0].encode(), ()))
             return self._wire.exchange(self._deadline)
@@ -386,9 +394,18 @@ class Turn:
             if self._clock is not None:
                 self._now = [(self._clock(),)]
             else:
-                self._send("now")
-                self._now = self._wire.exchange(self._deadline)
+                self._now = self._asked_with_next()
         return self._now
+
+    def _asked_with_next(self) -> Rows:
+        """The server's clock, and with it what the plan asks next, if that is known."""
+        self._send("now")
+        following = NEXT.get(self._plan)
+        if following is None:
+            return self._wire.exchange(self._deadline)
+        self._send(following)
+        self._next[following] = self._wire.exchange(self._deadline)
+        return self._wire.before()
 
     def _send(self, name: str, params: tuple[Any, ...] = ()) -> None:
         for part in self._scripts[name].parts:

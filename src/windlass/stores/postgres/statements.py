@@ -22,7 +22,8 @@ _PARAMETER = re.compile(r"\$(\d+)")
 _WRITES = re.compile(r"\b(INSERT INTO|DELETE FROM|UPDATE \S+ (?:\w+ )?SET)\b")
 _GIVEN = re.compile(r"\(\$1::jsonb\) given\b")
 _BUILDS = re.compile(r"CREATE (?:UNIQUE )?INDEX CONCURRENTLY (\w+) ON\b")
-_ANSWERS = re.compile(r"\ASELECT\b|\bRETURNING \S+\Z|\)\s*SELECT\b")
+_INNER = re.compile(r"\([^()]*\)")
+_VERB = re.compile(r"\b(SELECT|INSERT|UPDATE|DELETE)\b")
 
 
 class Part(NamedTuple):
@@ -100,9 +101,17 @@ def valid_index(name: str) -> str:
 
 def _script(name: str, texts: list[str]) -> Script:
     parts = tuple(_part(f"{name}_{n}", text) for n, text in enumerate(texts))
-    answers = name not in DEFERRED and bool(_ANSWERS.search(texts[-1]))
+    answers = name not in DEFERRED and _answers(texts[-1])
     writes = name not in QUIET and any(_WRITES.search(text) for text in texts)
     return Script(parts, answers, writes, any(_GIVEN.search(text) for text in texts))
+
+
+def _answers(text: str) -> bool:
+    """Whether a statement has rows to tell: by what stands outside of all parentheses, as the INSERT of a WITH does."""
+    while (outer := _INNER.sub("", text)) != text:
+        text = outer
+    verb = _VERB.search(text)
+    return verb is not None and (verb[0] == "SELECT" or "RETURNING" in text)
 
 
 def _part(name: str, text: str) -> Part:

@@ -51,6 +51,7 @@ class Wire:
         self._queued: list[tuple[Part, list[bytes | None]]] = []
         self._poll = select.poll()
         self._poll.register(connection.socket, select.POLLIN)
+        self._before: pq.abc.PGresult | None = None
         self.changes = 0
         """Rows that were written so far."""
         self.ending = False
@@ -96,6 +97,10 @@ class Wire:
             raise error
         return rows
 
+    def before(self) -> Rows:
+        """In the last exchange, the rows of the statement before the last one."""
+        return rows_of(self._before) if self._before is not None else []
+
     def _put(self, queued: Sequence[tuple[Part, list[bytes | None]]]) -> list[bytes | None]:
         """Hand statements to the library; answers, for each result to come, the name that it prepares."""
         expected: list[bytes | None] = []
@@ -134,7 +139,7 @@ class Wire:
                 if name is not None:
                     self._prepared.add(name)
                 else:
-                    last = result
+                    self._before, last = last, result
                     self.changes += result.command_tuples or 0
             elif status == _SYNC:
                 return (rows_of(last) if last is not None and error is None else []), error
