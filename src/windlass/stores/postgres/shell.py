@@ -316,6 +316,10 @@ class Turn:
         self._plan = plan.name
         return drive(iter(plan), self.execute)
 
+    def flush(self) -> None:
+        """Send what is queued, and see what becomes of it."""
+        self._wire.exchange(self._deadline)
+
     def touch(self, channel: str | None = None) -> None:
         """If anything was written, say so to those who look; with a channel, to those who listen as well, once this is
         committed."""
