@@ -228,7 +228,7 @@ class Places:
             for path, schema in self._used.items():
                 rows = connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = %s", (schema,)).fetchall()
                 version = f"DELETE FROM {schema}.schema_version WHERE version > 900;" if rows else ""
-                tables = [row[0] for row in rows if row[0] not in {"schema_version", "rings"}]
+                tables = [row[0] for row in rows if row[0] not in {"schema_version", "rings", "parts"}]
                 connection.execute(
                     version + "".join(f"DELETE FROM {schema}.{table};" for table in tables) or "SELECT 1"
                 )

@@ -19,7 +19,7 @@ from windlass import Windlass
 from windlass.cli import run
 from windlass.core.job import Job, State
 from windlass.core.placement import is_job_id, job_id
-from windlass.ports.store import ClaimRequest, Death, Filter, Quota, Selection
+from windlass.ports.store import ClaimRequest, Death, Filter, PruneRules, Quota, Selection
 from windlass.testing.conformance.world import report
 
 MOST = 2**63 - 1
@@ -197,7 +197,7 @@ class Site:
             store, run = self.store, self.run
             for good in (self.good, [self.app.enqueue("echo", [2]).id], [self.app.enqueue("echo", [3]).id]):
                 while any(not job.state.terminal for job in run(store.fetch(good))):
-                    for chore in store.chores() if chores else ():
+                    for chore in store.chores(PruneRules()) if chores else ():
                         run(chore)
                     await asyncio.sleep(0.01)
 
@@ -351,7 +351,8 @@ LINES = {
     " FROM {s}.ready, generate_series(1, 300) n WHERE seq = {q}",
     "waiting as well": "INSERT INTO {s}.waiting (part, seq, due, state) VALUES (0, {q}, 0, 'scheduled')",
     "a job that is none, waiting": "INSERT INTO {s}.waiting (part, seq, due, state) VALUES (0, -5, 0, 'scheduled')",
-    "ended as well": "INSERT INTO {s}.ended (seq, state, finished, fence) VALUES ({q}, 'completed', 1, 1)",
+    "ended as well": "INSERT INTO {s}.ended (part, seq, state, finished, fence)"
+    " VALUES ({q} & 15, {q}, 'completed', 1, 1)",
     "held by nobody as well": "INSERT INTO {s}.held (part, id, seq, worker, grant_seq, fence, attempt, started)"
     " SELECT 0, id, seq, 'nobody', 1, 1, 1, 1 FROM {s}.jobs WHERE seq = {q}",
     "an end of nothing": "INSERT INTO {s}.expiring (expires, seq) VALUES (1, -7)",

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import psycopg
 import pytest
@@ -16,6 +17,7 @@ from tests.faults.kit import new_job
 from tests.stores.postgres_server import PLACES, database
 from windlass import stores
 from windlass.core.errors import SchemaError, StoreError, StoreTimeout, StoreUnavailable
+from windlass.core.job import NewJob
 from windlass.core.machine import complete
 from windlass.ports.store import ClaimRequest, Opened, Quota
 from windlass.stores.named_sql import load_migrations, split
@@ -24,8 +26,13 @@ from windlass.stores.postgres.shell import Shell
 from windlass.testing.conformance.world import report
 
 COLUMN = "ALTER TABLE windlass.jobs ADD COLUMN later text;"
-INDEX = "CREATE UNIQUE INDEX CONCURRENTLY jobs_payload ON windlass.jobs (payload);"
+INDEX = "CREATE UNIQUE INDEX CONCURRENTLY keys_digest ON windlass.keys (digest);"
 NOW = len(load_migrations(statements.PACKAGE))
+
+
+def keyed(digest: str) -> NewJob:
+    """One whose key has this digest, which the new index wants to be the only one."""
+    return new_job(idempotency_key=str(uuid4()), digest=digest)
 
 
 class Site:
@@ -50,7 +57,7 @@ class Site:
         return cursor.fetchall() if cursor.description else []
 
     def index(self) -> list[tuple[Any, ...]]:
-        return self.sql("SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass('windlass.jobs_payload')")
+        return self.sql("SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass('windlass.keys_digest')")
 
     def version(self) -> int:
         return int(self.sql("SELECT max(version) FROM windlass.schema_version")[0][0])
@@ -64,7 +71,7 @@ class Site:
     def writer(self) -> Iterator[None]:
         """Somebody whose transaction has written: who builds an index waits for its end."""
         with psycopg.connect(database()) as connection:
-            connection.execute(f'LOCK TABLE "{self.schema}".jobs IN ROW EXCLUSIVE MODE')
+            connection.execute(f'LOCK TABLE "{self.schema}".keys IN ROW EXCLUSIVE MODE')
             yield
 
     def builders(self) -> list[int]:
@@ -76,7 +83,7 @@ class Site:
     def works(self) -> None:
         """A job goes its way, over connections that were opened before."""
         run, store = self.run, self.opened.store
-        job = new_job(payload=f"[[{time.monotonic_ns()}],{{}}]")
+        job = keyed(str(time.monotonic_ns()))
         run(store.enqueue([job]))
         run(store.beat([report("w")]))
         self.seq = getattr(self, "seq", 0) + 1
@@ -144,7 +151,7 @@ def begun(work: Callable[[], Any]) -> tuple[threading.Thread, list[Any]]:
 def test_ten_at_once_build_it_once(site: Site, newer: Callable[..., None], aside: list[str]) -> None:
     newer(COLUMN, INDEX)
     for n in range(200):
-        site.run(site.opened.store.enqueue([new_job(payload=f"[[{n}],{{}}]")]))
+        site.run(site.opened.store.enqueue([keyed(str(n))]))
     stores_ = [site.open("&pooler=transaction" if n % 2 else "") for n in range(10)]
     threads = [begun(lambda each=each: each.shell.run(each.store.migrate(), 30)) for each in stores_]  # type: ignore[misc]
     for thread, _ in threads:
@@ -169,12 +176,12 @@ def test_a_new_store_gets_it_too(tmp_path: Path, newer: Callable[..., None]) -> 
 def test_what_fails_is_built_again(site: Site, newer: Callable[..., None], aside: list[str]) -> None:
     """The version does not count before the index is whole."""
     newer(INDEX)
-    site.run(site.opened.store.enqueue([new_job(), new_job()]))
+    site.run(site.opened.store.enqueue([keyed("twice"), keyed("twice")]))
     for _ in range(2):
         with pytest.raises(StoreError, match="could not create unique index"):
             site.run(site.opened.store.migrate())
         assert (site.index(), site.version()) == ([(False,)], NOW)
-    site.sql("DELETE FROM windlass.jobs")
+    site.sql("DELETE FROM windlass.keys")
     assert site.run(site.opened.store.migrate()) == NOW + 1
     assert (site.index(), site.version()) == ([(True,)], NOW + 1)
     assert aside == ["CREATE UNIQUE", "DROP", "CREATE UNIQUE", "DROP", "CREATE UNIQUE"]
@@ -259,15 +266,15 @@ def test_printed_for_a_person(site: Site, newer: Callable[..., None]) -> None:
         f"-- Windlass: the schema {name}, from version {NOW} to {NOW + 3}.",
         *("BEGIN;", f"ALTER TABLE {name}.jobs ADD COLUMN later text;", f"INSERT INTO {name}.schema_version", "COMMIT;"),
         "-- In no transaction, and while everybody works:",
-        *(f"DROP INDEX CONCURRENTLY IF EXISTS {name}.jobs_payload;", "CREATE UNIQUE INDEX CONCURRENTLY jobs_payload"),
+        *(f"DROP INDEX CONCURRENTLY IF EXISTS {name}.keys_digest;", "CREATE UNIQUE INDEX CONCURRENTLY keys_digest"),
         *(f"INSERT INTO {name}.schema_version", "    WHERE"),
         *("BEGIN;", f"ALTER TABLE {name}.jobs ADD COLUMN latest text;", f"INSERT INTO {name}.schema_version", "COMMIT;"),
     ]
     newer(COLUMN, INDEX)
-    site.run(site.opened.store.enqueue([new_job(), new_job()]))
+    site.run(site.opened.store.enqueue([keyed("twice"), keyed("twice")]))
     assert by_hand(site, site.opened.migration_sql(NOW)) == [psycopg.errors.UniqueViolation]  # type: ignore[attr-defined]
     assert (site.index(), site.version()) == ([(False,)], NOW + 1)
-    site.sql("DELETE FROM windlass.jobs")
+    site.sql("DELETE FROM windlass.keys")
     assert by_hand(site, site.opened.migration_sql(NOW + 1)) == []  # type: ignore[attr-defined]
     assert (site.index(), site.version()) == ([(True,)], NOW + 2)
     assert site.run(site.opened.store.migrate()) == NOW + 2

@@ -17,7 +17,7 @@ from windlass import stores
 from windlass.core.errors import StoreUnavailable
 from windlass.core.machine import complete, release, snooze
 from windlass.ports.plan import Plan, Statement, Steps
-from windlass.ports.store import ClaimRequest, Opened, Quota
+from windlass.ports.store import ClaimRequest, Opened, PruneRules, Quota
 from windlass.testing import ManualClock
 from windlass.testing.conformance.world import report
 
@@ -56,7 +56,7 @@ def parts(opened: Opened) -> dict[str, list[tuple[int, int, int]]]:
 def chores(opened: Opened) -> int:
     """A round of them; answers how many were put off."""
     late = 0
-    for chore in opened.store.chores():  # type: ignore[attr-defined]
+    for chore in opened.store.chores(PruneRules()):  # type: ignore[attr-defined]
         try:
             opened.shell.run(chore)
         except StoreUnavailable:

@@ -84,9 +84,9 @@ class Maintainer:
 
     def _chores(self) -> bool:
         """What this kind of store needs besides; whether it needs more of it at once."""
-        chores: Callable[[], Sequence[Plan[bool]]] | None = getattr(self._opened.store, "chores", None)
+        chores: Callable[[PruneRules], Sequence[Plan[bool]]] | None = getattr(self._opened.store, "chores", None)
         more = False
-        for chore in chores() if chores is not None else ():
+        for chore in chores(self._rules) if chores is not None else ():
             with contextlib.suppress(StoreUnavailable):  # somebody was in the way: another time
                 more = self._opened.shell.run(chore) or more
         return more

@@ -28,6 +28,8 @@ from windlass.stores.sql.async_shell import AsyncShell
 SCHEMA = "windlass"
 NAME_MOST = 50
 """Of a schema, in bytes: with what is put before and behind it, it must stay a name of PostgreSQL's, 63 bytes long."""
+UNFIT = frozenset("\0'%\\")
+"""The names of tables stand in texts as well."""
 CONNECTIONS = 8
 """Of one process at once, if nothing else is said: one more for a supervisor, which listens."""
 
@@ -45,8 +47,8 @@ def open_postgres(
     """
     base, ours = _parameters(url)
     schema = ours.get("schema", SCHEMA)
-    if not schema or len(schema.encode()) > NAME_MOST or "\0" in schema:
-        raise ConfigError(f"url: schema={schema!r} must be a name of 1 to {NAME_MOST} bytes")
+    if not schema or len(schema.encode()) > NAME_MOST or UNFIT.intersection(schema):
+        raise ConfigError(f"url: schema={schema!r} must be a name of 1 to {NAME_MOST} bytes, without any of ' % \\")
     most = _number(ours.get("pool", str(CONNECTIONS)))
     pooler = ours.get("pooler", "session")
     if pooler not in {"session", "transaction"}:

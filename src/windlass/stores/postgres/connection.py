@@ -17,6 +17,8 @@ SETTINGS = {
     "jit": "off",
     # Plans are made once and kept, some of them while a table is still empty. All our tables are read by their keys.
     "enable_seqscan": "off",
+    "enable_hashjoin": "off",
+    "enable_mergejoin": "off",
     "plan_cache_mode": "force_generic_plan",
     # What serves a process that is gone without a word counts among the server's connections, for two hours and a
     # quarter as Linux has it; each time the network forgets us, all of ours would. Now it is a minute.

@@ -56,7 +56,7 @@ _DEAD = """SELECT relname, n_dead_tup FROM pg_stat_user_tables WHERE schemaname 
 _RIGHTS = """SELECT current_user::text, bool_and(has_table_privilege(c.oid, 'SELECT')),
     bool_and(c.relname NOT IN ('jobs', 'ready', 'keys') OR has_table_privilege(c.oid, 'INSERT')),
     bool_and(c.relname = 'schema_version' OR has_table_privilege(c.oid, 'DELETE')),
-    bool_and(c.relname !~ '_[01]$' OR has_table_privilege(c.oid, 'TRUNCATE'))
+    bool_and(c.relname !~ '^(ready|waiting|held|jobs|ended)_[0-7]$' OR has_table_privilege(c.oid, 'TRUNCATE'))
     FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
     WHERE n.nspname = '{schema}' AND c.relkind IN ('r', 'p')"""
 
@@ -175,7 +175,7 @@ def _rights(role: str, reads: bool, enqueues: bool, works: bool, empties: bool) 
     if not reads:
         return Reading("rights", role, "bad", "may not even read: see `windlass store roles`")
     if works and not empties:
-        return Reading("rights", role, "warning", "may work, but not empty the parts of the hot tables (TRUNCATE)")
+        return Reading("rights", role, "warning", "may work, but not empty the parts of the tables of jobs (TRUNCATE)")
     if works:
         return Reading("rights", role, "ok", "may work, operate and enqueue")
     return Reading("rights", role, "ok", "may enqueue and read" if enqueues else "may read")

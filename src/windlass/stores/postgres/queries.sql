@@ -105,15 +105,22 @@ coalesce((SELECT current FROM windlass.rings WHERE name = 'held'), 0)
 -- name: jobs_store
 -- Who sends a job again while its first sending is under way waits for that, and then begins anew. (ON CONFLICT would
 -- write 48 bytes more for each job to the log.)
-WITH v AS (
-    SELECT x.j, x.n FROM jsonb_array_elements($2::jsonb) WITH ORDINALITY x (j, n)
-    WHERE (SELECT count(*) FROM windlass.jobs k WHERE k.id = x.j ->> 1) = 0),
+WITH x AS MATERIALIZED (
+    SELECT j, n,
+           windlass.part_in(j ->> 1, (SELECT since FROM windlass.parts), (SELECT width FROM windlass.parts)) AS part
+    FROM jsonb_array_elements($2::jsonb) WITH ORDINALITY x (j, n)),
+v AS (
+    SELECT j, n, part FROM x
+    WHERE CASE part WHEN 15 THEN (SELECT count(*) FROM windlass.jobs k WHERE k.id = x.j ->> 1)
+          ELSE (SELECT count(*) FROM windlass.jobs k WHERE k.part = x.part AND k.id = x.j ->> 1) END = 0
+    ORDER BY n),
 new AS (
-    INSERT INTO windlass.jobs (id, tenant, task, version, queue, priority, head_start, created, due, rank, expires,
-                               payload, meta)
-    SELECT j ->> 1, j ->> 2, j ->> 3, (j ->> 4)::bigint, j ->> 5, (j ->> 6)::bigint, (j ->> 7)::bigint,
-           (j ->> 8)::bigint, (j ->> 9)::bigint, (j ->> 10)::bigint, (j ->> 11)::bigint, j ->> 12, j ->> 13
-    FROM v ORDER BY n RETURNING seq, queue, due, rank, expires),
+    INSERT INTO windlass.jobs (part, seq, id, tenant, task, version, queue, priority, head_start, created, due, rank,
+                               expires, payload, meta)
+    SELECT part, nextval('windlass.jobs_seq') * 16 + part, j ->> 1, j ->> 2, j ->> 3, (j ->> 4)::bigint, j ->> 5,
+           (j ->> 6)::bigint, (j ->> 7)::bigint, (j ->> 8)::bigint, (j ->> 9)::bigint, (j ->> 10)::bigint,
+           (j ->> 11)::bigint, j ->> 12, j ->> 13
+    FROM v RETURNING seq, queue, due, rank, expires),
 line AS (
     INSERT INTO windlass.ready (part, lane, queue, rank, seq)
     SELECT {ready_part}, 0, queue, rank, seq FROM new WHERE due <= $1),
@@ -121,9 +128,6 @@ later AS (
     INSERT INTO windlass.waiting (part, seq, due, state)
     SELECT {waiting_part}, seq, due, 'scheduled' FROM new WHERE due > $1)
 INSERT INTO windlass.expiring (expires, seq) SELECT expires, seq FROM new WHERE expires IS NOT NULL
-
--- name: jobs_tail
-SELECT nextval('windlass.jobs_seq') - 1
 
 -- name: queue_bounds
 SELECT coalesce(json_object_agg(name, bounds::json)::text, '{}'), EXISTS (SELECT 1 FROM windlass.departed)::int
@@ -135,9 +139,9 @@ SELECT pg_advisory_xact_lock(hashtext('windlass.bounds'), hashtext($1));
 SELECT count(*) FROM (SELECT 1 FROM windlass.ready WHERE lane = 0 AND queue = $1 LIMIT $2) r
 
 -- name: job_insert
-INSERT INTO windlass.jobs (seq, id, tenant, task, version, queue, priority, head_start, created, due, rank, expires,
-                           payload, meta)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14) ON CONFLICT (id) DO NOTHING
+INSERT INTO windlass.jobs (part, seq, id, tenant, task, version, queue, priority, head_start, created, due, rank,
+                           expires, payload, meta)
+VALUES ($1::bigint & 15, $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14) ON CONFLICT DO NOTHING
 
 -- fragment: lock_keys
 SELECT pg_advisory_xact_lock(hashtext('windlass.keys'), b.n)
@@ -236,6 +240,9 @@ WHERE x.expires = (given ->> 0)::bigint AND x.seq = (given ->> 1)::bigint
 j.id, greatest(j.fence + 1, $1::bigint), j.task, j.version, j.queue, j.tenant, j.payload, j.meta, j.attempt + 1,
 j.crashes, j.losses, j.lane <> 0, j.priority, j.created, j.due, $1::bigint, j.expires, j.seq, j.rank, 0, r.part, r.ctid
 
+-- fragment: same
+j.part = (r.seq & 15)::smallint AND j.seq = r.seq
+
 -- fragment: window
 coalesce(json_agg(json_build_array({held_row}) ORDER BY r.rank, r.seq)::text, '[]'),
 coalesce(bool_or(j.meta <> '{}'), false)
@@ -251,21 +258,21 @@ SELECT {window},
                  AND pg_stat_get_dead_tuples('windlass.ready_0'::regclass)
                      + pg_stat_get_dead_tuples('windlass.ready_1'::regclass) > $5
             THEN (extract(epoch FROM clock_timestamp() - statement_timestamp()) * 1000000)::bigint ELSE 0 END
-FROM r JOIN windlass.jobs j ON j.seq = r.seq
+FROM r JOIN windlass.jobs j ON {same}
 
 -- name: ready_window_from
 WITH r AS MATERIALIZED (
     SELECT rank, seq, part, ctid FROM windlass.ready
     WHERE lane = $2 AND queue = $3 AND (rank, seq) >= ($5, $6) ORDER BY rank, seq LIMIT $4
     FOR UPDATE SKIP LOCKED)
-SELECT {window} FROM r JOIN windlass.jobs j ON j.seq = r.seq
+SELECT {window} FROM r JOIN windlass.jobs j ON {same}
 
 -- name: ready_by_id
 WITH r AS MATERIALIZED (
     SELECT r.seq, r.part, r.ctid FROM windlass.jobs j
     JOIN windlass.ready r ON r.lane = j.lane AND r.queue = j.queue AND r.rank = j.rank AND r.seq = j.seq
     WHERE j.id = ANY (ARRAY(SELECT jsonb_array_elements_text($2::jsonb))) FOR UPDATE OF r SKIP LOCKED)
-SELECT coalesce(json_agg(json_build_array({held_row}))::text, '[]') FROM r JOIN windlass.jobs j ON j.seq = r.seq
+SELECT coalesce(json_agg(json_build_array({held_row}))::text, '[]') FROM r JOIN windlass.jobs j ON {same}
 
 -- name: held_of
 SELECT coalesce(json_agg(json_build_array(
@@ -502,16 +509,16 @@ FROM h
 
 -- name: ended_insert
 -- The last of each row: the result of one that completed, the error of any other.
-INSERT INTO windlass.ended (seq, state, reason, finished, fence, number, charged, worker, started, outcome, result,
+INSERT INTO windlass.ended (part, seq, state, reason, finished, fence, number, charged, worker, started, outcome, result,
                             error, result_until)
-SELECT (v ->> 0)::bigint, $2::text, $3::text, $1::bigint, (v ->> 1)::bigint, (v ->> 2)::bigint, $4::smallint, $7::text,
+SELECT (v ->> 0)::bigint & 15, (v ->> 0)::bigint, $2::text, $3::text, $1::bigint, (v ->> 1)::bigint, (v ->> 2)::bigint, $4::smallint, $7::text,
        (v ->> 3)::bigint, $5::text, CASE WHEN $2::text = 'completed' THEN v ->> 4 END,
        CASE WHEN $2::text <> 'completed' THEN v ->> 4 END, $1::bigint + $6::bigint
 FROM jsonb_array_elements($8::jsonb) v
 
 -- name: ended_insert_unrun
-INSERT INTO windlass.ended (seq, state, reason, finished, fence)
-SELECT (given ->> 0)::bigint, given ->> 1, given ->> 2, (given ->> 3)::bigint, (given ->> 4)::bigint
+INSERT INTO windlass.ended (part, seq, state, reason, finished, fence)
+SELECT (given ->> 0)::bigint & 15, (given ->> 0)::bigint, given ->> 1, given ->> 2, (given ->> 3)::bigint, (given ->> 4)::bigint
 FROM jsonb_array_elements($1::jsonb) given
 
 -- name: attempt_insert
@@ -890,6 +897,37 @@ SELECT seq, state, finished, result IS NOT NULL, result_until FROM windlass.ende
 
 -- name: result_drop
 UPDATE windlass.ended e SET result = NULL FROM jsonb_array_elements($1::jsonb) given WHERE e.seq = (given ->> 0)::bigint
+
+-- name: parts_width
+SELECT width FROM windlass.parts
+
+-- name: parts_lock (nobody reads the answer)
+-- Whoever has enqueued anything, or looked whether it is stored, is through, and nobody else does meanwhile.
+LOCK TABLE windlass.jobs IN ACCESS EXCLUSIVE MODE
+
+-- name: parts_resize
+-- For all ids but those that are stored; another day, if one of these is of a time far ahead.
+UPDATE windlass.parts SET width = $1,
+    since = greatest($2, ('x' || left(last.id, 8) || substr(last.id, 10, 4))::bit(48)::bigint + 1)
+FROM (SELECT max(j.id) AS id FROM windlass.jobs j WHERE j.part IN (0, 1, 2, 3, 4, 5, 6, 7)) last
+WHERE last.id IS NULL OR last.id < $3
+
+-- name: parts_worth
+-- Those that weigh as much: up to when jobs have been emptied out of them, and what parts_width answers.
+SELECT n, coalesce(m.value, 0), p.width
+FROM windlass.parts p, generate_series(0, 7) n LEFT JOIN windlass.marks m ON m.name = 'emptied:' || n
+WHERE pg_relation_size(to_regclass('windlass.jobs_' || n)) >= $1 ORDER BY n
+
+-- name: part_bound
+SELECT b.seq, EXISTS (SELECT 1 FROM windlass.ended e WHERE e.part = $1 AND e.seq = b.seq AND e.state = 'completed'
+                      AND e.finished <= $4)
+FROM windlass.part_bound($1, $2, $3) b (seq) ORDER BY b.seq
+
+-- name: part_known
+SELECT windlass.part_known($1)
+
+-- name: part_empty
+SELECT windlass.part_empty($1, $2, $3, $4, $5)
 
 -- name: keys_prune
 DELETE FROM windlass.keys WHERE free_at <= $1
@@ -1287,15 +1325,16 @@ UPDATE windlass.unique_keys u SET seq = NULL FROM jsonb_array_elements($1::jsonb
 WHERE u.seq = (given ->> 0)::bigint AND u.live <> 0
 
 -- name: seqs_next
-SELECT nextval('windlass.jobs_seq') FROM jsonb_array_elements($1::jsonb)
+SELECT nextval('windlass.jobs_seq') * 16 + windlass.part_of(v.id)
+FROM jsonb_array_elements_text($1::jsonb) WITH ORDINALITY v (id, n) ORDER BY v.n
 
 -- name: seqs_by_id
 SELECT id, seq FROM windlass.jobs WHERE id = ANY (ARRAY(SELECT jsonb_array_elements_text($1::jsonb)))
 
 -- name: ended_put
-INSERT INTO windlass.ended (seq, state, reason, finished, fence, number, charged, worker, started, outcome, result,
+INSERT INTO windlass.ended (part, seq, state, reason, finished, fence, number, charged, worker, started, outcome, result,
                             error, result_until)
-SELECT (given ->> 0)::bigint, given ->> 1, given ->> 2, (given ->> 3)::bigint, (given ->> 4)::bigint,
+SELECT (given ->> 0)::bigint & 15, (given ->> 0)::bigint, given ->> 1, given ->> 2, (given ->> 3)::bigint, (given ->> 4)::bigint,
        (given ->> 5)::bigint, (given ->> 6)::smallint, given ->> 7, (given ->> 8)::bigint, given ->> 9, given ->> 10,
        given ->> 11, (given ->> 12)::bigint
 FROM jsonb_array_elements($1::jsonb) given

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from windlass.stores.postgres.parts import PARTS
 from windlass.stores.postgres.statements import built_by, migrations_of, quoted, valid_index
 from windlass.stores.postgres.store import RINGS
 
@@ -63,7 +64,12 @@ def roles(schema: str) -> str:
         quoted(f"{schema}_{role}") for role in ("migrator", "worker", "producer", "reader")
     )
     written = ", ".join(f"{name}.{table}" for table in WRITTEN["producer"])
-    emptied = ", ".join(f"{name}.{table}_{part}" for table in RINGS for part in (0, 1))
+    emptied = ", ".join(
+        f"{name}.{table}_{part}"
+        for tables, parts in ((RINGS, 2), (("jobs", "ended"), PARTS))
+        for table in tables
+        for part in range(parts)
+    )
     return f"""\
 -- Windlass: roles for the schema {name}. Run this after the first migration, as who owns the schema or as a superuser;
 -- then for instance: GRANT {worker} TO my_worker_login;

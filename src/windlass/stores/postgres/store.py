@@ -38,6 +38,7 @@ from windlass.ports.store import (
     WorkerReport,
 )
 from windlass.stores.postgres.errors import Again, Behind
+from windlass.stores.postgres.parts import Parts
 from windlass.stores.postgres.shell import ASIDE, RAW, SO_FAR
 from windlass.stores.postgres.statements import Built, built_by, migrations_of, quoted, valid_index
 from windlass.stores.sql.claim import Claiming, HeldRow, held_rows
@@ -99,12 +100,13 @@ class Front(NamedTuple):
     until: int
 
 
-class PostgresStore(Departing, Survey, Claiming):
+class PostgresStore(Departing, Survey, Claiming, Parts):
     """Every operation of `ports.store.Store` in one schema of a PostgreSQL database; see migrations/001_first.sql."""
 
     capabilities = frozenset({"atomic_batch", "caller_transaction", "durable", "push", "search", "transaction"})
 
     def __init__(self, schema: str) -> None:
+        super().__init__()
         self.schema = schema
         self.dead_most, self.slow = DEAD_MOST, SLOW
         self._fronts: dict[tuple[int, str], Front] = {}
@@ -268,9 +270,10 @@ class PostgresStore(Departing, Survey, Claiming):
 
     # --- rings -------------------------------------------------------------------------------------------------------
 
-    def chores(self) -> tuple[Plan[bool], ...]:
+    def chores(self, rules: PruneRules) -> tuple[Plan[bool], ...]:
         """What one supervisor does now and then for this store alone, each answering whether there is more of it."""
-        return (self._clear_strays(), self._turn_rings(), *(self._clear_ring(name) for name in RINGS))
+        rings = (self._turn_rings(), *(self._clear_ring(name) for name in RINGS))
+        return (self._clear_strays(), *rings, self._resize(rules))
 
     @plan
     def _turn_rings(self) -> Steps[bool]:

@@ -146,7 +146,7 @@ class Enqueueing(Unique):
         return Enqueued(job.id, True, full=full)
 
     def _store_cancelled(self, job: NewJob, reason: str, now: int) -> Steps[None]:
-        seq = (yield Statement("jobs_tail"))[0][0] + 1
+        seq = (yield Statement("seqs_next", (as_json([job.id]),)))[0][0]
         yield Statement("job_insert", row_of(job, seq, now))
         yield Statement("ended_insert_unrun", (seq, "cancelled", reason, now, 0))
         if job.idempotency_key is not None:
@@ -155,7 +155,7 @@ class Enqueueing(Unique):
 
     def _follow(self, job: NewJob, unique: UniqueKey, owner: Owner, now: int) -> Steps[Enqueued | None]:
         """The answer for a job whose key is taken; None if it was stored, as the owner's successor."""
-        seq = (yield Statement("jobs_tail"))[0][0] + 1
+        seq = (yield Statement("seqs_next", (as_json([job.id]),)))[0][0]
         row = row_of(job, seq, now)
         answer = yield from self._beside(job, unique, owner, row)
         if answer is None:

@@ -220,24 +220,28 @@ class Operator(Reading, Unique):
 
     @plan
     def prune(self, rules: PruneRules, limit: int) -> Steps[Pruned]:
-        """See Store.prune. Walks `ended` in slices, remembering where it stopped: an index on the time of the end
-        would cost every job a b-tree write to save this walk a few reads."""
-        now = (yield NOW)[0][0]
+        """See Store.prune."""
+        return (yield from self._prune_slice(rules, limit, (yield NOW)[0][0]))
+
+    def _prune_slice(
+        self, rules: PruneRules, limit: int, now: int, stays: Callable[[int, State], bool] | None = None
+    ) -> Steps[Pruned]:
+        """Walks `ended` in slices, remembering where it stopped: an index on the time of the end would cost every job a
+        b-tree write to save this walk a few reads. What `stays`, by its place and state, is not removed this way."""
         mark = yield Statement("mark_get", ("prune",))
         start = mark[0][0] if mark else 0
         rows = yield Statement("prune_slice", (start, limit))
         keep = {s: getattr(rules, s.value) for s in State if s.terminal}
-        old = [r[0] for r in rows if (age := keep[State(r[1])]) is not None and r[2] + age <= now]
+        aged = [r for r in rows if (age := keep[State(r[1])]) is not None and r[2] + age <= now]
+        old = [r[0] for r in aged if stays is None or not stays(r[0], State(r[1]))]
         gone = set(old)
         stale = [(r[0],) for r in rows if r[0] not in gone and r[3] and r[4] is not None and r[4] <= now]
         early = KEY_KEEP - min(rules.keys, KEY_KEEP)
         spent = [(r[0],) for r in rows if r[2] + KEY_KEEP - early <= now]
         yield Statement("key_part_of", many=spent)
         keys = yield from self._count("keys_drop_of", many=spent)
-        yield Statement("keys_outlive", many=[(KEY_KEEP, seq) for seq in old])
-        yield Statement("unique_outlive", many=[(seq,) for seq in old])
         yield Statement("unique_prune", (now,))
-        yield from self._drop(old)
+        yield from self._forget(old)
         yield Statement("result_drop", many=stale)
         done = len(rows) < limit
         reached = 0 if done else rows[-1][0]
@@ -248,6 +252,12 @@ class Operator(Reading, Unique):
         yield Statement("departed_prune", (now - DEPARTED_KEEP,))
         yield from self._prune_leads(now - rules.workers)
         return Pruned(len(old), len(stale), keys, workers, done)
+
+    def _forget(self, seqs: Sequence[int]) -> Steps[None]:
+        """Remove these jobs, of which only the keys that they leave behind are known from now on."""
+        yield Statement("keys_outlive", many=[(KEY_KEEP, seq) for seq in seqs])
+        yield Statement("unique_outlive", many=[(seq,) for seq in seqs])
+        yield from self._drop(seqs)
 
     def _prune_leads(self, before: int) -> Steps[None]:
         """Locks have names without number. Their terms must go on growing all the same."""

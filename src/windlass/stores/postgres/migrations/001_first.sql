@@ -14,11 +14,33 @@ $$;
 
 CREATE SEQUENCE windlass.jobs_seq;
 
+-- In which part a job lies, for its whole life: one of eight, in turn by the time in its id, each for as many
+-- milliseconds as `width` says. An id that tells no time, or one before `since`, when that was said, is in none of these
+-- but in the rest (15). So a job that is sent a second time meets itself in the same part, whose index knows it. Its
+-- number tells the part as well: seq & 15.
+CREATE TABLE windlass.parts (
+    one   boolean PRIMARY KEY DEFAULT true CHECK (one),
+    since bigint NOT NULL,
+    width bigint NOT NULL CHECK (width > 0)
+);
+INSERT INTO windlass.parts (since, width) VALUES (0, 120960000);
+
+CREATE FUNCTION windlass.part_in(id text, since bigint, width bigint) RETURNS smallint LANGUAGE sql IMMUTABLE AS $$
+SELECT CASE WHEN id LIKE '________-____-7%' AND translate(left(id, 13), '0123456789abcdef', '') = '-'
+                 AND ('x' || left(id, 8) || substr(id, 10, 4))::bit(48)::bigint >= since
+            THEN (('x' || left(id, 8) || substr(id, 10, 4))::bit(48)::bigint / width & 7)::smallint
+            ELSE 15::smallint END
+$$;
+
+CREATE FUNCTION windlass.part_of(id text) RETURNS smallint LANGUAGE sql STABLE AS $$
+SELECT windlass.part_in(part_of.id, (SELECT since FROM windlass.parts), (SELECT width FROM windlass.parts))
+$$;
+
 -- Moves whenever something was committed that others may wait for; see `changed` in queries.sql.
 CREATE SEQUENCE windlass.changes_seq;
 
 CREATE TABLE windlass.jobs (
-    seq        bigint PRIMARY KEY DEFAULT nextval('windlass.jobs_seq'),
+    seq        bigint NOT NULL DEFAULT nextval('windlass.jobs_seq') * 16 + 15,
     version    bigint NOT NULL,
     priority   bigint NOT NULL,
     head_start bigint NOT NULL,
@@ -31,14 +53,24 @@ CREATE TABLE windlass.jobs (
     crashes    integer NOT NULL DEFAULT 0,
     losses     integer NOT NULL DEFAULT 0,
     lane       smallint NOT NULL DEFAULT 0,
-    id         text COLLATE "C" NOT NULL UNIQUE,
+    part       smallint NOT NULL DEFAULT 15 CHECK (part = (seq & 15)),
+    id         text COLLATE "C" NOT NULL,
     tenant     text COLLATE "C" NOT NULL,
     task       text COLLATE "C" NOT NULL,
     queue      text COLLATE "C" NOT NULL,
     payload    text NOT NULL,
     meta       text NOT NULL,
     error      text
-);
+) PARTITION BY LIST (part);
+CREATE TABLE windlass.jobs_0 PARTITION OF windlass.jobs (UNIQUE (seq), UNIQUE (id)) FOR VALUES IN (0);
+CREATE TABLE windlass.jobs_1 PARTITION OF windlass.jobs (UNIQUE (seq), UNIQUE (id)) FOR VALUES IN (1);
+CREATE TABLE windlass.jobs_2 PARTITION OF windlass.jobs (UNIQUE (seq), UNIQUE (id)) FOR VALUES IN (2);
+CREATE TABLE windlass.jobs_3 PARTITION OF windlass.jobs (UNIQUE (seq), UNIQUE (id)) FOR VALUES IN (3);
+CREATE TABLE windlass.jobs_4 PARTITION OF windlass.jobs (UNIQUE (seq), UNIQUE (id)) FOR VALUES IN (4);
+CREATE TABLE windlass.jobs_5 PARTITION OF windlass.jobs (UNIQUE (seq), UNIQUE (id)) FOR VALUES IN (5);
+CREATE TABLE windlass.jobs_6 PARTITION OF windlass.jobs (UNIQUE (seq), UNIQUE (id)) FOR VALUES IN (6);
+CREATE TABLE windlass.jobs_7 PARTITION OF windlass.jobs (UNIQUE (seq), UNIQUE (id)) FOR VALUES IN (7);
+CREATE TABLE windlass.jobs_rest PARTITION OF windlass.jobs (UNIQUE (seq), UNIQUE (id)) DEFAULT;
 
 -- Children by their parent, so that a family is found without a walk through all jobs. Partial: a job without a parent
 -- pays for one look through its meta, which is short.
@@ -112,20 +144,30 @@ WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_
 
 -- The last attempt rides in this row: a job that succeeds at once writes no row of history.
 CREATE TABLE windlass.ended (
-    seq          bigint PRIMARY KEY,
+    seq          bigint NOT NULL,
     finished     bigint NOT NULL,
     fence        bigint NOT NULL,
     started      bigint,
     result_until bigint,
     number       integer,
     charged      smallint NOT NULL DEFAULT 0,
+    part         smallint NOT NULL CHECK (part = (seq & 15)),
     state        text COLLATE "C" NOT NULL,
     reason       text,
     worker       text,
     outcome      text,
     result       text,
     error        text
-);
+) PARTITION BY LIST (part);
+CREATE TABLE windlass.ended_0 PARTITION OF windlass.ended (UNIQUE (seq)) FOR VALUES IN (0);
+CREATE TABLE windlass.ended_1 PARTITION OF windlass.ended (UNIQUE (seq)) FOR VALUES IN (1);
+CREATE TABLE windlass.ended_2 PARTITION OF windlass.ended (UNIQUE (seq)) FOR VALUES IN (2);
+CREATE TABLE windlass.ended_3 PARTITION OF windlass.ended (UNIQUE (seq)) FOR VALUES IN (3);
+CREATE TABLE windlass.ended_4 PARTITION OF windlass.ended (UNIQUE (seq)) FOR VALUES IN (4);
+CREATE TABLE windlass.ended_5 PARTITION OF windlass.ended (UNIQUE (seq)) FOR VALUES IN (5);
+CREATE TABLE windlass.ended_6 PARTITION OF windlass.ended (UNIQUE (seq)) FOR VALUES IN (6);
+CREATE TABLE windlass.ended_7 PARTITION OF windlass.ended (UNIQUE (seq)) FOR VALUES IN (7);
+CREATE TABLE windlass.ended_rest PARTITION OF windlass.ended (UNIQUE (seq)) DEFAULT;
 CREATE INDEX ended_unhappy ON windlass.ended (state, seq) WHERE state <> 'completed';
 -- Taken from the text, not from the JSON: JSON that holds an escaped NUL, as messages of exceptions may, is JSON that
 -- PostgreSQL will not read.

@@ -209,14 +209,14 @@ BEGIN
         RAISE EXCEPTION 'queue: % is full, try again later', quote_literal(enqueue.queue)
         USING ERRCODE = 'configuration_limit_exceeded';
     END IF;
-    INSERT INTO windlass.jobs (id, tenant, task, version, queue, priority, head_start, created, due, rank, expires,
-                               payload, meta)
-    VALUES (fresh, '', enqueue.task, enqueue.version, enqueue.queue, enqueue.priority, ahead, instant, start,
+    INSERT INTO windlass.jobs (part, seq, id, tenant, task, version, queue, priority, head_start, created, due, rank,
+                               expires, payload, meta)
+    VALUES (windlass.part_of(fresh), nextval('windlass.jobs_seq') * 16 + windlass.part_of(fresh), fresh, '', enqueue.task, enqueue.version, enqueue.queue, enqueue.priority, ahead, instant, start,
             start - ahead, stop, enqueue.payload, about)
     RETURNING seq INTO place;
     IF fullness = 'shed' THEN
-        INSERT INTO windlass.ended (seq, state, reason, finished, fence)
-        VALUES (place, 'cancelled', 'shed', instant, 0);
+        INSERT INTO windlass.ended (part, seq, state, reason, finished, fence)
+        VALUES (place & 15, place, 'cancelled', 'shed', instant, 0);
         INSERT INTO windlass.past_keys (seq, id, tenant, task, key, digest)
         SELECT place, fresh, '', enqueue.task, enqueue.idempotency_key, digest WHERE digest IS NOT NULL;
         RETURN fresh;

@@ -1,0 +1,391 @@
+"""What completed long ago goes by the part: nothing else does (I1), and nobody is kept waiting for it."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from tests.stores.postgres_server import PLACES, database
+from windlass import stores
+from windlass.core.job import Discarded, ErrorInfo, Failed, LogLine, Progress, Succeeded
+from windlass.core.machine import complete
+from windlass.core.placement import job_id
+from windlass.ports.store import ClaimRequest, Opened, Pruned, PruneRules, Quota
+from windlass.stores.postgres.parts import PARTS, SHARE, part_at
+from windlass.stores.postgres.store import PostgresStore
+from windlass.task import new_ids
+from windlass.testing import ManualClock
+from windlass.testing.conformance.sizes import seeds
+from windlass.testing.conformance.world import DAY, HOUR, World, report
+
+RULES = PruneRules(completed=5 * DAY, dead=None, cancelled=None, expired=None)
+NAMES = ("attempts", "once", "progress", "logs", "merged", "keys", "past_keys", "unique_keys")
+
+
+class Site(World):
+    """A store whose parts are a day long and worth emptying however little is in them; a part has just begun."""
+
+    def __init__(self, path: Path, worth: int = 0) -> None:
+        clock = ManualClock(20_000 * DAY)
+        super().__init__(lambda place, clock: stores.open(PLACES.url(place), clock=clock), path, clock, "sync")
+        self.run(self.store.migrate())
+        self.mine.worth = worth
+        self.connection = psycopg.connect(database(), autocommit=True)
+        self.tend()
+
+    @property
+    def mine(self) -> PostgresStore:
+        assert isinstance(self.store, PostgresStore)
+        return self.store
+
+    def tend(self, rules: PruneRules = RULES) -> None:
+        for chore in self.mine.chores(rules):
+            self.run(chore)
+
+    def sql(self, text: str) -> list[tuple[Any, ...]]:
+        cursor = self.connection.execute(text.replace("windlass.", f"{self.mine.schema}."))
+        return cursor.fetchall() if cursor.description else []
+
+    def files(self) -> set[int]:
+        """What the parts of `jobs` lie in: a part that was emptied lies in another file."""
+        return {row[0] for row in self.sql(
+            f"SELECT pg_relation_filenode(to_regclass('windlass.jobs_' || n)) FROM generate_series(0, {PARTS - 1}) n"
+        )}  # fmt: skip
+
+    def part(self, id: str) -> int:
+        return int(self.sql(f"SELECT part FROM windlass.jobs WHERE id = '{id}'")[0][0])
+
+    def completed(self, count: int = 1, **given: Any) -> list[str]:
+        """Jobs that are through."""
+        helds = [self.running(**given) for _ in range(count)]
+        for held in helds:
+            self.end(held, Succeeded("1"))
+        return [held.id for held in helds]
+
+    def prune(self, rules: PruneRules = RULES, limit: int = 100) -> int:
+        """Until done; how many jobs it was."""
+        jobs = 0
+        for _ in range(200):
+            pruned = self.run(self.store.prune(rules, limit))
+            jobs += pruned.jobs
+            if pruned.done:
+                return jobs
+        raise AssertionError("prune does not come to an end")
+
+    def left(self, *ids: str) -> list[str]:
+        return [id for id, job in zip(ids, self.run(self.store.fetch(list(ids))), strict=True) if job is not None]
+
+    def close(self) -> None:
+        self.connection.close()
+        super().close()
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    found = Site(tmp_path)
+    yield found
+    assert found.run(found.store.audit()) == []
+    found.close()
+    PLACES.recycle()
+
+
+def test_ids_tell_the_part(site: Site) -> None:
+    """In turn, by the day; what tells no time is in none of them; the number of a job tells it as well."""
+    first = [site.put(id=job_id(n * DAY // 1_000, bytes(8))) for n in range(20_000, 20_010)]
+    assert [site.part(id) for id in first] == [n % PARTS for n in range(20_000, 20_010)]
+    odd = ["0" * 8 + "-0000-4000-8000-" + "0" * 12, "x", "z" * 8 + "-zzzz-7zzz-8zzz-" + "z" * 12, "é" * 20, "--------------7"]
+    for id in odd:
+        site.put(id=id)
+    assert [site.part(id) for id in odd] == [15] * len(odd)
+    assert site.sql("SELECT count(*) FROM windlass.jobs WHERE part <> seq & 15") == [(0,)]
+
+
+def test_a_part_goes_as_a_whole_once_all_of_it_is_old(site: Site) -> None:
+    ids = site.completed(20)
+    site.clock.advance("23h")
+    ids += site.completed(5)
+    files = site.files()
+    site.clock.set(20_006 * DAY - 1)
+    assert (site.prune(), site.left(*ids), site.files()) == (0, ids, files)
+    site.clock.set(20_006 * DAY)
+    before = site.sql("SELECT sum(n_tup_del) FROM pg_stat_user_tables")
+    assert site.prune() == 25
+    assert site.left(*ids) == []
+    assert len(site.files() - files) == 1
+    assert site.sql("SELECT pg_relation_size('windlass.jobs_0') + pg_relation_size('windlass.ended_0')") == [(0,)]
+    assert site.sql("SELECT sum(n_tup_del) FROM pg_stat_user_tables") == before
+    files = site.files()
+    assert (site.prune(), site.files()) == (0, files)
+
+
+def test_little_goes_one_by_one_at_its_time(tmp_path: Path) -> None:
+    site = Site(tmp_path, worth=8 * 1024 * 1024)
+    ids = site.completed(3)
+    site.clock.advance("5d")
+    assert (site.prune(), site.left(*ids)) == (3, [])
+    site.close()
+    PLACES.recycle()
+
+
+def test_all_that_may_still_be_wanted_stays(site: Site) -> None:
+    """Every kind of job, in a part that goes: just as it was, and it goes on from there."""
+    gone = site.completed(10)
+    late = site.running()
+    running, waiting = site.running(), site.put(after=300 * DAY)
+    queued = site.put(queue="other", expires_after=300 * DAY)
+    dead = site.running(meta='{"policy":{"max_attempts":2}}')
+    site.end(dead, Failed(ErrorInfo("E"), retry_after=1.0))
+    site.clock.advance("2s")
+    site.run(site.store.promote(10))
+    again = site.run(site.store.claim_ids("w1", site.next_seq("w1"), [dead.id])).jobs[0]
+    site.end(again, Failed(ErrorInfo("E"), retry_after=1.0))
+    discarded = site.running()
+    site.end(discarded, Discarded())
+    owner = site.running(meta='{"unique":["u","reject",null]}', idempotency_key="k", digest="d")
+    limited = [site.put(meta='{"limits":[["one",1]]}', queue="limited") for _ in range(2)]
+    site.claim(limit=1, queue="limited")
+    site.clock.set(20_001 * DAY + HOUR)
+    site.end(late, Succeeded("1"))
+    stay = [late.id, running.id, waiting, queued, dead.id, discarded.id, owner.id, *limited]
+    assert {site.part(id) for id in stay} == {0}
+    site.clock.set(20_006 * DAY)
+    before = [site.fetch(id) for id in stay], [site.run(site.store.attempts(id)) for id in stay]
+    files = site.files()
+    assert site.prune() == len(gone)
+    assert len(site.files() - files) == 1
+    assert ([site.fetch(id) for id in stay], [site.run(site.store.attempts(id)) for id in stay]) == before
+    assert site.left(*gone) == []
+    assert site.enqueue(site.job(id=waiting))[0].inserted  # sent again: known
+    assert len(site.sql(f"SELECT 1 FROM windlass.jobs WHERE id = '{waiting}'")) == 1
+    for held in (running, owner):
+        assert site.end(held, Succeeded("1")) == "applied"
+    assert [job.id for job in site.claim(queue="other").jobs] == [queued]
+    site.clock.advance("1h")
+    assert site.prune() == 1, "what ended late goes by itself"
+    assert site.left(*stay) == [id for id in stay if id != late.id]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_who_has_rows_elsewhere_goes_one_by_one(site: Site, name: str) -> None:
+    """I19: a key is kept for a day, also of a job that is gone."""
+    rules = PruneRules(completed=5 * HOUR, keys=HOUR)
+    site.tend(rules)
+    plain = site.completed(3)
+    given: dict[str, Any] = {"idempotency_key": "k", "digest": "d"} if name in ("keys", "past_keys") else {}
+    if name == "unique_keys":
+        given["meta"] = '{"unique":["u","throttle",null,864000000000]}'
+    if name == "merged":
+        given["meta"] = '{"unique":["u","debounce",1000000]}'
+    held = site.running(**given)
+    if name == "attempts":
+        site.end(held, Failed(ErrorInfo("E"), retry_after=1.0))
+        site.clock.advance("2s")
+        site.run(site.store.promote(10))
+        held = site.run(site.store.claim_ids("w1", site.next_seq("w1"), [held.id])).jobs[0]
+    if name == "merged":
+        site.sql(f"INSERT INTO windlass.merged SELECT 'gone', seq FROM windlass.jobs WHERE id = '{held.id}'")
+    if name == "once":
+        site.run(site.store.once(held.token, "n", "1"))
+    if name == "progress":
+        site.run(site.store.report([(held.token, Progress(1, 2))], []))
+    if name == "logs":
+        site.run(site.store.report([], [(held.token, LogLine(1, "info", "x"))]))
+    site.end(held, Succeeded("1"))
+    rows = f"SELECT count(*) FROM windlass.{name} WHERE seq IN (SELECT seq FROM windlass.jobs WHERE id = '{held.id}')"
+    if name == "past_keys":
+        site.clock.advance("2h")
+        site.prune(rules)
+    assert site.sql(rows) == [(1,)]
+    full_at = part_at(site.part(held.id), HOUR, 5 * HOUR, site.clock()).full_at
+    site.clock.set(full_at + 5 * HOUR)
+    files = site.files()
+    assert site.prune(rules) == 4
+    assert site.left(*plain, held.id) == []
+    assert len(site.files() - files) == 1
+    if name in ("keys", "past_keys"):
+        assert site.sql("SELECT count(*) FROM windlass.past_keys") == [(0,)]
+    elif name != "unique_keys":
+        assert site.sql(f"SELECT count(*) FROM windlass.{name}") == [(0,)]
+
+
+@pytest.mark.parametrize("seed", seeds(2, 20, 200))
+def test_the_same_as_one_by_one(tmp_path: Path, seed: int) -> None:
+    """Whatever comes, and however it ends: a month later, by the part or by the row, the same jobs are there."""
+    dice = random.Random(seed)
+    left = {}
+    script = [dice.random() for _ in range(300)]
+    for way, worth in (("part", 0), ("row", 10**12)):
+        place = tmp_path / way
+        place.mkdir()
+        site = Site(place, worth)
+        emptied, ids = set(site.files()), []
+        for n, chance in enumerate(script):
+            site.clock.advance(f"{int(chance * 7_919) % 120}m")
+            kind = int(chance * 10_007) % 8
+            if kind == 7:
+                ids.append(site.put(after=int(chance * 30) * DAY))
+            elif kind == 6:
+                ids.append(site.running(f"w{n}", idempotency_key=f"k{n}").id)
+            elif kind == 5:
+                held = site.running()
+                site.end(held, Discarded())
+                ids.append(held.id)
+            else:
+                ids += site.completed(kind, **({"idempotency_key": f"{n}"} if kind == 1 else {}))
+            if n % 7 == 0:
+                site.prune()
+        for _ in range(12):
+            site.clock.advance("12h")
+            site.prune()
+        left[way] = site.left(*ids)
+        assert site.run(site.store.audit()) == []
+        assert (site.files() == emptied) == (way == "row")
+        site.close()
+    PLACES.recycle()
+    assert left["part"] == left["row"]
+
+
+def test_who_keeps_a_part_is_not_waited_for(site: Site) -> None:
+    """A transaction of somebody's who has put something into it: another time. It is in nobody's way, and nothing of it
+    is lost."""
+    old = site.completed(3)
+    site.clock.set(20_006 * DAY)
+    files = site.files()
+    with psycopg.connect(database()) as connection:
+        mine = stores.open(PLACES.url(site._path), clock=site.clock)
+        job = site.job(id=job_id(20_000 * DAY // 1_000, b"\1" * 8))
+        mine.own(connection).run(site.store.enqueue([job]))
+        assert site.prune() == 0
+        assert (site.files(), site.left(*old)) == (files, old)
+        connection.commit()
+        mine.close()
+    site.clock.advance("11s")
+    assert site.prune() == 3
+    assert site.left(*old, job.id) == [job.id]
+    site.beat("w1")
+    assert [held.id for held in site.claim().jobs] == [job.id]
+
+
+def test_what_comes_between_two_steps_stays(site: Site) -> None:
+    """An id of long ago, as of a client that was cut off: before, between and after the steps in which a part goes."""
+    old = site.completed(3)
+    site.clock.set(20_006 * DAY)
+    late, steps = [], 0
+    while not site.run(site.store.prune(RULES, 100)).done:
+        steps += 1
+        late.append(site.put(id=job_id(20_000 * DAY // 1_000, bytes([steps]) * 8)))
+    assert steps == 2
+    site.beat("w1")
+    assert site.left(*old, *late) == late
+    assert sorted(held.id for held in site.claim().jobs) == sorted(late)
+
+
+def test_more_than_can_be_put_back_goes_one_by_one(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("windlass.stores.postgres.parts.STAY_MOST", 3)
+    old, stay = site.completed(5), [site.put() for _ in range(4)]
+    site.clock.set(20_006 * DAY)
+    assert (site.prune(), len(site.left(*old))) == (0, 5)
+    site.clock.advance("15h")  # an eighth of the five days
+    assert site.prune() == 5
+    assert site.left(*old, *stay) == stay
+
+
+def test_a_pruner_may_die_at_any_step(site: Site) -> None:
+    """Whoever comes next, and knows nothing of it, does it all."""
+    old = site.completed(5) + site.completed(2, idempotency_key=None)
+    site.clock.set(20_006 * DAY)
+    for steps in range(3):
+        other = site.another()
+        other.store.worth = 0  # type: ignore[attr-defined]
+        for _ in range(steps):
+            site.run_on(other, other.store.prune(RULES, 100))
+    assert site.prune() == 0
+    assert site.left(*old) == []
+
+
+def test_what_is_kept_longer_or_shorter_makes_other_parts(site: Site) -> None:
+    """Ids that are stored keep their part: one that is sent again is known, whatever it is told."""
+    ids = site.completed(2)
+    ahead = site.put(id=job_id((site.clock() + 5 * HOUR) // 1_000, bytes(8)))
+    for hours in (5, 50, 500):
+        rules = PruneRules(completed=hours * HOUR)
+        site.tend(rules)
+        ((since, width),) = site.sql("SELECT since, width FROM windlass.parts")
+        assert width == hours * HOUR // SHARE // 1_000
+        assert since == (site.clock() + 5 * HOUR) // 1_000 + 1
+        for id in (*ids, ahead):
+            assert site.enqueue(site.job(id=id))[0].inserted
+            assert len(site.sql(f"SELECT 1 FROM windlass.jobs WHERE id = '{id}'")) == 1
+        assert site.part(site.put()) == 15, "of a time before it was said"
+    site.tend(PruneRules(completed=510 * HOUR))
+    assert site.sql("SELECT width FROM windlass.parts") == [(500 * HOUR // SHARE // 1_000,)], "not worth it"
+    site.put(id=job_id((site.clock() + 2 * DAY) // 1_000, bytes(8)))
+    site.tend(PruneRules(completed=5 * HOUR))
+    assert site.sql("SELECT width FROM windlass.parts") == [(500 * HOUR // SHARE // 1_000,)], "an id far ahead"
+    site.tend(PruneRules(completed=None))
+
+
+def test_while_everybody_works(tmp_path: Path) -> None:
+    """Enqueuers, workers and a pruner whose parts last for an instant: every job ends once, none is lost."""
+    site = Site(tmp_path)
+    site.sql("UPDATE windlass.parts SET width = 200")
+    over, problems = threading.Event(), []
+    ids: list[str] = []
+    ended: list[str] = []
+    opened = [stores.open(PLACES.url(tmp_path)) for _ in range(4)]  # by the server's own clock, as the ids
+    rules = PruneRules(completed=1_000_000)
+    emptied = [0]
+
+    def guarded(work: Any, *args: Any) -> None:
+        try:
+            work(*args)
+        except BaseException as problem:
+            problems.append(problem)
+            over.set()
+
+    def pruner(mine: Opened) -> None:
+        store: Any = mine.store
+        store.worth = 0
+        while not over.is_set():
+            store._left_alone.clear()
+            pruned: Pruned = mine.shell.run(store.prune(rules, 50))
+            emptied[0] += pruned.jobs
+
+    def worker(mine: Opened, name: str) -> None:
+        run, store, seq = mine.shell.run, mine.store, 0
+        run(store.beat([report(name)]))
+        while not (over.is_set() and len(ended) >= len(ids)):
+            seq += 1
+            held = run(store.claim(name, seq, ClaimRequest(20, (Quota("default", 20),)))).jobs
+            answers = run(store.settle(name, [complete(each.token, "1", 10**9) for each in held]))
+            assert set(answers) <= {"applied"}
+            ended.extend(each.id for each in held)
+
+    threads = [threading.Thread(target=guarded, args=(pruner, opened[0]))]
+    threads += [threading.Thread(target=guarded, args=(worker, opened[n], f"w{n}")) for n in (1, 2)]
+    for thread in threads:
+        thread.start()
+    run, store = opened[3].shell.run, opened[3].store
+    for _ in range(120):
+        batch = [site.job(id=id) for id in new_ids(20)]
+        ids += [job.id for job in batch]
+        run(store.enqueue(batch))
+    over.wait(2)
+    over.set()
+    for thread in threads:
+        thread.join(60)
+    assert not problems, problems
+    assert sorted(ended) == sorted(ids)
+    assert emptied[0] > 0
+    assert run(store.audit()) == []
+    for each in opened:
+        each.close()
+    site.close()
+    PLACES.recycle()
+
