@@ -509,16 +509,18 @@ FROM h
 
 -- name: ended_insert
 -- The last of each row: the result of one that completed, the error of any other.
-INSERT INTO windlass.ended (part, seq, state, reason, finished, fence, number, charged, worker, started, outcome, result,
-                            error, result_until)
-SELECT (v ->> 0)::bigint & 15, (v ->> 0)::bigint, $2::text, $3::text, $1::bigint, (v ->> 1)::bigint, (v ->> 2)::bigint, $4::smallint, $7::text,
-       (v ->> 3)::bigint, $5::text, CASE WHEN $2::text = 'completed' THEN v ->> 4 END,
-       CASE WHEN $2::text <> 'completed' THEN v ->> 4 END, $1::bigint + $6::bigint
+INSERT INTO windlass.ended (part, seq, state, reason, finished, fence, number, charged, worker, started, outcome,
+                            result, error, result_until)
+SELECT (v ->> 0)::bigint & 15, (v ->> 0)::bigint, $2::text, $3::text, $1::bigint, (v ->> 1)::bigint,
+       (v ->> 2)::bigint, $4::smallint, $7::text, (v ->> 3)::bigint, $5::text,
+       CASE WHEN $2::text = 'completed' THEN v ->> 4 END, CASE WHEN $2::text <> 'completed' THEN v ->> 4 END,
+       $1::bigint + $6::bigint
 FROM jsonb_array_elements($8::jsonb) v
 
 -- name: ended_insert_unrun
 INSERT INTO windlass.ended (part, seq, state, reason, finished, fence)
-SELECT (given ->> 0)::bigint & 15, (given ->> 0)::bigint, given ->> 1, given ->> 2, (given ->> 3)::bigint, (given ->> 4)::bigint
+SELECT (given ->> 0)::bigint & 15, (given ->> 0)::bigint, given ->> 1, given ->> 2, (given ->> 3)::bigint,
+       (given ->> 4)::bigint
 FROM jsonb_array_elements($1::jsonb) given
 
 -- name: attempt_insert
@@ -1332,10 +1334,11 @@ FROM jsonb_array_elements_text($1::jsonb) WITH ORDINALITY v (id, n) ORDER BY v.n
 SELECT id, seq FROM windlass.jobs WHERE id = ANY (ARRAY(SELECT jsonb_array_elements_text($1::jsonb)))
 
 -- name: ended_put
-INSERT INTO windlass.ended (part, seq, state, reason, finished, fence, number, charged, worker, started, outcome, result,
-                            error, result_until)
-SELECT (given ->> 0)::bigint & 15, (given ->> 0)::bigint, given ->> 1, given ->> 2, (given ->> 3)::bigint, (given ->> 4)::bigint,
-       (given ->> 5)::bigint, (given ->> 6)::smallint, given ->> 7, (given ->> 8)::bigint, given ->> 9, given ->> 10,
+INSERT INTO windlass.ended (part, seq, state, reason, finished, fence, number, charged, worker, started, outcome,
+                            result, error, result_until)
+SELECT (given ->> 0)::bigint & 15, (given ->> 0)::bigint, given ->> 1, given ->> 2, (given ->> 3)::bigint,
+       (given ->> 4)::bigint, (given ->> 5)::bigint, (given ->> 6)::smallint, given ->> 7, (given ->> 8)::bigint,
+       given ->> 9, given ->> 10,
        given ->> 11, (given ->> 12)::bigint
 FROM jsonb_array_elements($1::jsonb) given
 

@@ -15,9 +15,9 @@ $$;
 CREATE SEQUENCE windlass.jobs_seq;
 
 -- In which part a job lies, for its whole life: one of eight, in turn by the time in its id, each for as many
--- milliseconds as `width` says. An id that tells no time, or one before `since`, when that was said, is in none of these
--- but in the rest (15). So a job that is sent a second time meets itself in the same part, whose index knows it. Its
--- number tells the part as well: seq & 15.
+-- milliseconds as `width` says. An id that tells no time, or one before `since`, when that was said, is in none of
+-- these but in the rest (15). So a job that is sent a second time meets itself in the same part, whose index knows it.
+-- Its number tells the part as well: seq & 15.
 CREATE TABLE windlass.parts (
     one   boolean PRIMARY KEY DEFAULT true CHECK (one),
     since bigint NOT NULL,

@@ -211,8 +211,9 @@ BEGIN
     END IF;
     INSERT INTO windlass.jobs (part, seq, id, tenant, task, version, queue, priority, head_start, created, due, rank,
                                expires, payload, meta)
-    VALUES (windlass.part_of(fresh), nextval('windlass.jobs_seq') * 16 + windlass.part_of(fresh), fresh, '', enqueue.task, enqueue.version, enqueue.queue, enqueue.priority, ahead, instant, start,
-            start - ahead, stop, enqueue.payload, about)
+    VALUES (windlass.part_of(fresh), nextval('windlass.jobs_seq') * 16 + windlass.part_of(fresh), fresh, '',
+            enqueue.task, enqueue.version, enqueue.queue, enqueue.priority, ahead, instant, start, start - ahead, stop,
+            enqueue.payload, about)
     RETURNING seq INTO place;
     IF fullness = 'shed' THEN
         INSERT INTO windlass.ended (part, seq, state, reason, finished, fence)

@@ -1,8 +1,8 @@
 -- How a part of `jobs` and `ended` goes as a whole: truncated, which costs nothing a job, where to delete the rows one
 -- by one costs each of them as much as to run it did. What must stay is put back.
 
--- Wait until every enqueue that may have put something into a part is over, and answer the last number that one can have
--- used; NULL where somebody keeps the part for longer than that. It takes the lock for the rest of the transaction.
+-- Wait until every enqueue that may have put something into a part is over, and answer the last number that one can
+-- have used; NULL where somebody keeps the part. The lock is kept for the rest of the transaction.
 CREATE FUNCTION windlass.part_known(part integer) RETURNS bigint LANGUAGE plpgsql SET lock_timeout = '50ms' AS $$
 BEGIN
     EXECUTE format('LOCK TABLE windlass.%I IN ACCESS EXCLUSIVE MODE', 'jobs_' || part);
@@ -61,8 +61,10 @@ BEGIN
     END IF;
     EXECUTE format('LOCK TABLE windlass.%I, windlass.%I IN ACCESS EXCLUSIVE MODE', jobs, ended);
     stays := stays || ARRAY(SELECT j.seq FROM windlass.jobs j WHERE j.part = part_empty.part AND j.seq > known);
-    EXECUTE format('SELECT array_agg(j::windlass.jobs) FROM windlass.%I j WHERE j.seq = ANY ($1)', jobs) INTO kept_jobs USING stays;
-    EXECUTE format('SELECT array_agg(e::windlass.ended) FROM windlass.%I e WHERE e.seq = ANY ($1)', ended) INTO kept_ended USING stays;
+    EXECUTE format('SELECT array_agg(j::windlass.jobs) FROM windlass.%I j WHERE j.seq = ANY ($1)', jobs)
+        INTO kept_jobs USING stays;
+    EXECUTE format('SELECT array_agg(e::windlass.ended) FROM windlass.%I e WHERE e.seq = ANY ($1)', ended)
+        INTO kept_ended USING stays;
     EXECUTE format('TRUNCATE windlass.%I, windlass.%I', jobs, ended);
     INSERT INTO windlass.jobs SELECT * FROM unnest(kept_jobs);
     INSERT INTO windlass.ended SELECT * FROM unnest(kept_ended);
