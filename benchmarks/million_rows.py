@@ -17,7 +17,7 @@ def measure(rounds: int, quick: bool) -> list[Figure]:
         for kind in kinds:
             stores.restore(kind)
             bulk[kind].append(jobs / peers.call("windlass", "sqlite", "many", jobs)["s"])
-            rates[kind].append(_rate(jobs))
+            rates[kind].append(stores.rate("sqlite", jobs))
             report.say(f"round {number + 1}: {kind} {rates[kind][-1]:,.0f} jobs/s, enqueue {bulk[kind][-1]:,.0f}/s")
     figures = [Figure("no-op jobs, empty store", rates["empty"], "jobs/s", digits=0)]
     for kind, words in (("backlog", "a million queued"), ("history", "a million finished")):
@@ -26,18 +26,6 @@ def measure(rounds: int, quick: bool) -> list[Figure]:
         ratios = [100 * a / b for a, b in zip(bulk[kind], bulk["empty"], strict=True)]
         figures.append(Figure(f"{words}: of its bulk enqueue", ratios, "%", digits=1))
     return figures
-
-
-def _rate(jobs: int) -> float:
-    peers.clear_ticks()
-    worker = peers.Worker("windlass", "sqlite")
-    try:
-        _, series, complete = peers.drain(worker, jobs, 60)
-        if not complete:
-            raise SystemExit(f"{series[-1][1]} of {jobs} jobs ran in a minute")
-        return peers.steady(series, jobs)[0]
-    finally:
-        worker.stop()
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks import report
+from benchmarks import report, stores
 from benchmarks.peers import run as peers
 from benchmarks.postgres_server import postgres_server, within
 from benchmarks.report import Figure
@@ -24,7 +24,9 @@ def measure(rounds: int, quick: bool) -> list[Figure]:
                 with within(f"bench_{kind}"):
                     if kind == "empty":
                         peers.call("windlass", "postgres", "reset")
-                    taken.append(_rate())
+                    # so many that are enqueued now, or as many of those that wait already
+                    peers.call("windlass", "postgres", "many", JOBS)
+                    taken.append(stores.rate("postgres", JOBS))
                 report.say(f"round {number + 1}: {kind} {taken[-1]:,.0f} jobs/s")
     figures = [Figure("PostgreSQL: no-op jobs, empty database", rates["empty"], "jobs/s", digits=0)]
     for kind, words in (("backlog", "a million queued"), ("history", "ten million finished")):
@@ -44,20 +46,6 @@ def _make(kind: str, rows: int) -> None:
         finally:
             worker.stop()
     peers.call("windlass", "postgres", "clone", kind, rows, timeout=1_800)
-
-
-def _rate() -> float:
-    """Of so many jobs that are enqueued now, or as many of those that wait already."""
-    peers.clear_ticks()
-    peers.call("windlass", "postgres", "many", JOBS)
-    worker = peers.Worker("windlass", "postgres")
-    try:
-        _, series, complete = peers.drain(worker, JOBS, 120)
-        if not complete:
-            raise SystemExit(f"{series[-1][1]} of {JOBS} jobs ran in two minutes")
-        return peers.steady(series, JOBS)[0]
-    finally:
-        worker.stop()
 
 
 if __name__ == "__main__":

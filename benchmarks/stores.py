@@ -1,4 +1,4 @@
-"""Stores with a million jobs, made once and copied for every round."""
+"""Stores with a million jobs, made once and copied for every round, and how fast they are."""
 
 from __future__ import annotations
 
@@ -30,6 +30,19 @@ def restore(kind: str) -> None:
     fd = os.open(STORE, os.O_RDONLY)
     os.fsync(fd)
     os.close(fd)
+
+
+def rate(store: str, jobs: int) -> float:
+    """Jobs a second in the steady part of so many that wait in this store."""
+    peers.clear_ticks()
+    worker = peers.Worker("windlass", store)
+    try:
+        _, series, complete = peers.drain(worker, jobs, 120)
+        if not complete:
+            raise SystemExit(f"{series[-1][1]} of {jobs} jobs ran in two minutes")
+        return peers.steady(series, jobs)[0]
+    finally:
+        worker.stop()
 
 
 def _make(kind: str) -> None:

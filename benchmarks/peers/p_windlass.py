@@ -2,6 +2,7 @@
 import os
 import sqlite3
 import sys
+import time
 
 import common
 from common import V, tick, probe, asleep_job
@@ -174,11 +175,15 @@ def clone(kind, m):
 
 
 def clone_postgres(table, m):
-    """The same there."""
-    id = "format('%s-%s-7000-8000-%s', lpad(to_hex(25900000 + g / 65536), 8, '0'), lpad(to_hex(g % 65536), 4, '0'), lpad(to_hex(g), 12, '0'))"
-    for name in ("jobs", table):
-        common.pg_clone(f"windlass.{name}", m, {"seq": "t.seq + g", "id": id})
-    common.pg_exec("select setval('windlass.jobs_seq', (select max(seq) from windlass.jobs))")
+    """The same there, as if they had come over the last six days: in all parts that have been in turn since."""
+    ms = f"({int(time.time() * 1000) - 518400000} + g::bigint * 518400000 / {m})"
+    digits = f"lpad(to_hex({ms}), 12, '0')"
+    id = f"format('%s-%s-7000-8000-%s', left({digits}, 8), right({digits}, 4), lpad(to_hex(g), 12, '0'))"
+    part = f"windlass.part_of({id})"
+    seq = f"((t.seq >> 4) + g) * 16 + {part}"
+    common.pg_clone("windlass.jobs", m, {"seq": seq, "id": id, "part": part})
+    common.pg_clone(f"windlass.{table}", m, {"seq": seq} | ({"part": part} if table == "ended" else {}))
+    common.pg_exec("select setval('windlass.jobs_seq', (select max(seq >> 4) from windlass.jobs))")
 
 
 if __name__ == "__main__":

@@ -109,7 +109,7 @@ class Claiming(Unique, Flow):
 
     def _window(self, to: Grants, queue: str, look: int) -> Steps[tuple[list[HeldRow], bool]]:
         """The first so many in line, and whether some have a meta."""
-        window, meta, *_ = (yield Statement("ready_window", (to.now, to.lane, queue, look)))[0]
+        window, meta = (yield Statement("ready_window", (to.now, to.lane, queue, look)))[0]
         return held_rows.decode(window), bool(meta)
 
     def _grant(
