@@ -10,8 +10,10 @@ import pytest
 
 from windlass.core.flow import Bounds, Line
 from windlass.core.job import Meta, NewJob, State, UniqueKey
+from windlass.core.machine import cancel
 from windlass.ports.plan import drive
 from windlass.ports.store import (
+    BeatAnswer,
     ClaimRequest,
     Death,
     Enqueued,
@@ -329,3 +331,34 @@ def test_who_left_before_the_batch_is_not_counted() -> None:
     [found] = leaves_a_full_queue(Scene(CountsTheLeft))
     assert found.startswith("bounds at")
     assert "is turned away where 0 wait and 1 may" in found
+
+
+# --- a beat beside a settle ------------------------------------------------------------------------------------------
+
+
+def told_of_one_that_is_settled(began: float) -> list[str]:
+    """A beat that tells of a job that was asked to cancel, and was settled meanwhile, or `began` seconds before."""
+    scene = Scene()
+    id = scene.enqueue().id
+    scene.claim()
+    scene.cancel(id)
+    [token] = scene.do("held", "w")
+    scene.do("settle", "w", [cancel(token, "asked", 0)])
+    settled = scene.now / SECOND
+    scene.now += SECOND
+    report = WorkerReport(id="w", supervisor="s", host="h", pid=1, hold=SECOND)
+    answer = BeatAnswer(id="w", taken=False, cancel=(id,), mismatch=False, lease_until=scene.now + SECOND)
+    when = scene.now / SECOND
+    scene.ledger.commit(Commit(scene.now, settled - began, when, "scene", "beat", ([report],), [answer]))
+    scene.checker.judge(scene.ledger.lines[-1])
+    return scene.checker.violations
+
+
+def test_a_beat_may_tell_of_what_was_settled_beside_it() -> None:
+    """Seed 622690769 on PostgreSQL, where the two are not one after the other."""
+    assert told_of_one_that_is_settled(0.5) == []
+
+
+def test_a_beat_that_tells_of_what_was_settled_before_it_is_found() -> None:
+    [found] = told_of_one_that_is_settled(-0.5)
+    assert found.startswith("I13 at")

@@ -266,6 +266,8 @@ class Checker:
         if t.fence in job.applied:
             self.broken("I2", line, f"{t.id}: fence {t.fence} was settled twice")
         attempt = job.holder[2] if job.holder else 0
+        if job.asked and job.holder:
+            job.gave_up = (job.holder[0], line.when)
         job.applied[t.fence] = t
         job.settled = t.fence
         job.holder = None
@@ -352,7 +354,9 @@ class Checker:
             else:
                 known.until = line.at + report.hold
             asked = {id for id, job in self.jobs.items() if job.asked and job.holder and job.holder[0] == report.id}
-            if set(answer.cancel) != asked:
+            # A beat that has read before a settle beside it was committed still tells of that run.
+            over = {id for id, job in self.jobs.items() if job.gave_up[0] == report.id and job.gave_up[1] > line.read}
+            if not asked <= set(answer.cancel) <= asked | over:
                 self.broken("I13", line, f"{report.id} is told to cancel {answer.cancel}, asked are {sorted(asked)}")
 
     def _on_reap(self, line: Commit, deaths: Sequence[Death], answers: Sequence[Reaped]) -> None:

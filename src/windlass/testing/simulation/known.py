@@ -31,6 +31,8 @@ class Known:
         """The fence under which it was settled last, until somebody else is given it."""
         self.applied: dict[int, Transition] = {}
         self.asked = False
+        self.gave_up: tuple[str, float] = ("", 0.0)
+        """Who last settled a run that was asked to cancel, and when that was committed, in virtual seconds."""
         self.barren = False
         """It was cancelled with its children while it ran, so that those of this run are cancelled as they come."""
         self.revived = False
