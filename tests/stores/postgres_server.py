@@ -228,6 +228,8 @@ class Places:
             for path, schema in self._used.items():
                 rows = connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = %s", (schema,)).fetchall()
                 version = f"DELETE FROM {schema}.schema_version WHERE version > 900;" if rows else ""
+                if any(row[0] == "parts" for row in rows):
+                    version += f"UPDATE {schema}.parts SET since = 0, width = 120960000;"
                 tables = [row[0] for row in rows if row[0] not in {"schema_version", "rings", "parts"}]
                 connection.execute(
                     version + "".join(f"DELETE FROM {schema}.{table};" for table in tables) or "SELECT 1"

@@ -15,20 +15,17 @@ PARTS, REST = 8, 15
 SHARE = 5
 """A part takes in new jobs for a fifth of the time for which completed ones are kept: of the eight, one takes in, five
 are kept, one is about to go, and one is empty."""
-NARROWEST, WIDEST = 60_000, 31 * 86_400_000
+NARROWEST, DAY = 60_000, 86_400_000
 """Milliseconds."""
 WORTH = 8 * 1024 * 1024
 """Bytes of a part, below which its rows are deleted one by one, each at its time."""
-STAY_MOST, STAY_BYTES = 5_000, 32 * 1024 * 1024
-"""Jobs that may stay in a part that is emptied, and what they may weigh: they are put back while everybody waits."""
 EARLY, LATE = 4, 8
 """Completed jobs wait for their part by up to a quarter of the time for which they are kept, and where the part cannot
 be emptied, for an eighth more; then they go one by one."""
-REPOSE = 10_000_000
-"""Microseconds until a part that could not be emptied is tried again."""
+REPOSE = 60_000_000
+"""Microseconds until what did not succeed is tried again."""
 PATIENCE = "50ms"
-"""How long the parts are waited for: whoever wants one meanwhile stands behind."""
-DAY = 86_400_000
+"""How long each part is waited for: whoever wants one meanwhile stands behind."""
 
 
 class Part(NamedTuple):
@@ -46,12 +43,14 @@ class Parts(Operator):
 
     def __init__(self) -> None:
         self.worth = WORTH
-        self._looked_at: dict[int, int] = {}
+        self._looked_at: dict[Part, int] = {}
         """Of a part that is being emptied: up to where jobs that have rows elsewhere were removed."""
-        self._known: dict[int, int] = {}
+        self._known: dict[Part, int] = {}
         """Of such a part: the last number that an enqueue before may have used."""
+        self._mixed: set[Part] = set()
+        """Parts in which other jobs were found: these go row by row."""
         self._left_alone: dict[int, int] = {}
-        """Until when."""
+        """Until when; of all of them, under -1, for another width."""
 
     @plan
     def prune(self, rules: PruneRules, limit: int) -> Steps[Pruned]:
@@ -70,39 +69,37 @@ class Parts(Operator):
         if keep is None:
             return []
         going = []
-        for number, emptied, width in (yield Statement("parts_worth", (self.worth,))):
+        for number, width in (yield Statement("parts_worth", (self.worth,))):
             part = part_at(number, width * 1_000, keep, now)
-            if emptied < part.full_at and part.over_at - keep // EARLY <= now < part.over_at + keep // LATE:
+            if part.over_at - keep // EARLY <= now < part.over_at + keep // LATE:
                 going.append(part)
-        return going
+        self._mixed.intersection_update(going)
+        return [part for part in going if part not in self._mixed]
 
     def _empty(self, part: Part, before: int, now: int, limit: int) -> Steps[Pruned]:
         """One step of it, in a transaction of its own: jobs that have rows elsewhere; everybody who may be putting
         something into it; the rest."""
         number = part.number
-        known = self._known.get(number)
-        if known is None:
-            behind = self._looked_at.get(number, 0)
-            bound = yield Statement("part_bound", (number, behind, limit, before))
-            if bound:
-                old = [seq for seq, goes in bound if goes]
-                yield from self._forget(old)
-                self._looked_at[number] = bound[-1][0]
-                return Pruned(len(old), done=False)
-            known = (yield Statement("part_known", (number,)))[0][0]
-            if known is not None:
-                self._known[number] = known
-                return Pruned(done=False)
-        gone = None
+        # Also if this fails in a way that nobody foresaw: what else is to be pruned does not wait for it.
+        self._left_alone[number] = now + REPOSE
+        known = self._known.pop(part, None)
         if known is not None:
-            gone = (yield Statement("part_empty", (number, known, before, STAY_MOST, STAY_BYTES)))[0][0]
-        self._known.pop(number, None)
-        self._looked_at.pop(number, None)
-        if gone is None:
-            self._left_alone[number] = now + REPOSE
-            return Pruned(done=False)
-        yield Statement("mark_put", (f"emptied:{number}", part.full_at))
-        return Pruned(gone, done=False)
+            gone = (yield Statement("part_empty", (number, known, before)))[0][0]
+            if gone == -1:
+                self._mixed.add(part)
+            return Pruned(max(gone or 0, 0), done=False)
+        bound = yield Statement("part_bound", (number, self._looked_at.get(part, 0), limit, before))
+        if bound:
+            old = [seq for seq, goes in bound if goes]
+            yield from self._forget(old)
+            self._looked_at = {part: bound[-1][0]}
+        else:
+            self._looked_at = {}
+            known = (yield Statement("part_known", (number,)))[0][0]
+            self._known = {} if known is None else {part: known}
+        if bound or known is not None:
+            del self._left_alone[number]
+        return Pruned(len(old) if bound else 0, done=False)
 
     @plan
     def _resize(self, rules: PruneRules) -> Steps[bool]:
@@ -110,13 +107,16 @@ class Parts(Operator):
         say different times do no harm, but have their jobs deleted one by one."""
         if rules.completed is None:
             return False
-        wanted = min(max(rules.completed // SHARE // 1_000, NARROWEST), WIDEST)
+        wanted = max(rules.completed // SHARE // 1_000, NARROWEST)
         width = (yield Statement("parts_width"))[0][0]
         if abs(wanted - width) * EARLY > width:
-            now = (yield NOW)[0][0] // 1_000
-            yield Statement("wait_at_most", (PATIENCE,))
-            yield Statement("parts_lock")
-            yield Statement("parts_resize", (wanted, now, job_id(now + DAY, bytes(8))))
+            now = (yield NOW)[0][0]
+            if self._left_alone.get(-1, 0) <= now:
+                self._left_alone[-1] = now + REPOSE
+                yield Statement("wait_at_most", (PATIENCE,))
+                yield Statement("parts_lock")
+                now //= 1_000
+                yield Statement("parts_resize", (wanted, now + DAY, job_id(now + 2 * DAY, bytes(8))))
         return False
 
 

@@ -208,7 +208,7 @@ gone AS (
     DELETE FROM windlass.waiting w USING due WHERE w.seq = due.seq RETURNING w.seq),
 line AS (
     INSERT INTO windlass.ready (part, lane, queue, rank, seq)
-    SELECT {ready_part}, j.lane, j.queue, j.rank, j.seq FROM gone JOIN windlass.jobs j ON j.seq = gone.seq RETURNING 1)
+    SELECT {ready_part}, j.lane, j.queue, j.rank, j.seq FROM gone r {job_of_r} RETURNING 1)
 SELECT count(*) FROM line
 
 -- name: expired_find
@@ -240,8 +240,10 @@ WHERE x.expires = (given ->> 0)::bigint AND x.seq = (given ->> 1)::bigint
 j.id, greatest(j.fence + 1, $1::bigint), j.task, j.version, j.queue, j.tenant, j.payload, j.meta, j.attempt + 1,
 j.crashes, j.losses, j.lane <> 0, j.priority, j.created, j.due, $1::bigint, j.expires, j.seq, j.rank, 0, r.part, r.ctid
 
--- fragment: same
-j.part = (r.seq & 15)::smallint AND j.seq = r.seq
+-- fragment: job_of_r
+-- By its number and nothing else, whatever the planner believes: of a part that was analysed while it was empty it
+-- believes that to read all of it for each row costs nothing, and a plan is kept.
+CROSS JOIN LATERAL (SELECT * FROM windlass.jobs j WHERE j.part = (r.seq & 15)::smallint AND j.seq = r.seq OFFSET 0) j
 
 -- fragment: window
 coalesce(json_agg(json_build_array({held_row}) ORDER BY r.rank, r.seq)::text, '[]'),
@@ -258,21 +260,21 @@ SELECT {window},
                  AND pg_stat_get_dead_tuples('windlass.ready_0'::regclass)
                      + pg_stat_get_dead_tuples('windlass.ready_1'::regclass) > $5
             THEN (extract(epoch FROM clock_timestamp() - statement_timestamp()) * 1000000)::bigint ELSE 0 END
-FROM r JOIN windlass.jobs j ON {same}
+FROM r {job_of_r}
 
 -- name: ready_window_from
 WITH r AS MATERIALIZED (
     SELECT rank, seq, part, ctid FROM windlass.ready
     WHERE lane = $2 AND queue = $3 AND (rank, seq) >= ($5, $6) ORDER BY rank, seq LIMIT $4
     FOR UPDATE SKIP LOCKED)
-SELECT {window} FROM r JOIN windlass.jobs j ON {same}
+SELECT {window} FROM r {job_of_r}
 
 -- name: ready_by_id
 WITH r AS MATERIALIZED (
     SELECT r.seq, r.part, r.ctid FROM windlass.jobs j
     JOIN windlass.ready r ON r.lane = j.lane AND r.queue = j.queue AND r.rank = j.rank AND r.seq = j.seq
     WHERE j.id = ANY (ARRAY(SELECT jsonb_array_elements_text($2::jsonb))) FOR UPDATE OF r SKIP LOCKED)
-SELECT coalesce(json_agg(json_build_array({held_row}))::text, '[]') FROM r JOIN windlass.jobs j ON {same}
+SELECT coalesce(json_agg(json_build_array({held_row}))::text, '[]') FROM r {job_of_r}
 
 -- name: held_of
 SELECT coalesce(json_agg(json_build_array(
@@ -908,16 +910,16 @@ SELECT width FROM windlass.parts
 LOCK TABLE windlass.jobs IN ACCESS EXCLUSIVE MODE
 
 -- name: parts_resize
--- For all ids but those that are stored; another day, if one of these is of a time far ahead.
+-- For later ids only than are stored, or than a transaction of a caller's that still sees the old width will bring;
+-- another time, if there is one of a time far ahead.
 UPDATE windlass.parts SET width = $1,
-    since = greatest($2, ('x' || left(last.id, 8) || substr(last.id, 10, 4))::bit(48)::bigint + 1)
+    since = greatest(since, $2, ('x' || left(last.id, 8) || substr(last.id, 10, 4))::bit(48)::bigint + 1)
 FROM (SELECT max(j.id) AS id FROM windlass.jobs j WHERE j.part IN (0, 1, 2, 3, 4, 5, 6, 7)) last
 WHERE last.id IS NULL OR last.id < $3
 
 -- name: parts_worth
--- Those that weigh as much: up to when jobs have been emptied out of them, and what parts_width answers.
-SELECT n, coalesce(m.value, 0), p.width
-FROM windlass.parts p, generate_series(0, 7) n LEFT JOIN windlass.marks m ON m.name = 'emptied:' || n
+-- Those that weigh as much; and what parts_width answers.
+SELECT n, p.width FROM windlass.parts p, generate_series(0, 7) n
 WHERE pg_relation_size(to_regclass('windlass.jobs_' || n)) >= $1 ORDER BY n
 
 -- name: part_bound
@@ -929,7 +931,7 @@ FROM windlass.part_bound($1, $2, $3) b (seq) ORDER BY b.seq
 SELECT windlass.part_known($1)
 
 -- name: part_empty
-SELECT windlass.part_empty($1, $2, $3, $4, $5)
+SELECT windlass.part_empty($1, $2, $3)
 
 -- name: keys_prune
 DELETE FROM windlass.keys WHERE free_at <= $1

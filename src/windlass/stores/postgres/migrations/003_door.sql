@@ -209,6 +209,8 @@ BEGIN
         RAISE EXCEPTION 'queue: % is full, try again later', quote_literal(enqueue.queue)
         USING ERRCODE = 'configuration_limit_exceeded';
     END IF;
+    -- Every part is locked before the number is taken; see 004_parts.sql, part_known.
+    PERFORM 1 FROM windlass.jobs j WHERE j.id = fresh;
     INSERT INTO windlass.jobs (part, seq, id, tenant, task, version, queue, priority, head_start, created, due, rank,
                                expires, payload, meta)
     VALUES (windlass.part_of(fresh), nextval('windlass.jobs_seq') * 16 + windlass.part_of(fresh), fresh, '',
