@@ -15,7 +15,7 @@ demo: $(VENV)/.demo ## the photo application, two workers and some trouble (KEEP
 	@$(BIN)/python -m examples.photo_app.demo $(if $(KEEP),--keep) $(if $(PHOTOS),--photos "$(PHOTOS)")
 
 test: $(VENV)/.dev ## all tests (ARGS="-k name" to choose)
-	$(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
+	$(BIN)/python -m pytest -n 3 --dist loadgroup $(ARGS)
 
 lint: $(VENV)/.dev ## ruff
 	$(BIN)/ruff check
