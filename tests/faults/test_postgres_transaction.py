@@ -50,10 +50,10 @@ def points_of(till: Till) -> list[str]:
         with pytest.MonkeyPatch.context() as patch:
             points.watch(patch.setattr)
             till.work(worker=mode, queues=[("default", None), ("notes", None)]).sound()
+        assert points.names[-1] == "after release to commit"
         found.append(points.names)
-    found = list(dict.fromkeys(itertools.chain(*found)))
-    assert found[-1] == "after release to commit"
-    return found
+    # Which answers arrive one by one is a matter of time, so not both have all points.
+    return list(dict.fromkeys(itertools.chain(*found)))
 
 
 def trial(n: int, points: list[str]) -> tuple[str, str]:
