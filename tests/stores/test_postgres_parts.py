@@ -16,17 +16,18 @@ from msgspec.structs import replace
 from tests.stores.postgres_server import PLACES, database
 from windlass import stores
 from windlass.core.errors import StoreError
-from windlass.core.job import Discarded, ErrorInfo, Failed, LogLine, Progress, Succeeded
+from windlass.core.job import Discarded, ErrorInfo, Failed, LogLine, Progress, State, Succeeded
 from windlass.core.machine import complete
 from windlass.core.placement import job_id
 from windlass.ports.plan import Plan, Steps
 from windlass.ports.store import ClaimRequest, Opened, Pruned, PruneRules, Quota, Selection
 from windlass.stores.postgres.connection import SETTINGS
-from windlass.stores.postgres.parts import PARTS, SHARE, part_at
+from windlass.stores.postgres.parts import PARTS, SETTLED, SHARE, part_at
 from windlass.stores.postgres.statements import load_scripts
 from windlass.stores.postgres.store import PostgresStore
 from windlass.task import new_ids
 from windlass.testing import ManualClock
+from windlass.testing.conformance.departure import Departures, look
 from windlass.testing.conformance.sizes import seeds
 from windlass.testing.conformance.world import DAY, HOUR, World, report
 
@@ -73,6 +74,25 @@ class Site(World):
         for held in helds:
             self.end(held, Succeeded("1"))
         return [held.id for held in helds]
+
+    def old(self, count: int = 60) -> list[str]:
+        """Jobs that are through, so many that it is worth it to move some others out of their part."""
+        self.beat("w1")
+        ids = self.enqueued(count)
+        while held := self.claim(limit=100).jobs:
+            self.run(self.store.settle("w1", [complete(each.token, "1", 10**15) for each in held]))
+        return ids
+
+    def enqueued(self, count: int) -> list[str]:
+        jobs = self.jobs(count)
+        self.enqueue(*jobs)
+        return [job.id for job in jobs]
+
+    def emptied(self, rules: PruneRules = RULES, limit: int = 100) -> int:
+        """Pruned until done; those are waited for who may have a snapshot from before something was moved."""
+        jobs = self.prune(rules, limit)
+        self.clock.advance(SETTLED / 1e6)
+        return jobs + self.prune(rules, limit)
 
     def prune(self, rules: PruneRules = RULES, limit: int = 100) -> int:
         """Until done; how many jobs it was."""
@@ -140,8 +160,10 @@ def test_little_goes_one_by_one_at_its_time(tmp_path: Path) -> None:
 
 
 def test_all_that_may_still_be_wanted_stays(site: Site) -> None:
-    """Every kind of job: just as it was, and it goes on from there. A part in which there are such goes row by row."""
-    gone = site.completed(10)
+    """Every kind of job, with its history, keys, limits and logs: just as it was, in another part, and it goes on from
+    there. What has completed is gone with the part."""
+    site.beat("w1")
+    gone = site.old(200)
     late = site.running()
     running, waiting = site.running(), site.put(after=300 * DAY)
     queued = site.put(queue="other", expires_after=300 * DAY)
@@ -151,30 +173,143 @@ def test_all_that_may_still_be_wanted_stays(site: Site) -> None:
     site.run(site.store.promote(10))
     again = site.run(site.store.claim_ids("w1", site.next_seq("w1"), [dead.id])).jobs[0]
     site.end(again, Failed(ErrorInfo("E"), retry_after=1.0))
-    discarded = site.running()
-    site.end(discarded, Discarded())
-    owner = site.running(meta='{"unique":["u","reject",null]}', idempotency_key="k", digest="d")
+    retrying = site.running()
+    site.end(retrying, Failed(ErrorInfo("E"), retry_after=300 * 86_400.0))
+    owner = site.running(meta='{"unique":["u","keep-last",null]}', idempotency_key="own", digest="d")
+    follower = site.put(meta='{"unique":["u","keep-last",null]}')
     limited = [site.put(meta='{"limits":[["one",1]]}', queue="limited") for _ in range(2)]
     site.claim(limit=1, queue="limited")
+    site.claim(limit=1, queue="limited")
+    site.run(site.store.report([(running.token, Progress(1, 2))], [(running.token, LogLine(1, "info", "x"))]))
+    site.run(site.store.once(running.token, "first", "1"))
+    zoo = [id for id in Departures().zoo(site) if site.fetch(id).state is not State.COMPLETED]
     site.clock.set(20_001 * DAY + HOUR)
     site.end(late, Succeeded("1"))
-    stay = [late.id, running.id, waiting, queued, dead.id, discarded.id, owner.id, *limited]
+    stay = [late.id, running.id, waiting, queued, dead.id, retrying.id, owner.id, follower, *limited, *zoo]
     assert {site.part(id) for id in stay} == {0}
+    before = [look(site, site.opened, id) for id in stay]
+    states = {job["job"].state for job in before if job}
+    assert states == {*State}
     site.clock.set(20_006 * DAY)
-    before = [site.fetch(id) for id in stay], [site.run(site.store.attempts(id)) for id in stay]
     files = site.files()
-    assert site.prune() == len(gone)
-    assert site.files() == files
-    assert ([site.fetch(id) for id in stay], [site.run(site.store.attempts(id)) for id in stay]) == before
+    assert site.emptied() > len(gone)
+    assert len(site.files() - files) == 1
+    assert {site.part(id) for id in stay} == {14}
+    assert [look(site, site.opened, id) for id in stay] == before
     assert site.left(*gone) == []
-    assert site.enqueue(site.job(id=waiting))[0].inserted  # sent again: known
-    assert len(site.sql(f"SELECT 1 FROM windlass.jobs WHERE id = '{waiting}'")) == 1
+    assert site.run(site.store.audit()) == []
+    for id in stay:
+        assert site.enqueue(site.job(id=id))[0].inserted  # sent again: known
+    assert site.sql("SELECT id FROM windlass.jobs GROUP BY id HAVING count(*) > 1") == []
+    assert site.run(site.store.once(running.token, "first", "2")) == "1"
     for held in (running, owner):
         assert site.end(held, Succeeded("1")) == "applied"
-    assert [job.id for job in site.claim(queue="other").jobs] == [queued]
+    assert follower in {job.id for job in site.claim(limit=100).jobs}
+    (other,) = site.claim(queue="other").jobs
+    assert (other.id, site.end(other, Succeeded("1"))) == (queued, "applied")
+    assert site.run(site.store.revive(Selection((dead.id,)))).changed == (dead.id,)
     site.clock.advance("1h")
-    assert site.prune() == 1, "what ended late goes by itself"
-    assert site.left(*stay) == [id for id in stay if id != late.id]
+    site.prune()
+    assert site.left(*stay) == [id for id in stay if id != late.id], "what ended late goes by itself"
+
+
+def test_the_order_of_a_line_stays(site: Site) -> None:
+    """What has stood in it since long ago, in parts old and new, before and behind what came in between."""
+    first = site.enqueued(5)
+    site.beat("w1")
+    between = [site.put(queue="done") for _ in range(100)]
+    while held := site.claim(queue="done", limit=100).jobs:
+        site.run(site.store.settle("w1", [complete(each.token, "1", 10**15) for each in held]))
+    last = site.enqueued(5)
+    site.clock.set(20_006 * DAY)
+    new = site.enqueued(5)
+    assert site.emptied() == len(between)
+    assert [site.part(id) for id in (*first, *last, *new)] == [14] * 10 + [20_006 % PARTS] * 5
+    site.beat("w1")
+    assert [site.claim(limit=1).jobs[0].id for _ in range(15)] == [*first, *last, *new]
+
+
+def test_where_most_would_have_to_move_jobs_go_one_by_one(site: Site) -> None:
+    gone, stay = site.old(20), [site.put(after=300 * DAY) for _ in range(6)]
+    site.clock.set(20_006 * DAY)
+    files = site.files()
+    assert site.prune() == len(gone)
+    assert (site.files(), {site.part(id) for id in stay}, site.left(*gone)) == (files, {0}, [])
+
+
+def test_a_dump_that_is_just_beginning_has_all_that_stays(site: Site) -> None:
+    """A snapshot keeps nobody from truncating: it sees what was moved where it was, until it can have locked that."""
+    site.old()
+    stay = site.put(after=300 * DAY)
+    site.clock.set(20_006 * DAY)
+    with psycopg.connect(database()) as dump:
+        dump.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+        dump.execute("SELECT 1 FROM pg_class")
+        site.prune()
+        assert site.part(stay) == 14
+        site.clock.advance(SETTLED / 1e6 - 1)
+        site.prune()
+        seen = dump.execute(f"SELECT id FROM {site.mine.schema}.jobs WHERE id = '{stay}'").fetchall()
+        assert seen == [(stay,)]
+        site.clock.advance("2s")
+        assert site.prune() == 0, "the dump has it now"
+    site.clock.advance("61s")
+    assert site.prune() == 60
+
+
+@pytest.mark.parametrize("keyed", [False, True])
+def test_whoever_changes_a_job_is_not_waited_for(site: Site, keyed: bool) -> None:
+    """A transaction of somebody's that has a key in hand keeps nobody from working, and its part is emptied later."""
+    site.old()
+    given = {"idempotency_key": "k", "digest": "d"} if keyed else {"meta": '{"unique":["u","replace",null]}'}
+    stay = site.put(after=300 * DAY, **given)
+    site.clock.set(20_006 * DAY)
+    with psycopg.connect(database()) as connection:
+        mine = stores.open(PLACES.url(site._path), clock=site.clock)
+        mine.own(connection).run(site.store.enqueue([site.job(payload="[[9],{}]", after=300 * DAY, **given)]))
+        assert site.prune() == 0
+        assert (site.part(stay), site.fetch(stay).payload) == (0, "[[],{}]")
+        connection.commit()
+        mine.close()
+    site.clock.advance("61s")
+    assert site.emptied() == 60
+    assert (site.part(stay), site.fetch(stay).payload) == (14, "[[],{}]" if keyed else "[[9],{}]")
+
+
+def test_a_move_that_was_not_committed_loses_nothing(site: Site) -> None:
+    """Each step remembers what it did before it knows that it is committed: the last one looks again."""
+    old, stay = site.old(), [site.put(after=300 * DAY) for _ in range(3)]
+    site.clock.set(20_006 * DAY)
+    while not site.mine.keeping:
+        site.run(site.store.prune(RULES, 100))
+    plan = site.store.prune(RULES, 100)
+
+    def fails() -> Steps[None]:
+        yield from iter(plan)
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        site.run(Plan(fails, "keep", write=True))
+    assert not site.mine.keeping
+    assert site.prune() == 0
+    site.clock.advance("61s")
+    assert site.emptied() == len(old)
+    assert site.left(*old, *stay) == stay
+
+
+@pytest.mark.parametrize("steps", range(5))
+def test_what_is_revived_meanwhile_stays(site: Site, steps: int) -> None:
+    """Between any two steps."""
+    old, stay = site.old(), site.put(after=300 * DAY)
+    site.clock.set(20_006 * DAY)
+    for _ in range(steps):
+        assert not site.run(site.store.prune(RULES, 100)).done
+    assert site.run(site.store.revive(Selection((old[7],)))).changed == (old[7],)
+    for _ in range(4):
+        site.emptied()
+    assert site.left(*old, stay) == [old[7], stay]
+    site.beat("w1")
+    assert [job.id for job in site.claim().jobs] == [old[7]]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -248,7 +383,7 @@ def test_the_same_as_one_by_one(tmp_path: Path, seed: int) -> None:
                 site.prune()
         for _ in range(12):
             site.clock.advance("12h")
-            site.prune()
+            site.emptied()
         left[way] = site.left(*ids)
         assert site.run(site.store.audit()) == []
         assert (site.files() == emptied) == (way == "row")
@@ -280,13 +415,15 @@ def test_who_keeps_a_part_is_not_waited_for(site: Site) -> None:
 
 def test_what_comes_between_two_steps_stays(site: Site) -> None:
     """An id of long ago, as of a client that was cut off: before, between and after the steps in which a part goes."""
-    old = site.completed(3)
+    old = site.old()
     site.clock.set(20_006 * DAY)
     late, steps = [], 0
     while not site.run(site.store.prune(RULES, 100)).done:
         steps += 1
         late.append(site.put(id=job_id(20_000 * DAY // 1_000, bytes([steps]) * 8)))
-    assert steps == 2
+    assert steps == 3
+    site.clock.advance("61s")
+    site.emptied()
     site.beat("w1")
     assert site.left(*old, *late) == late
     assert sorted(held.id for held in site.claim().jobs) == sorted(late)
@@ -312,7 +449,7 @@ def test_what_is_kept_longer_or_shorter_makes_other_parts(site: Site) -> None:
     width = lambda: site.sql("SELECT since, width FROM windlass.parts")[0]
     ids, last = [*site.completed(2), site.put(id=job_id((site.clock() + 25 * HOUR) // 1_000, bytes(8)))], 0
     for n, hours in enumerate((5, 50, 500)):
-        site.mine._left_alone.clear()
+        site.mine._resize_at = 0
         site.tend(PruneRules(completed=hours * HOUR))
         since, wide = width()
         assert wide == hours * HOUR // SHARE // 1_000
@@ -326,7 +463,7 @@ def test_what_is_kept_longer_or_shorter_makes_other_parts(site: Site) -> None:
         for id in ids:
             assert site.enqueue(site.job(id=id))[0].inserted
             assert len(site.sql(f"SELECT 1 FROM windlass.jobs WHERE id = '{id}'")) == 1
-    site.mine._left_alone.clear()
+    site.mine._resize_at = 0
     before = width()
     site.tend(PruneRules(completed=510 * HOUR))
     assert width() == before, "not worth it"

@@ -68,7 +68,7 @@ def turned(opened: Opened) -> None:
     """The rings turn, whatever the server has counted."""
 
     def steps() -> Steps[None]:
-        for name, _, _, empty in (yield Statement("rings")):
+        for name, _, _, empty, _ in (yield Statement("rings")):
             if empty:
                 yield Statement("ring_turn", (name,))
 
@@ -97,6 +97,7 @@ def work(opened: Opened, worker: str, ended: Counter[str], seqs: Iterator[int], 
 
 
 def test_every_job_ends_once_while_the_rings_turn(opened: Opened, pin: Any) -> None:
+    opened.store.settled = 0  # type: ignore[attr-defined]
     ended: Counter[str] = Counter()
     over, lock = threading.Event(), threading.Lock()
     turns: Counter[Any] = Counter()
@@ -168,6 +169,28 @@ def test_a_part_that_somebody_uses_is_left_alone(opened: Opened) -> None:
         connection.rollback()
     assert chores(opened) == 0
     assert parts(opened)["ready"][unused][2] == 0
+
+
+def test_a_dump_that_is_just_beginning_has_the_last_rows(opened: Opened, pin: psycopg.Connection) -> None:
+    """A snapshot keeps nobody from truncating: it sees what moved where it was, until it can have locked that."""
+    store: Any = opened.store
+    opened.shell.run(store.enqueue([new_job() for _ in range(3)]))
+    pin.rollback()
+    pin.execute("SELECT 1 FROM pg_class")
+    before = next(part for part, used, _ in parts(opened)["ready"] if used)
+    turned(opened)
+    for _ in range(3):
+        chores(opened)
+        assert parts(opened)["ready"][before][2] > 0
+    assert len(pin.execute(f"SELECT 1 FROM {store.schema}.ready").fetchall()) == 3
+    pin.rollback()
+    for _ in range(100):
+        threading.Event().wait(0.1)
+        chores(opened)
+        if not parts(opened)["ready"][before][2]:
+            break
+    else:
+        raise AssertionError("it is never truncated")
 
 
 @pytest.fixture

@@ -112,7 +112,8 @@ WITH x AS MATERIALIZED (
 v AS (
     SELECT j, n, part FROM x
     WHERE CASE part WHEN 15 THEN (SELECT count(*) FROM windlass.jobs k WHERE k.id = x.j ->> 1)
-          ELSE (SELECT count(*) FROM windlass.jobs k WHERE k.part = x.part AND k.id = x.j ->> 1) END = 0
+          ELSE (SELECT count(*) FROM windlass.jobs k WHERE k.part = x.part AND k.id = x.j ->> 1)
+               + (SELECT count(*) FROM windlass.jobs k WHERE k.part = 14 AND k.id = x.j ->> 1) END = 0
     ORDER BY n),
 new AS (
     INSERT INTO windlass.jobs (part, seq, id, tenant, task, version, queue, priority, head_start, created, due, rank,
@@ -648,18 +649,26 @@ json_build_array(j.id, j.task, j.version, j.tenant, j.queue, {state}, {reason}, 
                  coalesce(e.state = 'completed' AND e.result IS NULL, false),
                  CASE WHEN e.seq IS NULL THEN j.error ELSE e.error END, p.body)::text
 
+-- fragment: places_of_j
+-- By the number alone, as in job_of_r.
+LEFT JOIN LATERAL (
+    SELECT * FROM windlass.ended e WHERE e.part = (j.seq & 15)::smallint AND e.seq = j.seq OFFSET 0) e ON true
+LEFT JOIN windlass.held h ON h.id = j.id LEFT JOIN windlass.waiting w ON w.seq = j.seq
+LEFT JOIN windlass.blocked b ON b.seq = j.seq LEFT JOIN windlass.progress p ON p.seq = j.seq
+
 -- fragment: located
-windlass.jobs j LEFT JOIN windlass.ended e ON e.seq = j.seq LEFT JOIN windlass.held h ON h.id = j.id
-LEFT JOIN windlass.waiting w ON w.seq = j.seq LEFT JOIN windlass.blocked b ON b.seq = j.seq
-LEFT JOIN windlass.progress p ON p.seq = j.seq
+windlass.jobs j {places_of_j}
+
+-- fragment: asked
+-- In the order of v.n.
+jsonb_array_elements_text($1::jsonb) WITH ORDINALITY v (id, n)
+CROSS JOIN LATERAL (SELECT * FROM windlass.jobs j WHERE j.id = v.id OFFSET 0) j {places_of_j}
 
 -- name: jobs_by_id
-SELECT {job} FROM {located} WHERE j.id = ANY (ARRAY(SELECT jsonb_array_elements_text($1::jsonb)))
+SELECT {job} FROM {asked}
 
 -- fragment: places
--- In the order asked for.
-SELECT j.id, j.seq, {state}, j.fence, j.lane, j.queue, j.rank, j.meta, j.tenant, j.task
-FROM jsonb_array_elements_text($1::jsonb) WITH ORDINALITY v (id, n), {located} WHERE j.id = v.id ORDER BY v.n
+SELECT j.id, j.seq, {state}, j.fence, j.lane, j.queue, j.rank, j.meta, j.tenant, j.task FROM {asked} ORDER BY v.n
 
 -- name: places_by_id
 {places}
@@ -930,8 +939,19 @@ FROM windlass.part_bound($1, $2, $3) b (seq) ORDER BY b.seq
 -- name: part_known
 SELECT windlass.part_known($1)
 
+-- name: part_walk
+SELECT coalesce(reached, 0), old, to_json(others)::text FROM windlass.part_walk($1, $2, $3, $4, $5)
+
+-- name: part_keep
+SELECT windlass.part_keep($1, ARRAY(SELECT v::bigint FROM jsonb_array_elements_text($2::jsonb) v))
+
 -- name: part_empty
-SELECT windlass.part_empty($1, $2, $3)
+SELECT windlass.part_empty($1, $2, $3, ARRAY(SELECT v::bigint FROM jsonb_array_elements_text($4::jsonb) v))
+
+-- name: revival (nobody reads the answer)
+-- Of jobs that were found to be old somebody is emptying the part, slice by slice: then all is looked at again.
+INSERT INTO windlass.marks AS m (name, value) VALUES ('revived', 1)
+ON CONFLICT (name) DO UPDATE SET value = m.value + 1
 
 -- name: keys_prune
 DELETE FROM windlass.keys WHERE free_at <= $1
@@ -943,14 +963,18 @@ DELETE FROM windlass.workers w WHERE (taken <> 0 OR lease < $2) AND beat < $1
 -- --- rings ----------------------------------------------------------------------------------------------------
 
 -- name: rings
--- Of each: the part in use, its dead rows, and whether the other part is empty to the last page.
-SELECT r.name, r.current, pg_stat_get_dead_tuples(a.oid), pg_relation_size(o.oid) = 0
+-- Of each: the part in use, its dead rows, whether the other part is empty to the last page, and when something was
+-- last moved.
+SELECT r.name, r.current, pg_stat_get_dead_tuples(a.oid), pg_relation_size(o.oid) = 0, r.moved
 FROM windlass.rings r
 JOIN pg_class a ON a.oid = to_regclass('windlass.' || r.name || '_' || r.current)
 JOIN pg_class o ON o.oid = to_regclass('windlass.' || r.name || '_' || (1 - r.current))
 
 -- name: ring_turn
 UPDATE windlass.rings SET current = 1 - current WHERE name = $1
+
+-- name: ring_moved
+UPDATE windlass.rings SET moved = $2 WHERE name = $1
 
 -- name: ring_move_ready
 WITH s AS (SELECT lane, queue, rank, seq FROM windlass.ready WHERE part = $1 LIMIT $2)
@@ -1093,7 +1117,8 @@ DELETE FROM windlass.leads WHERE until < $1
 -- --- audit ----------------------------------------------------------------------------------------------------
 
 -- name: audit_places
-SELECT id, places FROM (
+-- Of an id that is stored twice, those of both.
+SELECT id, CASE count(*) WHEN 1 THEN sum(places) ELSE greatest(sum(places), 2) END FROM (
     SELECT j.id, (EXISTS (SELECT 1 FROM windlass.ready r WHERE r.lane = j.lane AND r.queue = j.queue
                           AND r.rank = j.rank AND r.seq = j.seq))::int
                + (EXISTS (SELECT 1 FROM windlass.waiting w WHERE w.seq = j.seq))::int
@@ -1102,7 +1127,7 @@ SELECT id, places FROM (
                + (EXISTS (SELECT 1 FROM windlass.held h WHERE h.id = j.id))::int
                + (EXISTS (SELECT 1 FROM windlass.ended e WHERE e.seq = j.seq))::int AS places
     FROM windlass.jobs j) p
-WHERE places <> 1 LIMIT 100
+GROUP BY id HAVING sum(places) <> 1 OR count(*) > 1 LIMIT 100
 
 -- name: audit_orphans
 SELECT * FROM (
@@ -1284,8 +1309,7 @@ JOIN windlass.jobs o ON o.id = v.id JOIN windlass.unique_keys u ON u.seq = o.seq
 JOIN windlass.jobs j ON j.seq = u.successor ORDER BY v.n
 
 -- name: parcels_jobs
-SELECT j.seq, {job}, j.head_start, j.rank, j.due, e.result_until, j.tenant, j.task
-FROM jsonb_array_elements_text($1::jsonb) WITH ORDINALITY v (id, n), {located} WHERE j.id = v.id ORDER BY v.n
+SELECT j.seq, {job}, j.head_start, j.rank, j.due, e.result_until, j.tenant, j.task FROM {asked} ORDER BY v.n
 
 -- fragment: among
 ANY (ARRAY(SELECT v::bigint FROM jsonb_array_elements_text($1::jsonb) v))

@@ -58,6 +58,9 @@ RING_SLICE = 2_000
 """Rows that are moved from one part of a ring to the other in one transaction, which has all moves to itself."""
 RING_PATIENCE = "50ms"
 """How long a part is waited for: whoever wants it meanwhile stands behind."""
+RING_SETTLED = 2_000_000
+"""Microseconds from the last move out of a part until it is truncated: as SETTLED for jobs, but here dead rows gather
+meanwhile. A dump locks all tables within a fraction of a second of its snapshot."""
 MIGRATION_PATIENCE = "4s"
 """How long a migration waits for a table: whoever works stands behind it."""
 DEAD_MOST = 20_000
@@ -109,6 +112,7 @@ class PostgresStore(Departing, Survey, Claiming, Parts):
         super().__init__()
         self.schema = schema
         self.dead_most, self.slow = DEAD_MOST, SLOW
+        self.settled = RING_SETTLED
         self._fronts: dict[tuple[int, str], Front] = {}
         self._seen = NO_LINE
         """The line that was looked through last for what does not belong there."""
@@ -234,7 +238,7 @@ class PostgresStore(Departing, Survey, Claiming, Parts):
 
     def revive(self, selection: Selection) -> Plan[Selected]:
         """See Store.revive."""
-        return under("moves_alone", under("endings_alone", super().revive(selection)))
+        return under("moves_alone", under("endings_alone", under("revival", super().revive(selection))))
 
     def delete(self, selection: Selection) -> Plan[Selected]:
         """See Store.delete."""
@@ -242,6 +246,8 @@ class PostgresStore(Departing, Survey, Claiming, Parts):
 
     def prune(self, rules: PruneRules, limit: int) -> Plan[Pruned]:
         """See Store.prune."""
+        if self.keeping:
+            return under("moves_alone", under("endings_alone", self.keep()))
         return under("endings_alone", super().prune(rules, limit))
 
     def change_schedules(self, changes: Sequence[ScheduleChange]) -> Plan[list[ScheduleChanged]]:
@@ -280,13 +286,16 @@ class PostgresStore(Departing, Survey, Claiming, Parts):
         """Let new rows go to the other part where this one holds more that is dead than alive, and let the last rows of
         the one before move on."""
         more = False
-        for name, current, dead, empty in (yield Statement("rings")):
+        now = (yield NOW)[0][0]
+        for name, current, dead, empty, _ in (yield Statement("rings")):
             if empty:
                 if dead > self.dead_most and (yield from self._mostly_dead(name, current, dead)):
                     yield Statement("ring_turn", (name,))
             else:
                 yield Statement("moves_alone")
                 moved = yield Statement(f"ring_move_{name}", (1 - current, RING_SLICE))
+                if moved:
+                    yield Statement("ring_moved", (name, now))
                 more = more or len(moved) == RING_SLICE
         return more
 
@@ -299,8 +308,9 @@ class PostgresStore(Departing, Survey, Claiming, Parts):
     @plan
     def _clear_ring(self, name: str) -> Steps[bool]:
         """Truncate the part that is not in use, if nobody else does anything with it just now."""
-        for found, current, _, empty in (yield Statement("rings")):
-            if found == name and not empty:
+        now = (yield NOW)[0][0]
+        for found, current, _, empty, moved in (yield Statement("rings")):
+            if found == name and not empty and moved + self.settled <= now:
                 table = f"{quoted(self.schema)}.{name}_{1 - current}"
                 yield Statement("wait_at_most", (RING_PATIENCE,))
                 yield Statement(RAW, (f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE",))

@@ -14,10 +14,10 @@ $$;
 
 CREATE SEQUENCE windlass.jobs_seq;
 
--- In which part a job lies, for its whole life: one of eight, in turn by the time in its id, each for as many
+-- In which part a job lies: one of eight, in turn by the time in its id, each for as many
 -- milliseconds as `width` says. An id that tells no time, or one before `since`, when that was said, is in none of
--- these but in the rest (15). So a job that is sent a second time meets itself in the same part, whose index knows it.
--- Its number tells the part as well: seq & 15.
+-- these but in the rest (15). So a job that is sent a second time meets itself in the same part, whose index knows it,
+-- or in the one for what outlasts its part (14; see 004_parts.sql). Its number tells the part as well: seq & 15.
 CREATE TABLE windlass.parts (
     one   boolean PRIMARY KEY DEFAULT true CHECK (one),
     since bigint NOT NULL,
@@ -70,6 +70,7 @@ CREATE TABLE windlass.jobs_4 PARTITION OF windlass.jobs (UNIQUE (seq), UNIQUE (i
 CREATE TABLE windlass.jobs_5 PARTITION OF windlass.jobs (UNIQUE (seq), UNIQUE (id)) FOR VALUES IN (5);
 CREATE TABLE windlass.jobs_6 PARTITION OF windlass.jobs (UNIQUE (seq), UNIQUE (id)) FOR VALUES IN (6);
 CREATE TABLE windlass.jobs_7 PARTITION OF windlass.jobs (UNIQUE (seq), UNIQUE (id)) FOR VALUES IN (7);
+CREATE TABLE windlass.jobs_kept PARTITION OF windlass.jobs (UNIQUE (seq), UNIQUE (id)) FOR VALUES IN (14);
 CREATE TABLE windlass.jobs_rest PARTITION OF windlass.jobs (UNIQUE (seq), UNIQUE (id)) DEFAULT;
 
 -- Children by their parent, so that a family is found without a walk through all jobs. Partial: a job without a parent
@@ -85,7 +86,8 @@ WHERE meta LIKE '%"parent_id"%';
 -- is truncated, which waits for nobody's snapshot.
 CREATE TABLE windlass.rings (
     name    text COLLATE "C" PRIMARY KEY,
-    current smallint NOT NULL
+    current smallint NOT NULL,
+    moved   bigint NOT NULL DEFAULT 0
 );
 INSERT INTO windlass.rings (name, current) VALUES ('ready', 0), ('waiting', 0), ('held', 0);
 
@@ -167,6 +169,7 @@ CREATE TABLE windlass.ended_4 PARTITION OF windlass.ended (UNIQUE (seq)) FOR VAL
 CREATE TABLE windlass.ended_5 PARTITION OF windlass.ended (UNIQUE (seq)) FOR VALUES IN (5);
 CREATE TABLE windlass.ended_6 PARTITION OF windlass.ended (UNIQUE (seq)) FOR VALUES IN (6);
 CREATE TABLE windlass.ended_7 PARTITION OF windlass.ended (UNIQUE (seq)) FOR VALUES IN (7);
+CREATE TABLE windlass.ended_kept PARTITION OF windlass.ended (UNIQUE (seq)) FOR VALUES IN (14);
 CREATE TABLE windlass.ended_rest PARTITION OF windlass.ended (UNIQUE (seq)) DEFAULT;
 CREATE INDEX ended_unhappy ON windlass.ended (state, seq) WHERE state <> 'completed';
 -- Taken from the text, not from the JSON: JSON that holds an escaped NUL, as messages of exceptions may, is JSON that

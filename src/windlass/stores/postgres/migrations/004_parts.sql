@@ -28,32 +28,81 @@ BEGIN
 END
 $$;
 
--- Empty a part in which every job completed before an instant, and answer how many those were; -1 if others are in it:
--- put back behind a TRUNCATE, they would be missing for whoever has an older snapshot, as a dump that was just begun.
--- NULL where somebody keeps the part, or the right is missing. `known` is what `part_known` has answered, in a
--- transaction before: what was enqueued since has a greater number. The part is locked for the end of it only.
-CREATE FUNCTION windlass.part_empty(part integer, known bigint, before bigint) RETURNS bigint LANGUAGE plpgsql
-SET lock_timeout = '50ms' SET enable_seqscan = on SET enable_hashjoin = on SET enable_mergejoin = on AS $$
+-- Move jobs of one part to the part that is never emptied as a whole, with all rows that they have: of a job's number
+-- the last four bits change, which tell the part, and nothing of its order. For who has `moves` alone; all else that
+-- changes such a job, or a key of it, has one of the locks that are taken here. False where somebody has one for long.
+CREATE FUNCTION windlass.part_keep(part integer, seqs bigint[]) RETURNS boolean LANGUAGE plpgsql
+SET lock_timeout = '50ms' AS $$
+#variable_conflict use_column
+DECLARE
+    t text;
+BEGIN
+    PERFORM pg_advisory_xact_lock(hashtext('windlass.keys'), b.n)
+    FROM (SELECT DISTINCT hashtext(jsonb_build_array(k.tenant, k.task, k.key)::text) & 1023 AS n
+          FROM windlass.keys k WHERE k.seq = ANY (part_keep.seqs) ORDER BY n) b;
+    PERFORM 1 FROM windlass.held WHERE seq = ANY (part_keep.seqs) ORDER BY id FOR UPDATE;
+    PERFORM 1 FROM windlass.unique_keys
+    WHERE seq = ANY (part_keep.seqs) OR successor = ANY (part_keep.seqs) ORDER BY tenant, task, key FOR UPDATE;
+    FOREACH t IN ARRAY '{ready, expiring}'::text[] LOOP
+        EXECUTE format(
+            'UPDATE windlass.%I t SET seq = t.seq & -16 | 14 FROM windlass.%I j
+             WHERE j.seq = ANY ($1) AND t.seq = j.seq AND ' || CASE t
+                 WHEN 'ready' THEN 't.lane = j.lane AND t.queue = j.queue AND t.rank = j.rank'
+                 ELSE 't.expires = j.expires' END, t, 'jobs_' || part_keep.part) USING part_keep.seqs;
+    END LOOP;
+    UPDATE windlass.unique_keys SET successor = successor & -16 | 14 WHERE successor = ANY (part_keep.seqs);
+    FOREACH t IN ARRAY
+        '{waiting, blocked, held, unique_keys, keys, past_keys, merged, attempts, once, progress, logs}'::text[]
+    LOOP
+        EXECUTE format('UPDATE windlass.%I SET seq = seq & -16 | 14 WHERE seq = ANY ($1)', t) USING part_keep.seqs;
+    END LOOP;
+    FOREACH t IN ARRAY '{ended, jobs}'::text[] LOOP
+        EXECUTE format('UPDATE windlass.%I SET part = 14, seq = seq & -16 | 14 WHERE part = $1 AND seq = ANY ($2)', t)
+        USING part_keep.part, part_keep.seqs;
+    END LOOP;
+    RETURN true;
+EXCEPTION WHEN lock_not_available THEN
+    RETURN false;
+END
+$$;
+
+-- Jobs of one part behind a place, in order, up to a last number: where the look ended, how many of them had completed
+-- by an instant, and the others.
+CREATE FUNCTION windlass.part_walk(part integer, behind bigint, known bigint, before bigint, most integer)
+RETURNS TABLE (reached bigint, old bigint, others bigint[]) LANGUAGE plpgsql STABLE SET enable_mergejoin = on AS $$
+BEGIN
+    RETURN QUERY EXECUTE format(
+        'SELECT max(j.seq), count(e.seq), coalesce(array_agg(j.seq ORDER BY j.seq) FILTER (WHERE e.seq IS NULL), ''{}'')
+         FROM (SELECT seq FROM windlass.%I WHERE seq > $1 AND seq <= $2 ORDER BY seq LIMIT $4) j
+         LEFT JOIN windlass.%I e ON e.seq = j.seq AND e.state = ''completed'' AND e.finished <= $3',
+        'jobs_' || part, 'ended_' || part) USING behind, known, before, most;
+END
+$$;
+
+-- Empty a part of which nobody wants anything any more; false if that is not so: something with a greater number than
+-- `known` has come into it, something was `revived` since that was counted, or there are some of the jobs that were to
+-- be moved, or jobs that have rows elsewhere, as their keys, which outlive them. NULL where somebody keeps the part, or
+-- the right is missing.
+CREATE FUNCTION windlass.part_empty(part integer, known bigint, revived bigint, moved bigint[]) RETURNS boolean
+LANGUAGE plpgsql SET lock_timeout = '50ms' AS $$
 DECLARE
     jobs name := 'jobs_' || part;
     ended name := 'ended_' || part;
-    gone bigint;
-    stay bigint;
+    more boolean;
 BEGIN
-    EXECUTE format(
-        'SELECT count(e.seq), count(*) - count(e.seq) FROM windlass.%I j LEFT JOIN windlass.%I e
-         ON e.seq = j.seq AND e.state = ''completed'' AND e.finished <= $1', jobs, ended) INTO gone, stay USING before;
-    -- The keys of a job outlive it.
-    IF stay > 0 OR EXISTS (SELECT 1 FROM windlass.part_bound(part, 0, 1000) b JOIN windlass.jobs j
-                           ON j.part = part_empty.part AND j.seq = b) THEN
-        RETURN -1;
+    EXECUTE format('SELECT EXISTS (SELECT 1 FROM windlass.%I WHERE seq = ANY ($1))
+                    OR EXISTS (SELECT 1 FROM windlass.part_bound($2, 0, 1000) b JOIN windlass.%I j ON j.seq = b)',
+                   jobs, jobs) INTO more USING moved, part;
+    IF more THEN
+        RETURN false;
     END IF;
     EXECUTE format('LOCK TABLE windlass.%I, windlass.%I IN ACCESS EXCLUSIVE MODE', jobs, ended);
-    IF EXISTS (SELECT 1 FROM windlass.jobs j WHERE j.part = part_empty.part AND j.seq > known) THEN
-        RETURN -1;
+    EXECUTE format('SELECT EXISTS (SELECT 1 FROM windlass.%I WHERE seq > $1)', jobs) INTO more USING known;
+    IF more OR EXISTS (SELECT 1 FROM windlass.marks m WHERE m.name = 'revived' AND m.value > revived) THEN
+        RETURN false;
     END IF;
     EXECUTE format('TRUNCATE windlass.%I, windlass.%I', jobs, ended);
-    RETURN gone;
+    RETURN true;
 EXCEPTION WHEN lock_not_available OR insufficient_privilege THEN
     RETURN NULL;
 END
