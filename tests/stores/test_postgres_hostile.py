@@ -17,6 +17,7 @@ from tests.stores.postgres_server import PLACES, database
 from tests.worker.harness import World
 from windlass import Windlass
 from windlass.cli import run
+from windlass.core.flow import Bounds
 from windlass.core.job import Job, State
 from windlass.core.placement import is_job_id, job_id
 from windlass.ports.store import ClaimRequest, Death, Filter, PruneRules, Quota, Selection
@@ -357,6 +358,17 @@ LINES = {
     " SELECT 0, id, seq, 'nobody', 1, 1, 1, 1 FROM {s}.jobs WHERE seq = {q}",
     "an end of nothing": "INSERT INTO {s}.expiring (expires, seq) VALUES (1, -7)",
 }
+
+
+@pytest.mark.parametrize("bounds", ["", "x", "[]", "{", '{"depth":"a"}', '{"depth":-1}', '{"depth":1.5}', '{,"depth":1}', "null", '{"odd":1}'])
+def test_a_queue_takes_no_bounds_that_nobody_can_read(site: Site, bounds: str) -> None:
+    """Every enqueue reads them, of all queues."""
+    put = f'INSERT INTO "{site.schema}".queues (name, paused, bounds) VALUES (%s, 0, %s)'
+    with pytest.raises(psycopg.errors.CheckViolation, match="bounds"):
+        site.connection.execute(put, ("q", bounds))
+    site.connection.execute(put, ("p", '{"depth":1,"age":7,"shed":true}'))
+    assert site.run(site.store.queues([]))["p"].bounds == Bounds(1, 7, True)
+    site.connection.execute(f'DELETE FROM "{site.schema}".queues')
 
 
 @pytest.mark.parametrize("name", LINES)

@@ -765,6 +765,12 @@ class Store(Protocol):
         has had for as long as workers are remembered are forgotten as well, uncounted."""
         ...
 
+    def chores(self, rules: PruneRules) -> Sequence[Plan[bool]]:
+        """What this kind of store needs besides, done by one supervisor about once a second, each plan by itself. It
+        must answer whether there is more of it to do at once; it may raise StoreUnavailable, where somebody was in
+        the way."""
+        ...
+
     # --- reading ------------------------------------------------------------------------------------------
 
     def fetch(self, ids: Sequence[str]) -> Plan[list[Job | None]]:

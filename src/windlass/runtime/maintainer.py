@@ -6,7 +6,6 @@ import contextlib
 from collections.abc import Callable, Sequence
 
 from windlass.core.errors import StoreError, StoreUnavailable
-from windlass.ports.plan import Plan
 from windlass.ports.store import Opened, Pruned, PruneRules
 from windlass.runtime.logs import Log
 from windlass.runtime.service import Clock, SystemClock
@@ -84,9 +83,8 @@ class Maintainer:
 
     def _chores(self) -> bool:
         """What this kind of store needs besides; whether it needs more of it at once."""
-        chores: Callable[[PruneRules], Sequence[Plan[bool]]] | None = getattr(self._opened.store, "chores", None)
         more = False
-        for chore in chores(self._rules) if chores is not None else ():
+        for chore in self._opened.store.chores(self._rules):
             with contextlib.suppress(StoreUnavailable):  # somebody was in the way: another time
                 more = self._opened.shell.run(chore) or more
         return more

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from itertools import count, islice
 
 from windlass.core.job import State
-from windlass.ports.plan import NOW, Steps, plan
+from windlass.ports.plan import NOW, Plan, Steps, plan
 from windlass.ports.store import (
     DEPARTED_KEEP,
     KEY_KEEP,
@@ -149,6 +149,10 @@ class Operator(Reading):
                 del table[id]
 
     # --- time ----------------------------------------------------------------------------------------------
+
+    def chores(self, rules: PruneRules) -> Sequence[Plan[bool]]:
+        """See Store.chores."""
+        return ()
 
     @plan
     def prune(self, rules: PruneRules, limit: int) -> Steps[Pruned]:

@@ -276,8 +276,8 @@ class PostgresStore(Departing, Survey, Claiming, Parts):
 
     # --- rings -------------------------------------------------------------------------------------------------------
 
-    def chores(self, rules: PruneRules) -> tuple[Plan[bool], ...]:
-        """What one supervisor does now and then for this store alone, each answering whether there is more of it."""
+    def chores(self, rules: PruneRules) -> Sequence[Plan[bool]]:
+        """See Store.chores."""
         rings = (self._turn_rings(), *(self._clear_ring(name) for name in RINGS))
         return (self._clear_strays(), *rings, self._resize(rules))
 

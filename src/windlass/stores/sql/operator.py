@@ -9,7 +9,7 @@ import msgspec
 
 from windlass.core.job import TERMINAL, Job, State
 from windlass.core.unique import unique_of
-from windlass.ports.plan import NOW, Statement, Steps, plan
+from windlass.ports.plan import NOW, Plan, Statement, Steps, plan
 from windlass.ports.store import (
     DEPARTED_KEEP,
     KEY_KEEP,
@@ -222,6 +222,10 @@ class Operator(Reading, Unique):
     def prune(self, rules: PruneRules, limit: int) -> Steps[Pruned]:
         """See Store.prune."""
         return (yield from self._prune_slice(rules, limit, (yield NOW)[0][0]))
+
+    def chores(self, rules: PruneRules) -> Sequence[Plan[bool]]:
+        """See Store.chores."""
+        return ()
 
     def _prune_slice(
         self, rules: PruneRules, limit: int, now: int, stays: Callable[[int, State], bool] | None = None

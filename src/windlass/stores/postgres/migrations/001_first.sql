@@ -307,7 +307,9 @@ CREATE TABLE windlass.queues (
     name   text COLLATE "C" PRIMARY KEY,
     paused smallint NOT NULL,
     most   bigint,
-    bounds text
+    -- Every enqueue reads it, so what is written by hand must not be what nobody can read.
+    bounds text CHECK (bounds ~ '^\{(,?"(depth|age)":[0-9]{1,18}|,?"shed":(true|false))*\}$'
+                       AND windlass.as_json(bounds) IS NOT NULL)
 );
 
 CREATE TABLE windlass.leads (
