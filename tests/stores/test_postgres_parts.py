@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import re
 import threading
@@ -257,11 +258,10 @@ def test_a_dump_that_is_just_beginning_has_all_that_stays(site: Site) -> None:
     assert site.prune() == 60
 
 
-@pytest.mark.parametrize("keyed", [False, True])
-def test_whoever_changes_a_job_is_not_waited_for(site: Site, keyed: bool) -> None:
+def test_whoever_changes_a_job_is_not_waited_for(site: Site) -> None:
     """A transaction of somebody's that has a key in hand keeps nobody from working, and its part is emptied later."""
     site.old()
-    given = {"idempotency_key": "k", "digest": "d"} if keyed else {"meta": '{"unique":["u","replace",null]}'}
+    given = {"meta": '{"unique":["u","replace",null]}'}
     stay = site.put(after=300 * DAY, **given)
     site.clock.set(20_006 * DAY)
     with psycopg.connect(database()) as connection:
@@ -273,7 +273,37 @@ def test_whoever_changes_a_job_is_not_waited_for(site: Site, keyed: bool) -> Non
         mine.close()
     site.clock.advance("61s")
     assert site.emptied() == 60
-    assert (site.part(stay), site.fetch(stay).payload) == (14, "[[],{}]" if keyed else "[[9],{}]")
+    assert (site.part(stay), site.fetch(stay).payload) == (14, "[[9],{}]")
+
+
+def test_large_jobs_move_a_few_at_a_time(site: Site) -> None:
+    """Who moves them has all moves to himself: he ends after a moment."""
+    site.old(200)
+    stay = [site.put(after=300 * DAY, payload=json.dumps([["x" * 200_000], {}])) for _ in range(40)]
+    site.clock.set(20_006 * DAY)
+    steps = 0
+    while not site.run(site.store.prune(RULES, 100)).done:
+        steps += site.mine.keeping
+    assert steps > 1
+    site.clock.advance("61s")
+    assert site.prune() == 200
+    assert site.left(*stay) == stay
+
+
+def test_many_rows_of_few_jobs_are_all_found(site: Site) -> None:
+    """Old jobs whose rows in one table are more than are looked at in one step."""
+    site.beat("w1")
+    for n in range(12):
+        held = site.running(idempotency_key=f"k{n}", digest="d")
+        site.run(site.store.report([], [(held.token, LogLine(n, "info", "x")) for n in range(20)]))
+        site.end(held, Succeeded("1"))
+    site.old(100)
+    site.clock.set(20_006 * DAY)
+    files = site.files()
+    assert site.prune(limit=7) == 112
+    assert len(site.files() - files) == 1
+    assert site.sql("SELECT count(*) FROM windlass.logs") == [(0,)]
+    assert site.sql("SELECT count(*) FROM windlass.keys WHERE free_at IS NULL") == [(0,)]
 
 
 def test_a_move_that_was_not_committed_loses_nothing(site: Site) -> None:

@@ -7,11 +7,12 @@ pipeline here, and each statement is a round trip.
 from __future__ import annotations
 
 import asyncio
+import re
 from typing import Any, TypeVar
 
 from windlass.core.errors import StoreError, StoreTimeout, StoreUnavailable
 from windlass.ports.plan import NOW, Plan, Rows, Statement, Steps
-from windlass.stores.postgres.caller_shell import WAITS, WAITS_AGAIN
+from windlass.stores.postgres.caller_shell import WAITS, WAITS_AGAIN, check_snapshot
 from windlass.stores.postgres.errors import Again, translate
 from windlass.stores.postgres.hints import HintListener
 from windlass.stores.postgres.shell import ASIDE, RAW, SO_FAR, Clock, Shell, in_a_transaction
@@ -19,6 +20,8 @@ from windlass.stores.postgres.statements import BACK, NOTIFY, RELEASE, SAVEPOINT
 from windlass.stores.sql.text import as_json
 
 T = TypeVar("T")
+
+_JSON = re.compile(r"(\$\d+)::jsonb")
 
 
 def is_asyncpg(connection: Any) -> bool:
@@ -66,8 +69,9 @@ class AsyncpgShell:
     async def _under_savepoint(self, plan: Plan[T], seconds: float) -> T:
         self._now, self._wrote = None, False
         await self._send(SAVEPOINT)
-        ((waits,),) = await self._send(WAITS)
+        ((waits, isolation, age),) = await self._send(WAITS)
         try:
+            check_snapshot(plan.name, isolation, age)
             await self._send(self._scripts["wait_at_most"].parts[0], (f"{max(1, int(seconds * 950))}ms",))
             answer = await self._drive(iter(plan))
             if self._wrote:
@@ -75,6 +79,8 @@ class AsyncpgShell:
                 channel = self._shell.channel if plan.hint else None
                 if channel is not None:
                     await self._send(NOTIFY, (channel,))
+            if not self._wrote:  # as in CallerShell
+                await self._send(BACK)
             await self._send(WAITS_AGAIN, (waits,))
             await self._send(RELEASE)
         except (StoreError, Again):
@@ -124,7 +130,9 @@ class AsyncpgShell:
 
     async def _send(self, part: Part, params: tuple[Any, ...] = ()) -> Rows:
         try:
-            rows = await self._connection.fetch(part.sql.decode(), *(params[place] for place in part.uses))
+            # As text: what asyncpg takes for JSON, a codec of the application's may encode once more.
+            sql = _JSON.sub(r"\1::text::jsonb", part.sql.decode())
+            rows = await self._connection.fetch(sql, *(params[place] for place in part.uses))
         except Exception as error:
             state = getattr(error, "sqlstate", None)
             if state is None:

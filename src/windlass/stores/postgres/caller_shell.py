@@ -13,13 +13,39 @@ from windlass.ports.plan import Plan
 from windlass.stores.postgres.errors import Again, Late, Lost
 from windlass.stores.postgres.hints import HintListener
 from windlass.stores.postgres.shell import Shell
-from windlass.stores.postgres.statements import BACK, BEGIN, COMMIT, RELEASE, ROLLBACK, SAVEPOINT, Part
+from windlass.stores.postgres.statements import BACK, COMMIT, RELEASE, ROLLBACK, SAVEPOINT, Part
 from windlass.stores.postgres.wire import Wire
 
 T = TypeVar("T")
 
-WAITS = Part(b"", b"SELECT current_setting('lock_timeout')", ())
+WAITS = Part(
+    b"",
+    b"SELECT current_setting('lock_timeout'), current_setting('transaction_isolation'),"
+    b" extract(epoch FROM clock_timestamp() - now())::bigint",
+    (),
+)
+SNAPSHOT_MOST = 50
+"""Seconds for which a transaction may go by one snapshot. In an older one a job that moves to another part of its table
+would be in neither, and be stored a second time; see SETTLED in parts.py."""
 WAITS_AGAIN = Part(b"", b"SELECT set_config('lock_timeout', $1, true)", (0,))
+
+
+def check_snapshot(plan: str, isolation: str, age: int) -> None:
+    """Raises StoreError for a transaction that goes by a snapshot which is too old."""
+    if isolation != "read committed" and int(age) > SNAPSHOT_MOST:
+        raise StoreError(f"{plan}: a transaction under {isolation} must be younger than {SNAPSHOT_MOST} s, not {age} s")
+
+
+def _beginning(connection: Any) -> Part:
+    """What psycopg itself would begin a transaction with, as it was told by the application."""
+    words = [b"BEGIN"]
+    if connection.isolation_level is not None:
+        words.append(b"ISOLATION LEVEL " + connection.isolation_level.name.replace("_", " ").encode())
+    if connection.read_only is not None:
+        words.append(b"READ ONLY" if connection.read_only else b"READ WRITE")
+    if connection.deferrable is not None:
+        words.append(b"DEFERRABLE" if connection.deferrable else b"NOT DEFERRABLE")
+    return Part(b"", b" ".join(words), ())
 
 
 class CallerShell:
@@ -62,15 +88,18 @@ class CallerShell:
         wire = self._wire
         opened = wire.busy
         if not opened:
-            wire.send(BEGIN)
+            wire.send(_beginning(self._connection))
         wire.send(SAVEPOINT)
         wire.send(WAITS)
-        waits = wire.exchange(deadline)[0][0]
+        waits, isolation, age = wire.exchange(deadline)[0]
         turn = self._shell.turn(wire, deadline)
         try:
+            check_snapshot(plan.name, isolation, age)
             turn.wait_at_most()
             answer = turn.inside(plan)
             turn.touch(self._shell.channel if plan.hint else None)
+            if not turn.wrote:  # what it has looked at, as a key that is another's, is in nobody's way until the commit
+                wire.send(BACK)
             wire.send(WAITS_AGAIN, (waits,))
             wire.send(RELEASE)
             if not opened and self._connection.autocommit:

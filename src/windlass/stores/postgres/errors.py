@@ -22,6 +22,12 @@ class Behind(Again):
     wait = 0.1
 
 
+class Kept(Again):
+    """Alone with all moves it came upon what a transaction of an application's keeps: who works comes first."""
+
+    wait = 0.4
+
+
 class Lost(Exception):
     """The connection broke. What was sent before may have been heard."""
 

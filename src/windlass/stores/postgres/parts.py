@@ -14,8 +14,9 @@ from windlass.ports.store import Pruned, PruneRules
 from windlass.stores.sql.operator import Operator
 from windlass.stores.sql.text import as_json
 
-PARTS, REST = 8, 15
-"""How many parts there are, in turn, and the bits of a job's number that tell its part: migrations/001_first.sql."""
+PARTS, KEPT, REST = 8, 14, 15
+"""How many parts there are, in turn; the part of what stays; and the bits of a job's number that tell its part, which
+are also the number of the default: migrations/001_first.sql."""
 SHARE = 5
 """A part takes in new jobs for a fifth of the time for which completed ones are kept: of the eight, one takes in, five
 are kept, one is about to go, and one is empty."""
@@ -27,7 +28,7 @@ EARLY, LATE = 4, 8
 """Completed jobs wait for their part by up to a quarter of the time for which they are kept, and where the part cannot
 be emptied, for an eighth more; then they go one by one."""
 WALK, KEEP = 50_000, 500
-"""Jobs of a part that are looked at, and that are moved out of it, in one transaction; who moves has `moves` alone."""
+"""Jobs of a part that are looked at, and that are moved out of it at the most, in one transaction."""
 MOSTLY, OTHERS = 4, 200_000
 """A part goes as a whole if no more than a quarter as many of its jobs stay as go, and no more than so many: moving one
 is dearer than deleting one."""
@@ -53,7 +54,7 @@ class Part(NamedTuple):
 @dataclass
 class Emptying:
     """How far a part has come. Each step is a transaction of its own, and may fail after it is noted here: so the last
-    one makes sure. Whoever takes over begins anew."""
+    one, `part_empty`, looks for what would be missing. Whoever takes over begins anew."""
 
     before: int
     """What had completed by then is old."""
@@ -104,9 +105,12 @@ class Parts(Operator):
         state = self._emptying.pop(part)
         self._left_alone[part.number] = now + REPOSE
         some = state.others[state.moved : state.moved + KEEP]
-        if (yield Statement("part_keep", (part.number, as_json(some))))[0][0]:
+        moved = (yield Statement("part_keep", (part.number, as_json(some))))[0][0]
+        if moved:
+            # Whoever lay where nothing looked, as some row put in by hand, lies in line from now on.
+            yield Statement("strays_home", (as_json([seq & ~REST | KEPT for seq in some[:moved]]),))
             yield Statement("mark_put", ("kept", now))
-            state.moved += len(some)
+            state.moved += moved
             self._emptying[part] = state
             del self._left_alone[part.number]
         return Pruned(done=False)
@@ -143,7 +147,7 @@ class Parts(Operator):
         self._left_alone[part.number] = now + REPOSE
         state = self._emptying.pop(part, None) or Emptying(before)
         if state.known is None:
-            removed, again_at = yield from self._loosen(part, state, limit)
+            removed, again_at = yield from self._loosen(part, state, limit, now)
         elif not state.all_seen:
             removed, again_at = yield from self._walk(part, state)
         else:
@@ -153,16 +157,19 @@ class Parts(Operator):
             self._left_alone[part.number] = again_at
         return Pruned(removed, done=False)
 
-    def _loosen(self, part: Part, state: Emptying, limit: int) -> Steps[tuple[int, int | None]]:
+    def _loosen(self, part: Part, state: Emptying, limit: int, now: int) -> Steps[tuple[int, int | None]]:
         bound = yield Statement("part_bound", (part.number, state.looked_at, limit, state.before))
         if bound:
             old = [seq for seq, goes in bound if goes]
-            yield from self._forget(old)
+            free = yield from self._unlocked(old)
+            yield from self._forget([seq for seq in old if seq in free])
+            if len(free) < len(old):  # an enqueue has the key of one in hand
+                return len(free), now + REPOSE
             state.looked_at = bound[-1][0]
             return len(old), 0
         state.revived = yield from self._mark("revived")
         state.known = (yield Statement("part_known", (part.number,)))[0][0]
-        return 0, None if state.known is None else 0
+        return 0, now + REPOSE if state.known is None else 0
 
     def _walk(self, part: Part, state: Emptying) -> Steps[tuple[int, int | None]]:
         given = (part.number, state.walked, state.known, state.before, WALK)
@@ -183,7 +190,7 @@ class Parts(Operator):
             return 0, settled
         given = (part.number, state.known, state.revived, as_json(state.others))
         emptied = (yield Statement("part_empty", given))[0][0]
-        return state.old if emptied else 0, None
+        return state.old if emptied else 0, now + REPOSE if emptied is None else None
 
     def _mark(self, name: str) -> Steps[int]:
         mark = yield Statement("mark_get", (name,))

@@ -16,6 +16,9 @@
 -- 3. `keys`, `unique`: buckets of idempotency and unique keys, in order, all at once; `bounds`: by queue, in order.
 -- 4. rows of `held` by id; buckets of `limits` in order; rows of `unique_keys` by key. Rows of the lines (`ready`,
 --    `waiting`, `blocked`) are only ever taken by skipping what is locked, or by who has the job's unique key.
+-- An enqueue, which may be part of somebody's long transaction, has rows of `unique_keys` and, where it ousts a job, of
+-- `held`. So whoever ends a job waits for no row of `unique_keys`, but leaves it to `passing`; and an operator, who has
+-- `moves` alone, waits for nothing for more than an instant.
 -- A claim waits for none of 3 and 4: it tries, and passes by.
 
 -- name: has_schema
@@ -380,6 +383,9 @@ ORDER BY r.rank, r.seq LIMIT 1
 
 -- --- unique ---------------------------------------------------------------------------------------------------
 
+-- fragment: among
+ANY (ARRAY(SELECT v::bigint FROM jsonb_array_elements_text($1::jsonb) v))
+
 -- fragment: lock_unique
 SELECT pg_advisory_xact_lock(hashtext('windlass.unique'), b.n)
 FROM (SELECT DISTINCT hashtext(v::text) & 1023 AS n FROM jsonb_array_elements($1::jsonb) v ORDER BY n) b
@@ -389,13 +395,13 @@ jsonb_array_elements($1::jsonb) v
 JOIN windlass.unique_keys u ON u.tenant = v ->> 0 AND u.task = v ->> 1 AND u.key = v ->> 2
 
 -- name: unique_find
--- The rows as well, for who ends the owner takes those alone; and the owner's run, which must not end meanwhile.
+-- The rows as well: who ends the owner meanwhile finds them locked, and leaves the key to `passing`.
 {lock_unique};
 SELECT 1 FROM {unique_of} ORDER BY u.tenant, u.task, u.key FOR UPDATE OF u;
-SELECT 1 FROM windlass.held h WHERE h.id = ANY (ARRAY(SELECT u.id FROM {unique_of})) ORDER BY h.id FOR UPDATE;
 SELECT json_build_array(u.tenant, u.task, u.key, u.id, u.seq, u.live, u.successor, u.until,
                         EXISTS (SELECT 1 FROM windlass.held h WHERE h.id = u.id)::int, o.created, s.id, s.created,
-                        EXISTS (SELECT 1 FROM windlass.ended e WHERE e.seq = u.seq)::int)::text
+                        (EXISTS (SELECT 1 FROM windlass.ended e WHERE e.seq = u.seq)
+                         OR (u.seq IS NOT NULL AND o.seq IS NULL))::int)::text
 FROM {unique_of}
 LEFT JOIN windlass.jobs o ON o.seq = u.seq LEFT JOIN windlass.jobs s ON s.seq = u.successor
 
@@ -418,6 +424,34 @@ INSERT INTO windlass.unique_keys (id, tenant, task, key, seq, live)
 SELECT j.id, given ->> 1, given ->> 2, given ->> 3, j.seq, 1 FROM jsonb_array_elements($1::jsonb) given
 JOIN windlass.jobs j ON j.id = given ->> 0
 ON CONFLICT (tenant, task, key) DO UPDATE SET id = excluded.id, seq = excluded.seq, live = 1, successor = NULL
+
+-- name: unique_lock (nobody reads the answer)
+{lock_unique}
+
+-- name: unique_busy
+-- Of jobs that end: the owners and successors of keys that an enqueue has in hand; the rows of the others are locked.
+WITH ours AS MATERIALIZED (
+    SELECT tenant, task, key FROM windlass.unique_keys
+    WHERE seq = {among} OR successor = {among} ORDER BY tenant, task, key FOR UPDATE SKIP LOCKED)
+SELECT u.seq, u.successor FROM windlass.unique_keys u
+WHERE (u.seq = {among} OR u.successor = {among})
+      AND NOT EXISTS (SELECT 1 FROM ours o WHERE o.tenant = u.tenant AND o.task = u.task AND o.key = u.key)
+
+-- name: passing_any
+SELECT 1 FROM windlass.passing LIMIT 1
+
+-- name: passing_put
+INSERT INTO windlass.passing (seq) SELECT v::bigint FROM jsonb_array_elements_text($1::jsonb) v ON CONFLICT DO NOTHING
+
+-- name: passing_take
+-- Answers whether the job has ended, or is gone: one that was revived meanwhile has its key for itself.
+WITH p AS MATERIALIZED (
+    SELECT seq FROM windlass.passing ORDER BY seq LIMIT $1 FOR UPDATE SKIP LOCKED),
+gone AS (
+    DELETE FROM windlass.passing d USING p WHERE d.seq = p.seq)
+SELECT p.seq, EXISTS (SELECT 1 FROM windlass.ended e WHERE e.seq = p.seq)
+              OR NOT EXISTS (SELECT 1 FROM windlass.jobs j WHERE j.seq = p.seq)
+FROM p
 
 -- name: unique_live
 {lock_unique};
@@ -460,7 +494,11 @@ UPDATE windlass.unique_keys u SET seq = NULL FROM jsonb_array_elements($1::jsonb
 WHERE u.seq = (given ->> 0)::bigint AND u.live = 0
 
 -- name: unique_prune
-DELETE FROM windlass.unique_keys WHERE live = 0 AND until <= $1
+-- What an enqueue has in hand it keeps: whoever prunes has others wait for him.
+DELETE FROM windlass.unique_keys u
+USING (SELECT tenant, task, key FROM windlass.unique_keys WHERE live = 0 AND until <= $1 LIMIT 5000
+       FOR UPDATE SKIP LOCKED) o
+WHERE u.tenant = o.tenant AND u.task = o.task AND u.key = o.key
 
 -- name: blocked_insert_unique
 INSERT INTO windlass.blocked (key, lane, queue, rank, seq, most)
@@ -709,6 +747,9 @@ coalesce(substring(error FROM '"fingerprint":"([^"\\]*)"'), '') COLLATE "C"
 -- As the index jobs_parent has it, to the letter. The index is partial, so its condition must stand beside it.
 (windlass.as_json(meta) ->> 'parent_id')
 
+-- fragment: states
+ANY (ARRAY(SELECT jsonb_array_elements_text($3::jsonb)))
+
 -- fragment: matches
 ($1::text IS NULL OR j.queue = $1) AND ($2::text IS NULL OR j.task = $2) AND ($3::bigint IS NULL OR j.created >= $3)
 AND ($4::bigint IS NULL OR j.created < $4) AND j.tenant = $5 AND j.seq < $6
@@ -724,34 +765,39 @@ ORDER BY j.seq DESC LIMIT $14
 
 -- name: matching
 -- Of the jobs with these ids.
-SELECT j.id FROM {located} WHERE j.id = ANY (ARRAY(SELECT jsonb_array_elements_text($15::jsonb))) AND {matches}
+SELECT j.id
+FROM jsonb_array_elements_text($15::jsonb) v (id)
+CROSS JOIN LATERAL (SELECT * FROM windlass.jobs j WHERE j.id = v.id OFFSET 0) j {places_of_j} WHERE {matches}
 
 -- name: search_all
 SELECT j.seq, {job} FROM {located} WHERE {matches}
 
--- name: search_ready
-SELECT j.seq, {job} FROM {located} WHERE j.seq IN (SELECT seq FROM windlass.ready) AND {matches}
-
--- name: search_waiting
-SELECT j.seq, {job} FROM {located} WHERE j.seq IN (SELECT seq FROM windlass.waiting) AND {matches}
-
--- name: search_blocked
-SELECT j.seq, {job} FROM {located} WHERE j.seq IN (SELECT seq FROM windlass.blocked) AND {matches}
-
--- name: search_held
-SELECT j.seq, {job} FROM {located} WHERE j.seq IN (SELECT seq FROM windlass.held) AND {matches}
-
--- name: search_unhappy
-SELECT j.seq, {job} FROM {located}
-WHERE j.seq IN (SELECT seq FROM windlass.ended WHERE state <> 'completed') AND {matches}
-
 -- name: search_children
-SELECT j.seq, {job} FROM {located}
-WHERE j.seq IN (SELECT seq FROM windlass.jobs WHERE {parent} = $9 AND meta LIKE '%"parent_id"%') AND {matches}
+SELECT j.seq, {job} FROM {located} WHERE {parent} = $9 AND meta LIKE '%"parent_id"%' AND {matches}
 
--- name: search_group
-SELECT j.seq, {job} FROM {located}
-WHERE j.seq IN (SELECT seq FROM windlass.ended WHERE state = 'dead' AND {fingerprint} = $11) AND {matches}
+-- name: search_among
+-- Of the jobs with these numbers.
+SELECT j.seq, {job} FROM jsonb_array_elements_text($15::jsonb) v
+CROSS JOIN LATERAL (SELECT * FROM windlass.jobs j WHERE j.part = (v::bigint & 15)::smallint AND j.seq = v::bigint
+                    OFFSET 0) j {places_of_j} WHERE {matches}
+
+-- fragment: last_of
+seq < $1 ORDER BY seq DESC LIMIT $2
+
+-- name: numbers_of
+-- The greatest numbers below $1 of the jobs in some states, each from the table in which they lie.
+SELECT seq FROM (
+    (SELECT seq FROM windlass.ready WHERE 'queued' = {states} AND {last_of})
+    UNION (SELECT seq FROM windlass.waiting WHERE state = {states} AND {last_of})
+    UNION (SELECT seq FROM windlass.blocked WHERE 'blocked' = {states} AND {last_of})
+    UNION (SELECT seq FROM windlass.held WHERE 'running' = {states} AND {last_of})
+    UNION (SELECT seq FROM windlass.ended WHERE state = 'dead' AND 'dead' = {states} AND {last_of})
+    UNION (SELECT seq FROM windlass.ended WHERE state = 'cancelled' AND 'cancelled' = {states} AND {last_of})
+    UNION (SELECT seq FROM windlass.ended WHERE state = 'expired' AND 'expired' = {states} AND {last_of})) n
+ORDER BY seq DESC LIMIT $2
+
+-- name: numbers_in_group
+SELECT seq FROM windlass.ended WHERE state = 'dead' AND {fingerprint} = $3 AND {last_of}
 
 -- name: stats_ended
 SELECT state, count(*) FROM windlass.ended GROUP BY state
@@ -813,11 +859,19 @@ DELETE FROM windlass.waiting t USING jsonb_array_elements($1::jsonb) given WHERE
 UPDATE windlass.held h SET cancelling = greatest(h.cancelling, (given ->> 1)::smallint)
 FROM jsonb_array_elements($1::jsonb) given WHERE h.id = given ->> 0
 
+-- fragment: families
+hashtext('windlass.children'), b.n)
+FROM (SELECT DISTINCT hashtext(v) & 1023 AS n FROM jsonb_array_elements_text($1::jsonb) v ORDER BY n) b
+
 -- name: held_stopped
--- A cancellation that is under way is waited for, and one that comes later waits for this child, and then finds it.
-SELECT s.id FROM (SELECT id, cancelling FROM windlass.held
-                  WHERE id = ANY (ARRAY(SELECT jsonb_array_elements_text($1::jsonb))) ORDER BY id FOR SHARE) s
-WHERE s.cancelling = 2
+-- Whoever looks for the children of a parent that was just cancelled waits for this child; see children_try.
+SELECT pg_advisory_xact_lock_shared({families};
+SELECT id FROM windlass.held WHERE id = ANY (ARRAY(SELECT jsonb_array_elements_text($1::jsonb))) AND cancelling = 2
+
+-- name: children_try
+-- Whether all are stored whose enqueue has not seen that these parents are cancelled. Tried, and not waited for: the
+-- children of others would stand behind.
+SELECT pg_try_advisory_xact_lock({families}
 
 -- name: attempt_from_ended
 INSERT INTO windlass.attempts (seq, fence, number, worker, started, ended, outcome, reason, error)
@@ -954,7 +1008,16 @@ INSERT INTO windlass.marks AS m (name, value) VALUES ('revived', 1)
 ON CONFLICT (name) DO UPDATE SET value = m.value + 1
 
 -- name: keys_prune
-DELETE FROM windlass.keys WHERE free_at <= $1
+DELETE FROM windlass.keys k
+USING (SELECT tenant, task, key FROM windlass.keys WHERE free_at <= $1 LIMIT 5000 FOR UPDATE SKIP LOCKED) o
+WHERE k.tenant = o.tenant AND k.task = o.task AND k.key = o.key
+
+-- name: prune_busy
+-- Of these jobs: those with a key that an enqueue has in hand.
+WITH k AS MATERIALIZED (SELECT seq FROM windlass.keys WHERE seq = {among} FOR UPDATE SKIP LOCKED),
+u AS MATERIALIZED (SELECT seq FROM windlass.unique_keys WHERE seq = {among} FOR UPDATE SKIP LOCKED)
+SELECT seq FROM windlass.keys WHERE seq = {among} AND seq NOT IN (SELECT seq FROM k)
+UNION SELECT seq FROM windlass.unique_keys WHERE seq = {among} AND seq NOT IN (SELECT seq FROM u)
 
 -- name: workers_prune
 DELETE FROM windlass.workers w WHERE (taken <> 0 OR lease < $2) AND beat < $1
@@ -963,18 +1026,18 @@ DELETE FROM windlass.workers w WHERE (taken <> 0 OR lease < $2) AND beat < $1
 -- --- rings ----------------------------------------------------------------------------------------------------
 
 -- name: rings
--- Of each: the part in use, its dead rows, whether the other part is empty to the last page, and when something was
--- last moved.
-SELECT r.name, r.current, pg_stat_get_dead_tuples(a.oid), pg_relation_size(o.oid) = 0, r.moved
+-- Of each: the part in use, its dead rows, whether the other part is empty to the last page, and since when it is known
+-- that no row lives there (0: it is not).
+SELECT r.name, r.current, pg_stat_get_dead_tuples(a.oid), pg_relation_size(o.oid) = 0, r.deserted
 FROM windlass.rings r
 JOIN pg_class a ON a.oid = to_regclass('windlass.' || r.name || '_' || r.current)
 JOIN pg_class o ON o.oid = to_regclass('windlass.' || r.name || '_' || (1 - r.current))
 
 -- name: ring_turn
-UPDATE windlass.rings SET current = 1 - current WHERE name = $1
+UPDATE windlass.rings SET current = 1 - current, deserted = 0 WHERE name = $1
 
--- name: ring_moved
-UPDATE windlass.rings SET moved = $2 WHERE name = $1
+-- name: ring_deserted
+UPDATE windlass.rings SET deserted = $2 WHERE name = $1
 
 -- name: ring_move_ready
 WITH s AS (SELECT lane, queue, rank, seq FROM windlass.ready WHERE part = $1 LIMIT $2)
@@ -1149,7 +1212,7 @@ UNION ALL SELECT 'past key ' || key, seq::text FROM windlass.past_keys p
 UNION ALL SELECT 'unique key ' || key, id FROM windlass.unique_keys u
           WHERE (live <> (EXISTS (SELECT 1 FROM windlass.jobs j WHERE j.seq = u.seq AND j.id = u.id
                                   AND NOT EXISTS (SELECT 1 FROM windlass.ended e WHERE e.seq = j.seq)))::int
-                 AND u.seq IS NOT NULL)
+                 AND u.seq IS NOT NULL AND NOT EXISTS (SELECT 1 FROM windlass.passing p WHERE p.seq = u.seq))
              OR (successor IS NOT NULL
                  AND NOT EXISTS (SELECT 1 FROM windlass.blocked b WHERE b.seq = u.successor AND b.key = ''))
 UNION ALL SELECT 'no unique key', seq::text FROM windlass.jobs j
@@ -1162,6 +1225,14 @@ UNION ALL SELECT 'ended', seq::text FROM windlass.ended e
           WHERE NOT EXISTS (SELECT 1 FROM windlass.jobs j WHERE j.seq = e.seq)
 UNION ALL SELECT 'attempts', seq::text FROM windlass.attempts a
           WHERE NOT EXISTS (SELECT 1 FROM windlass.jobs j WHERE j.seq = a.seq)
+UNION ALL SELECT 'once', seq::text FROM windlass.once o
+          WHERE NOT EXISTS (SELECT 1 FROM windlass.jobs j WHERE j.seq = o.seq)
+UNION ALL SELECT 'progress', seq::text FROM windlass.progress p
+          WHERE NOT EXISTS (SELECT 1 FROM windlass.jobs j WHERE j.seq = p.seq)
+UNION ALL SELECT 'logs', seq::text FROM windlass.logs l
+          WHERE NOT EXISTS (SELECT 1 FROM windlass.jobs j WHERE j.seq = l.seq)
+UNION ALL SELECT 'key ' || key, seq::text FROM windlass.keys k
+          WHERE free_at IS NULL AND NOT EXISTS (SELECT 1 FROM windlass.jobs j WHERE j.seq = k.seq)
 UNION ALL SELECT 'held by a taken worker', seq::text FROM windlass.held
           WHERE worker IN (SELECT id FROM windlass.workers WHERE taken <> 0)
 UNION ALL SELECT 'held by nobody', seq::text FROM windlass.held h
@@ -1310,9 +1381,6 @@ JOIN windlass.jobs j ON j.seq = u.successor ORDER BY v.n
 
 -- name: parcels_jobs
 SELECT j.seq, {job}, j.head_start, j.rank, j.due, e.result_until, j.tenant, j.task FROM {asked} ORDER BY v.n
-
--- fragment: among
-ANY (ARRAY(SELECT v::bigint FROM jsonb_array_elements_text($1::jsonb) v))
 
 -- name: parcels_attempts
 SELECT seq, json_build_array(number, fence, worker, started, ended, outcome, reason, error)::text FROM (

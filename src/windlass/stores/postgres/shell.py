@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from windlass.core.errors import OutcomeUnknown, SchemaError, StoreError, StoreTimeout, StoreUnavailable
 from windlass.ports.plan import NOW, Plan, Rows, Statement, drive
-from windlass.stores.postgres.errors import Again, Anew, Behind, Late, Lost
+from windlass.stores.postgres.errors import Again, Anew, Behind, Kept, Late, Lost
 from windlass.stores.postgres.hints import HintListener, Hints
 from windlass.stores.postgres.pool import Pool
 from windlass.stores.postgres.statements import (
@@ -284,6 +284,7 @@ class Turn:
         self._clock = clock
         self._deadline = deadline
         self._now: Rows | None = None
+        self._alone = False
         self._next: dict[str, Rows] = {}
         self._wrote = False
 
@@ -314,7 +315,17 @@ class Turn:
     def inside(self, plan: Plan[T]) -> T:
         """Run the plan in the transaction that is open."""
         self._plan = plan.name
-        return drive(iter(plan), self.execute)
+        try:
+            return drive(iter(plan), self.execute)
+        except StoreTimeout as error:
+            if self._alone:
+                raise Kept(str(error)) from error
+            raise
+
+    @property
+    def wrote(self) -> bool:
+        """Whether anything was sent that changes something."""
+        return self._wrote
 
     def flush(self) -> None:
         """Send what is queued, and see what becomes of it."""
@@ -347,7 +358,7 @@ class Turn:
             self._wire.exchange(self._deadline)
             return [(self._wire.changes,)]
         if name == "moves_alone":
-            return self._alone()
+            return self._be_alone()
         if name in (SO_FAR, ASIDE):
             return self._beside(params)
         if name in self._next:
@@ -381,16 +392,18 @@ class Turn:
         self._wire.send(BEGIN)
         return self._wire.exchange(self._deadline)
 
-    def _alone(self) -> Rows:
+    def _be_alone(self) -> Rows:
         """Wait for the lock for a moment only. One who stands in line for it has everybody who would share it stand
-        behind; and whoever holds it may be a process that was stopped."""
+        behind; and whoever holds it may be a process that was stopped. Nor is anything waited for longer by who has it:
+        a transaction of an application's may have a key in hand for an hour."""
         self._send("wait_at_most", (f"{PATIENCE}ms",))
         self._send("moves_alone")
-        self.wait_at_most()
         try:
-            return self._wire.exchange(self._deadline)
+            rows = self._wire.exchange(self._deadline)
         except StoreTimeout as error:
             raise Behind(str(error)) from error
+        self._alone = True
+        return rows
 
     def _clock_now(self) -> Rows:
         """The store's clock, asked once a transaction: what is done in one is done at one instant."""

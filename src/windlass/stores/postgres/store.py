@@ -13,17 +13,19 @@ from msgspec.structs import replace
 from windlass.core import flow
 from windlass.core.errors import SchemaError
 from windlass.core.flow import Line
-from windlass.core.job import Held, LogLine, NewJob, Progress, Token, Transition
+from windlass.core.job import Held, Job, LogLine, NewJob, Progress, State, Token, Transition
 from windlass.core.unique import unique_of
 from windlass.ports.parcel import Arrival, Parcel
 from windlass.ports.plan import NOW, Plan, Statement, Steps, plan
 from windlass.ports.store import (
     BeatAnswer,
+    Children,
     Claimed,
     ClaimRequest,
     Death,
     Departure,
     Enqueued,
+    Filter,
     Fired,
     Pruned,
     PruneRules,
@@ -46,9 +48,11 @@ from windlass.stores.sql.claim import Grants as GrantsTo
 from windlass.stores.sql.departure import Departing
 from windlass.stores.sql.enqueue import row_of
 from windlass.stores.sql.flow import Kept, P
+from windlass.stores.sql.reading import LAST, job_of, row_of_filter
 from windlass.stores.sql.settle import Grant, Grants, end_of, grants_of, last_words
 from windlass.stores.sql.survey import Survey
 from windlass.stores.sql.text import as_json
+from windlass.stores.sql.unique import place_of
 
 T = TypeVar("T")
 
@@ -59,8 +63,12 @@ RING_SLICE = 2_000
 RING_PATIENCE = "50ms"
 """How long a part is waited for: whoever wants it meanwhile stands behind."""
 RING_SETTLED = 2_000_000
-"""Microseconds from the last move out of a part until it is truncated: as SETTLED for jobs, but here dead rows gather
+"""Microseconds from when nothing lives in a part until it is truncated: as SETTLED for jobs, but here dead rows gather
 meanwhile. A dump locks all tables within a fraction of a second of its snapshot."""
+PASSED = 500
+"""Keys that one chore passes on."""
+LOOK = 5_000
+"""Jobs in a line that a search looks at in one statement."""
 MIGRATION_PATIENCE = "4s"
 """How long a migration waits for a table: whoever works stands behind it."""
 DEAD_MOST = 20_000
@@ -74,15 +82,14 @@ LOOKS = 3
 """Rounds in which a job that moves from line to line is looked for, before the plan starts again."""
 
 
-def under(lock: str, *plans: Plan[T], hint: bool = False) -> Plan[T]:
+def under(lock: str | Statement, inner: Plan[T]) -> Plan[T]:
     """A plan that begins by taking a lock."""
-    (inner,) = plans
 
     def steps() -> Steps[T]:
-        yield Statement(lock)
+        yield Statement(lock) if isinstance(lock, str) else lock
         return (yield from inner)
 
-    return Plan(steps, inner.name, write=inner.write, hint=inner.hint or hint)
+    return Plan(steps, inner.name, write=inner.write, hint=inner.hint)
 
 
 _NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
@@ -196,7 +203,16 @@ class PostgresStore(Departing, Survey, Claiming, Parts):
         """See Store.settle."""
         if any(t.reason and "\0" in t.reason for t in transitions):
             transitions = [replace(t, reason=t.reason and _printable(t.reason)) for t in transitions]
-        return under("moves_share", super().settle(worker, transitions))
+        settled = super().settle(worker, transitions)
+        # Before the runs that end, as an enqueue which has these may want one of those.
+        children = [child for t in transitions for child in t.children]
+        unique = [place_of(child, key) for child in children if (key := unique_of(child.meta))]
+        keys = [(c.tenant, c.task, c.idempotency_key) for c in children if c.idempotency_key is not None]
+        if unique:
+            settled = under(Statement("unique_lock", (as_json(unique),)), settled)
+        if keys:
+            settled = under(Statement("keys_lock", (as_json(keys),)), settled)
+        return under("moves_share", settled)
 
     def report(
         self, progress: Sequence[tuple[Token, Progress]], logs: Sequence[tuple[Token, LogLine]]
@@ -204,7 +220,8 @@ class PostgresStore(Departing, Survey, Claiming, Parts):
         """See Store.report."""
         if any("\0" in line.message for _, line in logs):
             logs = [(token, replace(line, message=_printable(line.message))) for token, line in logs]
-        return super().report(progress, logs)
+        # Shared, as the job of somebody's last words may be moving to another part.
+        return under("moves_share", super().report(progress, logs))
 
     def promote(self, limit: int) -> Plan[Claimed]:
         """See Store.promote."""
@@ -238,7 +255,17 @@ class PostgresStore(Departing, Survey, Claiming, Parts):
 
     def revive(self, selection: Selection) -> Plan[Selected]:
         """See Store.revive."""
-        return under("moves_alone", under("endings_alone", under("revival", super().revive(selection))))
+        revived = self._revive(super().revive(selection), selection)
+        return under("moves_alone", under("endings_alone", revived))
+
+    def _revive(self, revive: Plan[Selected], selection: Selection) -> Plan[Selected]:
+        def steps() -> Steps[Selected]:
+            selected = yield from revive
+            if selected.changed and not selection.dry_run:
+                yield Statement("revival")
+            return selected
+
+        return Plan(steps, revive.name, write=revive.write)
 
     def delete(self, selection: Selection) -> Plan[Selected]:
         """See Store.delete."""
@@ -274,28 +301,48 @@ class PostgresStore(Departing, Survey, Claiming, Parts):
         dismissed = under("copies_alone", super().dismiss(gone, back))
         return under("schedules_alone", dismissed) if back else dismissed
 
-    # --- rings -------------------------------------------------------------------------------------------------------
+    def children(self, parents: Sequence[str], limit: int, after: str | None = None) -> Plan[Children]:
+        """See Store.children. Those are waited for that somebody is storing, or a family that is cancelled would keep
+        one that was on its way."""
+        found = super().children(parents, limit, after)
+
+        def steps() -> Steps[Children]:
+            if (False,) in (yield Statement("children_try", (as_json(list(parents)),))):
+                raise Behind("a transaction of an application's, which stores children of these, is still open")
+            return (yield from found)
+
+        return found if after is not None else Plan(steps, found.name, write=False)
+
+    # --- chores ------------------------------------------------------------------------------------------------------
 
     def chores(self, rules: PruneRules) -> Sequence[Plan[bool]]:
         """See Store.chores."""
         rings = (self._turn_rings(), *(self._clear_ring(name) for name in RINGS))
-        return (self._clear_strays(), *rings, self._resize(rules))
+        return (self._pass_on(), self._clear_strays(), *rings, self._resize(rules))
+
+    @plan
+    def _pass_on(self) -> Steps[bool]:
+        """Give those keys to whoever is next whose owners ended while an enqueue had them in hand."""
+        now = (yield NOW)[0][0]
+        if not (yield Statement("passing_any")):
+            return False
+        yield Statement("moves_share")
+        taken = yield Statement("passing_take", (PASSED,))
+        yield from self._give_up([seq for seq, over in taken if over], now)
+        return False
 
     @plan
     def _turn_rings(self) -> Steps[bool]:
         """Let new rows go to the other part where this one holds more that is dead than alive, and let the last rows of
         the one before move on."""
         more = False
-        now = (yield NOW)[0][0]
-        for name, current, dead, empty, _ in (yield Statement("rings")):
+        for name, current, dead, empty, deserted in (yield Statement("rings")):
             if empty:
                 if dead > self.dead_most and (yield from self._mostly_dead(name, current, dead)):
                     yield Statement("ring_turn", (name,))
-            else:
+            elif not deserted:
                 yield Statement("moves_alone")
                 moved = yield Statement(f"ring_move_{name}", (1 - current, RING_SLICE))
-                if moved:
-                    yield Statement("ring_moved", (name, now))
                 more = more or len(moved) == RING_SLICE
         return more
 
@@ -307,15 +354,20 @@ class PostgresStore(Departing, Survey, Claiming, Parts):
 
     @plan
     def _clear_ring(self, name: str) -> Steps[bool]:
-        """Truncate the part that is not in use, if nobody else does anything with it just now."""
+        """Truncate the part that is not in use, if nobody else does anything with it just now, and it has been known
+        for a while that nothing lives there."""
         now = (yield NOW)[0][0]
-        for found, current, _, empty, moved in (yield Statement("rings")):
-            if found == name and not empty and moved + self.settled <= now:
+        for found, current, _, empty, deserted in (yield Statement("rings")):
+            if found == name and not empty and deserted + self.settled <= now:
                 table = f"{quoted(self.schema)}.{name}_{1 - current}"
                 yield Statement("wait_at_most", (RING_PATIENCE,))
                 yield Statement(RAW, (f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE",))
                 # Who had put something there has ended by now, so all of it is seen.
-                if not (yield Statement(RAW, (f"SELECT 1 FROM {table} LIMIT 1",))):  # noqa: S608
+                if (yield Statement(RAW, (f"SELECT 1 FROM {table} LIMIT 1",))):  # noqa: S608
+                    yield Statement("ring_deserted", (name, 0))
+                elif not deserted:
+                    yield Statement("ring_deserted", (name, now))
+                else:
                     yield Statement(RAW, (f"TRUNCATE {table}",))
         return False
 
@@ -404,6 +456,42 @@ class PostgresStore(Departing, Survey, Claiming, Parts):
     def _let_go(self, moves: Sequence[tuple[Grant, Transition]]) -> Steps[None]:
         """They are gone already."""
         yield from ()
+
+    def _check_stored(self, id: str, seq: int) -> Steps[None]:
+        if (yield Statement("seq_of", (id,))) != [(seq,)]:
+            raise Again("a job was sent twice at once")
+
+    def _give_up(self, seqs: Sequence[int], now: int) -> Steps[None]:
+        """What an enqueue has in hand is not waited for: that may be part of a long transaction of somebody's."""
+        if seqs:
+            locked = {seq for row in (yield Statement("unique_busy", (as_json(seqs),))) for seq in row}
+            busy = [seq for seq in seqs if seq in locked]
+            if busy:
+                yield Statement("passing_put", (as_json(busy),))
+            yield from super()._give_up([seq for seq in seqs if seq not in locked], now)
+
+    def _unlocked(self, seqs: Sequence[int]) -> Steps[set[int]]:
+        busy = {row[0] for row in (yield Statement("prune_busy", (as_json(list(seqs)),)))} if seqs else set()
+        return set(seqs) - busy
+
+    def _search(self, filter: Filter, limit: int, after: str | None) -> Steps[list[Job]]:
+        """Of a rare state, from the tables in which such jobs lie, a slice at a time: else, while there are none, all
+        jobs would be looked at."""
+        if filter.fingerprint is None and (State.COMPLETED in filter.states or not filter.states or filter.parent):
+            return (yield from super()._search(filter, limit, after))
+        before = yield from self._before(after)
+        found: list[Job] = []
+        while len(found) < limit:
+            if filter.fingerprint is None:
+                numbers = yield Statement("numbers_of", (before, LOOK, as_json(filter.states)))
+            else:
+                numbers = yield Statement("numbers_in_group", (before, LOOK, filter.fingerprint))
+            given = (*row_of_filter(filter, LAST, limit - len(found)), as_json([row[0] for row in numbers]))
+            found += [job_of(text) for _, text in (yield Statement("search_among", given))]
+            if len(numbers) < LOOK:
+                break
+            before = numbers[-1][0]
+        return found
 
     def _insert_with_care(
         self, jobs: Sequence[NewJob], now: int, line: Line | None, stopped: frozenset[str]

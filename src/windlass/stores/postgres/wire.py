@@ -211,7 +211,7 @@ def innermost(connection: Any) -> Any:
     session = getattr(connection, "sync_session", connection)  # SQLAlchemy's AsyncSession
     session = getattr(session, "sync_connection", session)  # and its AsyncConnection
     if hasattr(session, "get_bind") and callable(getattr(session, "connection", None)):
-        session = session.connection()  # its Session, which begins here what it will commit
+        session = _begun(session)
     if hasattr(session, "begin_nested"):
         if not session.in_transaction():
             session.begin()
@@ -220,6 +220,18 @@ def innermost(connection: Any) -> Any:
         session.ensure_connection()
         return session.connection
     return session
+
+
+def _begun(session: Any) -> Any:
+    """The connection of a Session of SQLAlchemy's, which begins here what it will commit."""
+    try:
+        return session.connection()
+    except Exception as error:
+        if type(error).__name__ != "MissingGreenlet":
+            raise
+        raise CapabilityMissing(
+            "caller_transaction: this AsyncSession, or its savepoint, has not begun: `await session.connection()` first"
+        ) from error
 
 
 def rows_of(result: pq.abc.PGresult) -> Rows:

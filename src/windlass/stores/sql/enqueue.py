@@ -148,10 +148,15 @@ class Enqueueing(Unique):
     def _store_cancelled(self, job: NewJob, reason: str, now: int) -> Steps[None]:
         seq = (yield Statement("seqs_next", (as_json([job.id]),)))[0][0]
         yield Statement("job_insert", row_of(job, seq, now))
+        yield from self._check_stored(job.id, seq)
         yield Statement("ended_insert_unrun", (seq, "cancelled", reason, now, 0))
         if job.idempotency_key is not None:
             key = (job.tenant, job.task, job.idempotency_key, job.digest)
             yield Statement("key_never_had", (seq, job.id, *key))
+
+    def _check_stored(self, id: str, seq: int) -> Steps[None]:
+        """Where others write at the same time, one of them may have stored that job first."""
+        yield from ()
 
     def _follow(self, job: NewJob, unique: UniqueKey, owner: Owner, now: int) -> Steps[Enqueued | None]:
         """The answer for a job whose key is taken; None if it was stored, as the owner's successor."""

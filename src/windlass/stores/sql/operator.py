@@ -236,12 +236,14 @@ class Operator(Reading, Unique):
         start = mark[0][0] if mark else 0
         rows = yield Statement("prune_slice", (start, limit))
         keep = {s: getattr(rules, s.value) for s in State if s.terminal}
+        early = KEY_KEEP - min(rules.keys, KEY_KEEP)
         aged = [r for r in rows if (age := keep[State(r[1])]) is not None and r[2] + age <= now]
-        old = [r[0] for r in aged if stays is None or not stays(r[0], State(r[1]))]
+        due = [r[0] for r in rows if r[2] + KEY_KEEP - early <= now]
+        free = yield from self._unlocked([*due, *(r[0] for r in aged)])
+        old = [r[0] for r in aged if r[0] in free and (stays is None or not stays(r[0], State(r[1])))]
         gone = set(old)
         stale = [(r[0],) for r in rows if r[0] not in gone and r[3] and r[4] is not None and r[4] <= now]
-        early = KEY_KEEP - min(rules.keys, KEY_KEEP)
-        spent = [(r[0],) for r in rows if r[2] + KEY_KEEP - early <= now]
+        spent = [(seq,) for seq in due if seq in free]
         yield Statement("key_part_of", many=spent)
         keys = yield from self._count("keys_drop_of", many=spent)
         yield Statement("unique_prune", (now,))
@@ -256,6 +258,11 @@ class Operator(Reading, Unique):
         yield Statement("departed_prune", (now - DEPARTED_KEEP,))
         yield from self._prune_leads(now - rules.workers)
         return Pruned(len(old), len(stale), keys, workers, done)
+
+    def _unlocked(self, seqs: Sequence[int]) -> Steps[set[int]]:
+        """Of these jobs: those with whose keys nobody else does anything."""
+        return set(seqs)
+        yield
 
     def _forget(self, seqs: Sequence[int]) -> Steps[None]:
         """Remove these jobs, of which only the keys that they leave behind are known from now on."""

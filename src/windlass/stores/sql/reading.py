@@ -24,6 +24,7 @@ COUNTED = ("queued", "waiting", "running", "blocked")
 
 _bounds = msgspec.json.Decoder(Bounds)
 _job = msgspec.json.Decoder(Job)
+job_of = _job.decode
 _attempt = msgspec.json.Decoder(Attempt)
 _line = msgspec.json.Decoder(LogLine)
 _infos = msgspec.json.Decoder(list[WorkerInfo])
@@ -78,24 +79,30 @@ class Reading:
         jobs = yield from self._search(filter, limit + 1, after)
         return Page(jobs[:limit], jobs[limit - 1].id if len(jobs) > limit else None)
 
+    def _before(self, after: str | None) -> Steps[int]:
+        """Below which number a search goes on."""
+        if after is None:
+            return LAST
+        seq = yield Statement("seq_of", (after,))
+        return int((seq or (yield Statement("seq_before", (after,))))[0][0])
+
     def _search(self, filter: Filter, limit: int, after: str | None) -> Steps[list[Job]]:
-        before = LAST
-        if after is not None:
-            seq = yield Statement("seq_of", (after,))
-            before = (seq or (yield Statement("seq_before", (after,))))[0][0]
+        before = yield from self._before(after)
         found: dict[int, Job] = {}
         # A rare state is found from the table it lies in, not by walking a million jobs that ended well.
-        sources = {_SOURCES.get(s, "search_all") for s in filter.states} or {"search_all"}
+        sources = {_SOURCES.get(s, "search_all") for s in filter.states}
+        if not sources or "search_all" in sources:
+            sources = {"search_all"}
         if filter.parent is not None:
             sources = {"search_children"}
         for source in sorted(sources if filter.fingerprint is None else {"search_group"}):
-            for seq_, text in (yield Statement(source, _row_of(filter, before, limit))):
+            for seq_, text in (yield Statement(source, row_of_filter(filter, before, limit))):
                 found[seq_] = _job.decode(text)
         return [found[s] for s in sorted(found, reverse=True)[:limit]]
 
     def _matching(self, ids: Sequence[str], filter: Filter) -> Steps[set[str]]:
         """Of the jobs with these ids, those that match."""
-        return {row[0] for row in (yield Statement("matching", (*_row_of(filter, LAST, len(ids)), as_json(ids))))}
+        return {row[0] for row in (yield Statement("matching", (*row_of_filter(filter, LAST, len(ids)), as_json(ids))))}
 
     @plan(write=False)
     def stats(self, exact: bool = False) -> Steps[Stats]:
@@ -186,7 +193,7 @@ class Reading:
         return found
 
 
-def _row_of(f: Filter, before: int, limit: int) -> tuple[object, ...]:
+def row_of_filter(f: Filter, before: int, limit: int) -> tuple[object, ...]:
     states = as_json(f.states) if f.states else None
     return (
         *(f.queue, f.task, f.since, f.until, f.tenant, before, f.tag, f.reason, f.parent),

@@ -83,11 +83,11 @@ WHERE meta LIKE '%"parent_id"%';
 -- The three tables through which every job goes. A row lives as long as a job waits or runs, and what is deleted
 -- stays in the way of every claim until vacuum takes it, which it may not while any transaction of the server is older.
 -- So each has two parts: new rows go to the one that `rings` names, and the other, once its last rows have moved on,
--- is truncated, which waits for nobody's snapshot.
+-- is truncated, which waits for nobody's snapshot. (These parts have nothing to do with those of `jobs` and `ended`.)
 CREATE TABLE windlass.rings (
-    name    text COLLATE "C" PRIMARY KEY,
-    current smallint NOT NULL,
-    moved   bigint NOT NULL DEFAULT 0
+    name     text COLLATE "C" PRIMARY KEY,
+    current  smallint NOT NULL,
+    deserted bigint NOT NULL DEFAULT 0
 );
 INSERT INTO windlass.rings (name, current) VALUES ('ready', 0), ('waiting', 0), ('held', 0);
 
@@ -276,6 +276,11 @@ CREATE TABLE windlass.unique_keys (
 CREATE INDEX unique_seq ON windlass.unique_keys (seq) WHERE seq IS NOT NULL;
 CREATE INDEX unique_successor ON windlass.unique_keys (successor) WHERE successor IS NOT NULL;
 CREATE INDEX unique_until ON windlass.unique_keys (until) WHERE live = 0;
+
+-- Jobs that ended while an enqueue had their unique key in hand: it is passed on once that is over.
+CREATE TABLE windlass.passing (
+    seq bigint PRIMARY KEY
+);
 
 -- Jobs that took the place of another, so that one that is sent again does not take it twice.
 CREATE TABLE windlass.merged (

@@ -51,6 +51,7 @@ DECLARE
     policy jsonb;
 BEGIN
     PERFORM windlass.check_number('tags, of which there are', cardinality(tags), 0, 20);
+    PERFORM windlass.check_number('tags, whose dimensions are', array_ndims(tags), 0, 1);
     FOREACH tag IN ARRAY coalesce(tags, '{}') LOOP
         PERFORM windlass.check_name('tags', tag, 'name', 200);
     END LOOP;
@@ -180,6 +181,9 @@ DECLARE
 BEGIN
     PERFORM windlass.check_name('task', enqueue.task, 'name', 200);
     PERFORM windlass.check_name('queue', enqueue.queue, 'queue', 200);
+    IF enqueue.priority IS NULL OR enqueue.version IS NULL OR enqueue.seconds_per_priority IS NULL THEN
+        PERFORM windlass.refuse('priority, version, seconds_per_priority', 'must not be NULL');
+    END IF;
     PERFORM windlass.check_number('priority', enqueue.priority, 0, 100);
     PERFORM windlass.check_number('version', enqueue.version, 1, 2147483647);
     PERFORM windlass.check_number('seconds_per_priority', enqueue.seconds_per_priority::numeric, 0, 86400);
@@ -262,8 +266,8 @@ WHERE j.id = wanted
 $$;
 
 -- Rows that are put in by hand, past the door: a number with which no claim and no settle could count on would stop the
--- jobs beside it. Only as they come in: what counts up to there later must not be stopped by it. The function is called
--- for what is refused and for nothing else.
+-- jobs beside it. Only as they come in: what counts up to there later must not be stopped by it, nor what moves to the
+-- part of those that stay (14). The function is called for what is refused and for nothing else.
 CREATE FUNCTION windlass.refuse_job() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     RAISE EXCEPTION 'job %: an instant, a count or a size is out of all bounds', left(quote_nullable(NEW.id), 60)
@@ -271,10 +275,10 @@ BEGIN
 END
 $$;
 
-CREATE TRIGGER jobs_bounds BEFORE INSERT ON windlass.jobs FOR EACH ROW WHEN (
+CREATE TRIGGER jobs_bounds BEFORE INSERT ON windlass.jobs FOR EACH ROW WHEN (NEW.part <> 14 AND (
     greatest(NEW.created, NEW.due, NEW.rank, NEW.head_start, NEW.expires) > 4611686018427387903
     OR least(NEW.created, NEW.due, NEW.rank, NEW.head_start, NEW.expires) < -4611686018427387903
     OR greatest(NEW.attempt, NEW.crashes, NEW.losses) > 1000000000 OR NEW.fence > 4611686018427387904
     OR least(NEW.attempt, NEW.crashes, NEW.losses, NEW.fence) < 0 OR NEW.lane NOT BETWEEN 0 AND 1
-    OR octet_length(NEW.payload) > 67108864 OR octet_length(NEW.meta) > 1048576 OR octet_length(NEW.id) > 255
+    OR octet_length(NEW.payload) > 67108864 OR octet_length(NEW.meta) > 1048576 OR octet_length(NEW.id) > 255)
 ) EXECUTE FUNCTION windlass.refuse_job();

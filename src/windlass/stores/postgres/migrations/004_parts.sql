@@ -12,7 +12,8 @@ EXCEPTION WHEN lock_not_available OR insufficient_privilege THEN
 END
 $$;
 
--- Jobs of one part that have rows in other tables as well, behind a place, in order: they go one by one.
+-- Jobs of one part that have rows in other tables as well, behind a place, in order: they go one by one. (A key that
+-- has a time to be free has outlived its job.)
 CREATE FUNCTION windlass.part_bound(part integer, behind bigint, most integer) RETURNS SETOF bigint
 LANGUAGE plpgsql STABLE AS $$
 DECLARE
@@ -21,48 +22,57 @@ DECLARE
 BEGIN
     RETURN QUERY EXECUTE (
         SELECT string_agg(format(
-            '(SELECT seq FROM windlass.%I WHERE seq > $1 AND seq <= $2 AND seq & 15 = $3 ORDER BY seq LIMIT $4)', t),
+            '(SELECT DISTINCT seq FROM windlass.%I WHERE seq > $1 AND seq <= $2 AND seq & 15 = $3 %s
+              ORDER BY seq LIMIT $4)', t, CASE t WHEN 'keys' THEN 'AND free_at IS NULL' ELSE '' END),
             ' UNION ') || ' ORDER BY 1 LIMIT $4'
         FROM unnest('{attempts, once, progress, logs, merged, keys, past_keys, unique_keys}'::text[]) t)
     USING greatest(behind, low), high, part, most;
 END
 $$;
 
--- Move jobs of one part to the part that is never emptied as a whole, with all rows that they have: of a job's number
--- the last four bits change, which tell the part, and nothing of its order. For who has `moves` alone; all else that
--- changes such a job, or a key of it, has one of the locks that are taken here. False where somebody has one for long.
-CREATE FUNCTION windlass.part_keep(part integer, seqs bigint[]) RETURNS boolean LANGUAGE plpgsql
+-- Move jobs of one part, the first ones of those given, to the part that is never emptied as a whole, with all rows that
+-- they have, and answer how many: of a job's number the last four bits change, which tell the part, and nothing of its
+-- order. For who has `moves` alone, which is why it ends after a moment, however large they are; all else that changes
+-- such a job, or a key of it, has one of the locks that are taken here. 0 where somebody has one for long.
+CREATE FUNCTION windlass.part_keep(part integer, seqs bigint[]) RETURNS integer LANGUAGE plpgsql
 SET lock_timeout = '50ms' AS $$
 #variable_conflict use_column
 DECLARE
+    began timestamptz := clock_timestamp();
+    done integer := 0;
+    few bigint[];
     t text;
 BEGIN
-    PERFORM pg_advisory_xact_lock(hashtext('windlass.keys'), b.n)
-    FROM (SELECT DISTINCT hashtext(jsonb_build_array(k.tenant, k.task, k.key)::text) & 1023 AS n
-          FROM windlass.keys k WHERE k.seq = ANY (part_keep.seqs) ORDER BY n) b;
-    PERFORM 1 FROM windlass.held WHERE seq = ANY (part_keep.seqs) ORDER BY id FOR UPDATE;
-    PERFORM 1 FROM windlass.unique_keys
-    WHERE seq = ANY (part_keep.seqs) OR successor = ANY (part_keep.seqs) ORDER BY tenant, task, key FOR UPDATE;
-    FOREACH t IN ARRAY '{ready, expiring}'::text[] LOOP
-        EXECUTE format(
-            'UPDATE windlass.%I t SET seq = t.seq & -16 | 14 FROM windlass.%I j
-             WHERE j.seq = ANY ($1) AND t.seq = j.seq AND ' || CASE t
-                 WHEN 'ready' THEN 't.lane = j.lane AND t.queue = j.queue AND t.rank = j.rank'
-                 ELSE 't.expires = j.expires' END, t, 'jobs_' || part_keep.part) USING part_keep.seqs;
+    WHILE done < cardinality(seqs) AND clock_timestamp() < began + interval '30 ms' LOOP
+        few := seqs[done + 1 : done + 10];
+        done := done + cardinality(few);
+        PERFORM pg_advisory_xact_lock(hashtext('windlass.keys'), b.n)
+        FROM (SELECT DISTINCT hashtext(jsonb_build_array(k.tenant, k.task, k.key)::text) & 1023 AS n
+              FROM windlass.keys k WHERE k.seq = ANY (few) ORDER BY n) b;
+        PERFORM 1 FROM windlass.held WHERE seq = ANY (few) ORDER BY id FOR UPDATE;
+        PERFORM 1 FROM windlass.unique_keys
+        WHERE seq = ANY (few) OR successor = ANY (few) ORDER BY tenant, task, key FOR UPDATE;
+        FOREACH t IN ARRAY '{ready, expiring}'::text[] LOOP
+            EXECUTE format(
+                'UPDATE windlass.%I t SET seq = t.seq & -16 | 14 FROM windlass.%I j
+                 WHERE j.seq = ANY ($1) AND t.seq = j.seq AND ' || CASE t
+                     WHEN 'ready' THEN 't.lane = j.lane AND t.queue = j.queue AND t.rank = j.rank'
+                     ELSE 't.expires = j.expires' END, t, 'jobs_' || part_keep.part) USING few;
+        END LOOP;
+        UPDATE windlass.unique_keys SET successor = successor & -16 | 14 WHERE successor = ANY (few);
+        FOREACH t IN ARRAY ('{waiting, blocked, held, unique_keys, passing, keys, past_keys, merged, attempts, once,
+                              progress, logs}')::text[]
+        LOOP
+            EXECUTE format('UPDATE windlass.%I SET seq = seq & -16 | 14 WHERE seq = ANY ($1)', t) USING few;
+        END LOOP;
+        FOREACH t IN ARRAY '{ended, jobs}'::text[] LOOP
+            EXECUTE format('UPDATE windlass.%I SET part = 14, seq = seq & -16 | 14 WHERE part = $1 AND seq = ANY ($2)',
+                           t) USING part_keep.part, few;
+        END LOOP;
     END LOOP;
-    UPDATE windlass.unique_keys SET successor = successor & -16 | 14 WHERE successor = ANY (part_keep.seqs);
-    FOREACH t IN ARRAY
-        '{waiting, blocked, held, unique_keys, keys, past_keys, merged, attempts, once, progress, logs}'::text[]
-    LOOP
-        EXECUTE format('UPDATE windlass.%I SET seq = seq & -16 | 14 WHERE seq = ANY ($1)', t) USING part_keep.seqs;
-    END LOOP;
-    FOREACH t IN ARRAY '{ended, jobs}'::text[] LOOP
-        EXECUTE format('UPDATE windlass.%I SET part = 14, seq = seq & -16 | 14 WHERE part = $1 AND seq = ANY ($2)', t)
-        USING part_keep.part, part_keep.seqs;
-    END LOOP;
-    RETURN true;
+    RETURN done;
 EXCEPTION WHEN lock_not_available THEN
-    RETURN false;
+    RETURN 0;
 END
 $$;
 
@@ -74,7 +84,8 @@ BEGIN
     RETURN QUERY EXECUTE format(
         'SELECT max(j.seq), count(e.seq), coalesce(array_agg(j.seq ORDER BY j.seq) FILTER (WHERE e.seq IS NULL), ''{}'')
          FROM (SELECT seq FROM windlass.%I WHERE seq > $1 AND seq <= $2 ORDER BY seq LIMIT $4) j
-         LEFT JOIN windlass.%I e ON e.seq = j.seq AND e.state = ''completed'' AND e.finished <= $3',
+         LEFT JOIN windlass.%I e ON e.seq = j.seq AND e.seq > $1 AND e.seq <= $2
+                                    AND e.state = ''completed'' AND e.finished <= $3',
         'jobs_' || part, 'ended_' || part) USING behind, known, before, most;
 END
 $$;
@@ -83,7 +94,7 @@ $$;
 -- `known` has come into it, something was `revived` since that was counted, or there are some of the jobs that were to
 -- be moved, or jobs that have rows elsewhere, as their keys, which outlive them. NULL where somebody keeps the part, or
 -- the right is missing.
-CREATE FUNCTION windlass.part_empty(part integer, known bigint, revived bigint, moved bigint[]) RETURNS boolean
+CREATE FUNCTION windlass.part_empty(part integer, known bigint, revived bigint, others bigint[]) RETURNS boolean
 LANGUAGE plpgsql SET lock_timeout = '50ms' AS $$
 DECLARE
     jobs name := 'jobs_' || part;
@@ -92,7 +103,7 @@ DECLARE
 BEGIN
     EXECUTE format('SELECT EXISTS (SELECT 1 FROM windlass.%I WHERE seq = ANY ($1))
                     OR EXISTS (SELECT 1 FROM windlass.part_bound($2, 0, 1000) b JOIN windlass.%I j ON j.seq = b)',
-                   jobs, jobs) INTO more USING moved, part;
+                   jobs, jobs) INTO more USING others, part;
     IF more THEN
         RETURN false;
     END IF;
