@@ -313,7 +313,7 @@ CREATE TABLE windlass.queues (
     paused smallint NOT NULL,
     most   bigint,
     -- Every enqueue reads it, so what is written by hand must not be what nobody can read.
-    bounds text CHECK (bounds ~ '^\{(,?"(depth|age)":[0-9]{1,18}|,?"shed":(true|false))*\}$'
+    bounds text CHECK (bounds IS NULL OR bounds ~ '^\{(,?"(depth|age)":[0-9]{1,18}|,?"shed":(true|false))*\}$'
                        AND windlass.as_json(bounds) IS NOT NULL)
 );
 
