@@ -29,6 +29,9 @@ from windlass.stores.sqlite.transaction import (
 
 T = TypeVar("T")
 
+BEAT = "beat"
+IMMEDIATELY = "BEGIN IMMEDIATE"
+
 PLACE_EVERY = 20
 """Looks for changes from one look at the file's place to the next: with the poll, a second. The path costs a processor
 that has just woken up half as much as all the rest of the look."""
@@ -59,6 +62,8 @@ class Shell:
         self.writing = writing or threading.Lock()
         self.in_place: Callable[[], object] = lambda: None
         """Raises where the file is no longer the one that is open."""
+        self._beats = 0
+        """Beats that wait for their turn; counted without a lock, as one that is missed comes again."""
         self._looks = 0
         self._watch: Driver | None = None
         self._watching = threading.Lock()
@@ -73,17 +78,27 @@ class Shell:
         if not plan.write:
             with self._borrowed(deadline) as driver:
                 return self._transaction(driver, plan, "BEGIN", deadline)
-        if not self.writing.acquire(timeout=max(0.0, deadline - time.monotonic())):
-            raise StoreTimeout(f"{plan.name}: other threads of this process kept the store busy")
+        with self._queued(plan.name, deadline), self._borrowed(deadline) as driver:
+            return self._transaction(driver, plan, IMMEDIATELY, deadline)
+
+    @contextmanager
+    def _queued(self, name: str, deadline: float) -> Iterator[None]:
+        """The turn of this thread among those of its process that write."""
+        self._beats += name == BEAT
         try:
-            with self._borrowed(deadline) as driver:
-                return self._transaction(driver, plan, "BEGIN IMMEDIATE", deadline)
+            got = self.writing.acquire(timeout=max(0.0, deadline - time.monotonic()))
+        finally:
+            self._beats -= name == BEAT
+        if not got:
+            raise StoreTimeout(f"{name}: other threads of this process kept the store busy")
+        try:
+            yield
         finally:
             self.writing.release()
 
     def _transaction(self, driver: Driver, plan: Plan[T], begin: str, deadline: float) -> T:
         while True:
-            self._begin(driver, begin, plan.name, deadline)
+            self._begin(driver, begin, plan.name, deadline, queued=plan.write)
             try:
                 answer = drive(iter(plan), lambda s: self.execute(driver, s))
                 if plan.hint:
@@ -117,13 +132,21 @@ class Shell:
         except (StoreError, Busy):  # closing it rolls back as well, and the error that led here is the one to tell
             self._broken.add(driver)
 
-    def _begin(self, driver: Driver, begin: str, name: str, deadline: float) -> None:
+    def _begin(self, driver: Driver, begin: str, name: str, deadline: float, *, queued: bool = False) -> None:
         wait = RETRY_FIRST
         while True:
             try:
                 driver.execute(begin)
             except Busy:
-                pause(name, deadline, wait)
+                # A lease is shorter than others may wait: whose turn it is lets a beat of this process try meanwhile.
+                aside = queued and self._beats and name != BEAT
+                if aside:
+                    self.writing.release()
+                try:
+                    pause(name, deadline, wait)
+                finally:
+                    if aside:
+                        self.writing.acquire()
                 wait = min(RETRY_MOST, wait * RETRY_GROWTH)
             else:
                 return
@@ -171,7 +194,7 @@ class Shell:
         self.check()
         driver = self._connect(deadline)
         try:
-            self._begin(driver, "BEGIN IMMEDIATE", "transaction", deadline)
+            self._begin(driver, IMMEDIATELY, "transaction", deadline)
             driver.execute(f"SAVEPOINT {MARK}")
         except BaseException:
             discard(driver)
