@@ -30,10 +30,10 @@ BEGIN
 END
 $$;
 
--- Move jobs of one part, the first ones of those given, to the part that is never emptied as a whole, with all rows that
--- they have, and answer how many: of a job's number the last four bits change, which tell the part, and nothing of its
--- order. For who has `moves` alone, which is why it ends after a moment, however large they are; all else that changes
--- such a job, or a key of it, has one of the locks that are taken here. 0 where somebody has one for long.
+-- Move jobs of one part, the first ones of those given, to the part that is never emptied as a whole, with all rows
+-- that they have, and answer how many: of a job's number the last four bits change, which tell the part, and nothing of
+-- its order. For who has `moves` alone, which is why it ends after a moment, however large they are; all else that
+-- changes such a job, or a key of it, has one of the locks that are taken here. 0 where somebody has one for long.
 CREATE FUNCTION windlass.part_keep(part integer, seqs bigint[]) RETURNS integer LANGUAGE plpgsql
 SET lock_timeout = '50ms' AS $$
 #variable_conflict use_column
