@@ -230,7 +230,9 @@ def _known(name: str, origin: str) -> None:
 def _url(value: Any, name: str) -> str:
     text = value.strip() if isinstance(value, str) else value
     if not isinstance(text, str) or "://" not in text:
-        raise ValueError(f'{name}: {text!r} is no store URL; write for instance "sqlite:///jobs.db" or "memory://"')
+        # What is meant for a server's client may have a password in it.
+        shown = "it" if isinstance(text, str) and ("@" in text or "password" in text.lower()) else repr(text)
+        raise ValueError(f'{name}: {shown} is no store URL; write for instance "sqlite:///jobs.db" or "memory://"')
     if problem := problem_of(text):
         raise ValueError(f"{name}: {problem}")
     return text

@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from windlass.cli import exits
-from windlass.core.words import near
+from windlass.core.words import near, redacted
 
 COMMANDS = {
     # verb or noun: (where it is, what it does). The words stand here so that --help imports none of them.
@@ -94,7 +94,7 @@ def run(arguments: Sequence[str]) -> int:
     try:
         for word in arguments:
             if not _is_text(word):
-                raise click.UsageError(f"{word!a} is no text")
+                raise click.UsageError(f"{redacted(word)!a} is no text")
         code = windlass.main(list(arguments), prog_name="windlass", standalone_mode=False)
         sys.stdout.flush()
     except (BrokenPipeError, _Unread):

@@ -77,15 +77,20 @@ def _escape(match: re.Match[str]) -> str:
 
 def redacted(url: str) -> str:
     """`url` with its passwords replaced, as it may be shown: beside the user, and among the parameters, where whole
-    URLs may stand too."""
+    URLs may stand too. Where it is no URL, as a password was not percent-encoded, rather too little is shown."""
     scheme, mark, rest = url.partition("://")
-    authority, slash, path = rest.partition("/")
-    user, at, host = authority.rpartition("@")
+    if scheme.startswith("sqlite"):
+        return url
+    before, ask, query = rest.partition("?")
+    user, at, host = before.rpartition("@")
     name, colon, _ = user.partition(":")
-    path, ask, query = path.partition("?")
+    if not at:
+        host_name, mark_of_port, port = before.partition("/")[0].rpartition(":")
+        if mark_of_port and not port.isdecimal() and "[" not in host_name:
+            return f"{scheme}{mark}{host_name.partition(':')[0]}:***"
     shown = [
         f"{field}=***" if field in ("password", "sslpassword", "listen") else part
         for part in query.split("&")
         for field in (part.partition("=")[0],)
     ]
-    return f"{scheme}{mark}{name}{colon}{'***' if colon else ''}{at}{host}{slash}{path}{ask}{'&'.join(shown)}"
+    return f"{scheme}{mark}{name}{colon}{'***' if colon else ''}{at}{host}{ask}{'&'.join(shown)}"

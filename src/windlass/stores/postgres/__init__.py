@@ -14,6 +14,7 @@ from urllib.parse import parse_qsl, quote, urlencode
 from windlass.core.errors import CapabilityMissing, ConfigError
 from windlass.core.health import Reading
 from windlass.core.words import redacted
+from windlass.stores.postgres.address import check_address
 from windlass.stores.postgres.asyncpg_shell import AsyncpgShell, is_asyncpg
 from windlass.stores.postgres.caller_shell import AsyncCallerShell, CallerShell
 from windlass.stores.postgres.connection import Connector
@@ -28,8 +29,8 @@ from windlass.stores.sql.async_shell import AsyncShell
 SCHEMA = "windlass"
 NAME_MOST = 50
 """Of a schema, in bytes: with what is put before and behind it, it must stay a name of PostgreSQL's, 63 bytes long."""
-UNFIT = frozenset("\0'%\\")
-"""The names of tables stand in texts as well."""
+UNFIT = frozenset("\0'%\\$\n\r")
+"""The names of tables stand in texts as well, beside parameters, and in comments."""
 CONNECTIONS = 8
 """Of one process at once, if nothing else is said: one more for a supervisor, which listens."""
 
@@ -45,10 +46,15 @@ def open_postgres(
     for the one connection that must last. The others are libpq's. `beside` is the same store, opened in this process
     already: each is closed by itself, but both use the same connections. Raises ConfigError for what cannot be right.
     """
+    check_address(url)
     base, ours = _parameters(url)
+    if "listen" in ours:
+        check_address(ours["listen"], "url: listen")
+        if not ours["listen"].startswith(("postgresql://", "postgres://")):
+            raise ConfigError("url: listen must be a URL of its own, postgresql://..., percent-encoded")
     schema = ours.get("schema", SCHEMA)
     if not schema or len(schema.encode()) > NAME_MOST or UNFIT.intersection(schema):
-        raise ConfigError(f"url: schema={schema!r} must be a name of 1 to {NAME_MOST} bytes, without any of ' % \\")
+        raise ConfigError(f"url: schema={schema!r} must be a name of 1 to {NAME_MOST} bytes, without any of ' % $ \\")
     most = _number(ours.get("pool", str(CONNECTIONS)))
     pooler = ours.get("pooler", "session")
     if pooler not in {"session", "transaction"}:
