@@ -1,0 +1,8 @@
+-- needs: record
+-- given: id, behind which line. Answers its lines.
+
+local found = {}
+for n = given[2] + 1, tonumber(call('HGET', LOGS, given[1]) or 0) do
+    insert(found, call('HGET', LOGS, given[1] .. '\0' .. n))
+end
+return pack(found)

@@ -1,0 +1,2 @@
+-- needs: record
+return pack(now)
