@@ -6,7 +6,7 @@ NAMES = (
     *("jobs", "ready", "due", "expiring", "held", "permits", "blocked", "results"),
     *("completed", "dead", "cancelled", "expired"),
     *("attempts", "logs", "once", "progress", "unique", "keys", "outliving", "merged", "into"),
-    *("workers", "queues", "leads", "marks", "counts", "index", "changes", "seq", "departed", "schedules"),
+    *("workers", "queues", "leads", "marks", "counts", "index", "changes", "seq", "departed", "schedules", "children"),
 )
 
 

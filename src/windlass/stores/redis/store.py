@@ -10,24 +10,27 @@ import msgspec
 from msgspec.msgpack import Decoder
 
 from windlass.core.errors import ChildConflict, LeaseLost
-from windlass.core.family import parent_of
-from windlass.core.flow import Bounds, Full, limits_of
-from windlass.core.job import Attempt, Held, Job, LogLine, NewJob, Progress, Settled, State, Token, Transition
+from windlass.core.flow import Bounds, Full
+from windlass.core.job import Attempt, Held, Job, KeyLimit, LogLine, NewJob, Progress, Settled, State, Token, Transition
 from windlass.core.lead import Lead, after_set_back, grant
 from windlass.core.machine import PARK_FIRST, PARK_MOST, decide
-from windlass.core.unique import unique_of
 from windlass.ports.plan import Statement, Steps, plan
 from windlass.ports.store import (
     KEY_KEEP,
     LOG_LINES,
+    Backlog,
     BeatAnswer,
+    Children,
     Claimed,
     ClaimRequest,
+    DeadGroup,
     Death,
+    Ending,
     Enqueued,
     Filter,
     Leadership,
     Page,
+    Pending,
     Pruned,
     PruneRules,
     QueueChange,
@@ -37,12 +40,19 @@ from windlass.ports.store import (
     Selected,
     Selection,
     Stats,
+    Why,
     WorkerInfo,
     WorkerReport,
     token_hash,
 )
 from windlass.stores.memory.workers import _policy, _verdict
+from windlass.stores.redis.given import given, move
+from windlass.stores.redis.schedules import Scheduling
 
+AHEAD = 10_000
+"""Where the place in line stops being counted."""
+TERMS = "terms"
+"""Beside the leads, whose names begin with an n: the greatest term that was forgotten."""
 LOOK = 2_000
 """Jobs that one script looks at on a walk."""
 
@@ -53,28 +63,7 @@ _attempts = Decoder(list[Attempt]).decode
 _any = Decoder().decode
 
 
-def _given(job: NewJob) -> tuple[Any, ...]:
-    """As store.lua takes it."""
-    limits = limits_of(job.meta)
-    unique = unique_of(job.meta)
-    return (
-        *(job.id, job.task, job.version, job.tenant, job.queue, job.priority, job.head_start, job.meta, job.payload),
-        *(job.idempotency_key, job.digest, job.after, job.at, job.expires_after, job.expires_at),
-        [(limit.key, limit.most) for limit in limits] or None,
-        (unique.key, unique.policy, unique.max_wait, unique.window) if unique else None,
-        parent_of(job.meta) or None,
-    )
-
-
-def _move(t: Transition) -> tuple[Any, ...]:
-    """As settle_one.lua takes it."""
-    return (
-        *(t.id, t.fence, t.state.value, t.outcome, t.reason, t.after, t.result, t.error, t.charged, t.crash, t.loss),
-        *(t.suspect, t.keep_rank, t.cancel_wins, t.result_ttl, [_given(child) for child in t.children]),
-    )
-
-
-class RedisStore:
+class RedisStore(Scheduling):
     """Every operation of `ports.store.Store`."""
 
     capabilities = frozenset({"atomic_batch", "durable", "search"})
@@ -84,7 +73,7 @@ class RedisStore:
     @plan(hint=True)
     def enqueue(self, jobs: Sequence[NewJob]) -> Steps[list[Enqueued]]:
         """See Store.enqueue."""
-        rows = _enqueued((yield Statement("enqueue", ([_given(job) for job in jobs],))))
+        rows = _enqueued((yield Statement("enqueue", ([given(job) for job in jobs],))))
         return [
             Enqueued(id, stored, bool(more and more[0]), bool(more[1:] and more[1]), Full(*more[2]) if more[2:] else None)
             for id, stored, *more in rows
@@ -95,8 +84,8 @@ class RedisStore:
         """See Store.claim."""
         quotas = [(quota.queue, quota.limit) for quota in request.quotas]
         park = (round(PARK_FIRST * 1e6), round(PARK_MOST * 1e6))
-        given = (worker, seq, request.limit, quotas, request.exclude, request.suspects, *park)
-        return Claimed(*_granted((yield Statement("claim", given))))
+        asked = (worker, seq, request.limit, quotas, request.exclude, request.suspects, *park)
+        return Claimed(*_granted((yield Statement("claim", asked))))
 
     @plan
     def claim_ids(self, worker: str, seq: int, ids: Sequence[str]) -> Steps[Claimed]:
@@ -106,7 +95,7 @@ class RedisStore:
     @plan
     def settle(self, worker: str, transitions: Sequence[Transition]) -> Steps[list[Settled]]:
         """See Store.settle."""
-        words, *conflict = _any((yield Statement("settle", ([_move(t) for t in transitions],))))
+        words, *conflict = _any((yield Statement("settle", ([move(t) for t in transitions],))))
         if words is None:
             raise ChildConflict(*conflict[0])
         return [Settled(word) for word in words]
@@ -145,9 +134,9 @@ class RedisStore:
     @plan
     def beat(self, reports: Sequence[WorkerReport]) -> Steps[list[BeatAnswer]]:
         """See Store.beat."""
-        given = [(r.id, r.hold, msgspec.json.encode(r).decode()) for r in reports]
+        said_ = [(r.id, r.hold, msgspec.json.encode(r).decode()) for r in reports]
         answers = []
-        for said, (id, taken, cancel, tokens, lease) in zip(reports, _any((yield Statement("beat", (given,)))), strict=True):
+        for said, (id, taken, cancel, tokens, lease) in zip(reports, _any((yield Statement("beat", (said_,)))), strict=True):
             mixed = 0
             for token in tokens:
                 mixed ^= token_hash(Token(*token))
@@ -173,7 +162,7 @@ class RedisStore:
                 return Reaped(death.worker, taken=taken)
             orphans = msgspec.convert(rows, list[Held])
             moves = [decide(held, _policy(held), _verdict(held, death), dice.random()) for held in orphans]
-            if _any((yield Statement("reap", (*who, [_move(t) for t in moves])))):
+            if _any((yield Statement("reap", (*who, [move(t) for t in moves])))):
                 return Reaped(death.worker, taken=True, jobs=len(orphans))
 
     @plan(write=False)
@@ -214,9 +203,9 @@ class RedisStore:
         if s.filter is not None and not s.ids:
             ids = yield from self._walk(s.filter, s.limit, s.after, action)
             more = len(ids) == s.limit
-        given = (action, ids, wanted, s.dry_run, s.delay, s.every, s.children, payload)
+        asked = (action, ids, wanted, s.dry_run, s.delay, s.every, s.children, payload)
         found: dict[str, list[str]] = {"changed": [], "asked": [], "untouched": [], "missing": []}
-        for id, word in zip(ids, _any((yield Statement("act", given))), strict=True):
+        for id, word in zip(ids, _any((yield Statement("act", asked))), strict=True):
             found[word].append(id)
         return Selected(**{word: tuple(each) for word, each in found.items()}, next=ids[-1] if more else None)
 
@@ -224,8 +213,8 @@ class RedisStore:
         place = None if after is None else _any((yield Statement("seq_of", (after,))))
         found: list[str] = []
         while len(found) < limit:
-            given = (place, _filter(wanted), action, limit - len(found), LOOK)
-            some, place = _any((yield Statement("walk", given)))
+            asked = (place, _filter(wanted), action, limit - len(found), LOOK)
+            some, place = _any((yield Statement("walk", asked)))
             found += [id for id, _ in some]
             if place is None:
                 break
@@ -243,8 +232,9 @@ class RedisStore:
     def prune(self, rules: PruneRules, limit: int) -> Steps[Pruned]:
         """See Store.prune."""
         ages = {s.value: age for s in State if s.terminal and (age := getattr(rules, s.value)) is not None}
-        given = (ages, min(rules.keys, KEY_KEEP), rules.workers, limit)
-        jobs, results, keys, workers, more = _any((yield Statement("prune", given)))
+        asked = (ages, min(rules.keys, KEY_KEEP), rules.workers, limit)
+        jobs, results, keys, workers, more = _any((yield Statement("prune", asked)))
+        yield from self._prune_leads(rules.workers)
         return Pruned(jobs, results, keys, workers, done=not more)
 
     def chores(self, rules: PruneRules) -> Sequence[Any]:
@@ -311,37 +301,120 @@ class RedisStore:
         return (yield from self._rules(changes))
 
     def _rules(self, changes: Sequence[QueueChange] = ()) -> Steps[dict[str, QueueRules]]:
-        given = [(c.queue, c.paused, c.limit, None if c.bounds is None else msgspec.to_builtins(c.bounds)) for c in changes]
-        rows = _any((yield Statement("queues", (given,))))
+        said = [(c.queue, c.paused, c.limit, None if c.bounds is None else msgspec.to_builtins(c.bounds)) for c in changes]
+        rows = _any((yield Statement("queues", (said,))))
         return {
-            queue: QueueRules(said.get("paused", False), said.get("limit"), msgspec.convert(said.get("bounds", {}), Bounds))
-            for queue, said in rows
+            queue: QueueRules(each.get("paused", False), each.get("limit"), msgspec.convert(each.get("bounds", {}), Bounds))
+            for queue, each in rows
         }
 
     @plan
     def lead(self, name: str, holder: str, ttl: int, slots: int = 1) -> Steps[Leadership]:
         """See Store.lead."""
         while True:
-            kept, terms, now = _any((yield Statement("lead_get", (name,))))
+            kept, now = _any((yield Statement("cas_get", ("leads", "n" + name))))
+            terms, _ = _any((yield Statement("cas_get", ("leads", TERMS))))
             leads = _leads(kept)
             cut = {lead.slot: lead for lead in after_set_back(leads, now)}
             leads = [cut.get(lead.slot, lead) for lead in leads]
-            owner, term, leading, slot = grant(leads, holder, now, slots, terms)
+            owner, term, leading, slot = grant(leads, holder, now, slots, int(terms or 0))
             if leading:
                 leads = [lead for lead in leads if lead.slot != slot] + [Lead(slot, holder, term, now + ttl, ttl)]
-            if not (leading or cut) or _any((yield Statement("lead", (name, kept, _text(leads))))):
+            fields = [("n" + name, kept, _text(leads)), (TERMS, terms, terms)]
+            if not (leading or cut) or _any((yield Statement("cas_put", ("leads", fields)))):
                 return Leadership(owner, term, leading)
 
     @plan
     def resign(self, name: str, holder: str) -> Steps[None]:
         """See Store.resign."""
         while True:
-            kept, _, now = _any((yield Statement("lead_get", (name,))))
+            kept, now = _any((yield Statement("cas_get", ("leads", "n" + name))))
             leads = [
                 lead._replace(until=min(lead.until, now)) if lead.holder == holder else lead for lead in _leads(kept)
             ]
-            if kept is None or _any((yield Statement("lead", (name, kept, _text(leads))))):
+            if kept is None or _any((yield Statement("cas_put", ("leads", [("n" + name, kept, _text(leads))])))):
                 return
+
+    def _prune_leads(self, age: int) -> Steps[None]:
+        """Locks have names without number. Their terms must go on growing all the same."""
+        flat, now = _any((yield Statement("cas_get", ("leads", None))))
+        kept = dict(zip(flat[::2], flat[1::2], strict=True))
+        terms = kept.pop(TERMS, None)
+        for name, text in kept.items():
+            leads = _leads(text)
+            old = [lead for lead in leads if lead.until < now - age]
+            if old:
+                greatest = str(max(int(terms or 0), *(lead.term for lead in old)))
+                left = [lead for lead in leads if lead not in old]
+                fields = [(name, text, _text(left) if left else None), (TERMS, terms, greatest)]
+                if not _any((yield Statement("cas_put", ("leads", fields)))):
+                    return  # another time
+                terms = greatest
+
+    @plan(hint=True)
+    def fan_out(self, token: Token, name: str, after: int, jobs: Sequence[NewJob]) -> Steps[int]:
+        """See Store.fan_out."""
+        asked = (token.id, token.fence, name, after, [given(job) for job in jobs])
+        runs, count = _any((yield Statement("fan_out", asked)))
+        if not runs:
+            raise LeaseLost(token.id, f"job {token.id} was taken over: it fans out no more")
+        return int(count)
+
+    # --- surveys -----------------------------------------------------------------------------------------------------
+
+    @plan(write=False)
+    def why(self, job: str) -> Steps[Why | None]:
+        """See Store.why."""
+        facts = _any((yield Statement("why", (job, AHEAD, AHEAD))))
+        if facts is None:
+            return None
+        found, now, paused, ahead, workers, attempts, limit, running, owner, awaited, state, most, busy = facts
+        return Why(
+            job=msgspec.convert(found, Job),
+            now=now,
+            paused=paused,
+            ahead=ahead,
+            workers=tuple(_info(*each) for each in workers),
+            attempts=msgspec.convert(attempts, tuple[Attempt, ...]),
+            limit=None if limit is None else KeyLimit(*limit),
+            running=running,
+            owner=owner,
+            awaited=awaited,
+            awaited_state=None if state is None else State(state),
+            queue_limit=most,
+            queue_running=busy,
+        )
+
+    @plan(write=False)
+    def backlog(self, limit: int, after: str | None = None) -> Steps[Backlog]:
+        """See Store.backlog. In the order of enqueue; `next` is the number of the last job."""
+        place, found = int(after or 0), []
+        while len(found) < limit:
+            some, reached = _any((yield Statement("backlog", (place, limit - len(found), LOOK))))
+            found += [msgspec.convert(each, Pending) for each in some]
+            if reached is None:
+                return Backlog(found, None)
+            place = reached
+        return Backlog(found, str(place))
+
+    @plan(write=False)
+    def children(self, parents: Sequence[str], limit: int, after: str | None = None) -> Steps[Children]:
+        """See Store.children. `next` is the place of the last one's parent, and its own."""
+        parent, seq = (1, 0) if after is None else msgspec.json.decode(after)
+        found = _any((yield Statement("families", (parents, parent, seq, limit))))
+        last = msgspec.json.encode(found[-1][1:]).decode() if len(found) == limit else None
+        return Children([each[0] for each in found], last)
+
+    @plan(write=False)
+    def dead_groups(self, limit: int) -> Steps[list[DeadGroup]]:
+        """See Store.dead_groups."""
+        groups = [DeadGroup(*each[:4], msgspec.convert(each[4], Job)) for each in _any((yield Statement("dead")))]
+        return sorted(groups, key=lambda group: (-group.count, group.fingerprint))[:limit]
+
+    @plan(write=False)
+    def endings(self, limit: int) -> Steps[list[Ending]]:
+        """See Store.endings."""
+        return msgspec.convert(_any((yield Statement("endings", (limit, 20 * limit)))), list[Ending])
 
     @plan
     def migrate(self) -> Steps[int]:

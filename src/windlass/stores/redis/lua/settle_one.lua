@@ -19,6 +19,20 @@ local function has_ended(job, fence)
     return false
 end
 
+-- All runs of a job, as core/job.py has an Attempt.
+local function history(job)
+    local found = attempts_of(job[ID])
+    if job[OUTCOME] then
+        insert(found, {job[NUMBER], job[FENCE], job[WORKER], job[STARTED], job[FINISHED], job[OUTCOME], job[REASON], job[ERROR]})
+    end
+    for _, past in ipairs(found) do
+        for n = 1, 8 do
+            past[n] = past[n] or NIL
+        end
+    end
+    return found
+end
+
 -- The last run of a job that has ended becomes history, as the job lives again.
 local function remember(job)
     if job[OUTCOME] then

@@ -21,16 +21,19 @@ local function new_job(g, state, reason)
     return job
 end
 
-local function enter(job)
+local function enter(job, parent)
     job[SEQ] = call('INCR', SEQUENCE)
     put(job)
     call('ZADD', INDEX, job[SEQ], job[ID])
+    if parent then
+        call('ZADD', CHILDREN, 0, parent .. '\0' .. place(job))
+    end
 end
 
 local function enter_ended(g, reason)
     local job = new_job(g, 'cancelled', reason)
     job[FINISHED] = now
-    enter(job)
+    enter(job, g[18])
 end
 
 -- --- idempotency keys ---------------------------------------------------------------------------------------------
@@ -57,7 +60,11 @@ end
 
 local seen = {} -- of each bounded queue: depth and age, as they were before this batch, and what of it went in
 
-local function look_at(queue, bounds)
+local function look_at(queue)
+    local bounds = rules_of(queue).bounds
+    if not bounds or seen[queue] then
+        return
+    end
     local line = ready_line(false, queue)
     local from, to = '[' .. line, '(' .. line .. '\255'
     local head = call('ZRANGEBYLEX', READY, from, to, 'LIMIT', 0, 1)[1]
@@ -71,9 +78,6 @@ local function take_place(g)
     local bounds = rules_of(g[5]).bounds
     if not bounds or (g[13] or now + g[12]) > now then
         return nil
-    end
-    if not seen[g[5]] then
-        look_at(g[5], bounds)
     end
     local depth, age = seen[g[5]][1], seen[g[5]][2]
     local deep = bounds.depth and depth >= bounds.depth
@@ -109,6 +113,7 @@ local function replace(id, g)
     before[job] = before[old]
     put(job)
     call('HDEL', ONCE, id)
+    call('HDEL', PROGRESS, id)
     return {id, false}
 end
 
@@ -137,7 +142,7 @@ local function beside(g, at)
     end
     entry[SUCCESSOR] = g[1]
     keep_entry(at, entry)
-    enter(new_job(g, 'blocked', 'unique'))
+    enter(new_job(g, 'blocked', 'unique'), g[18])
     return {g[1], true}
 end
 
@@ -174,7 +179,7 @@ local function store_one(g, bounded, stopped)
         return {g[1], false, false, false, full}
     end
     if not answer then
-        enter(new_job(g))
+        enter(new_job(g), g[18])
         if key then
             keep_entry(key, {g[1], false, g[17][2] == 'throttle' and now + g[17][4] or false, true, false})
         end
@@ -184,6 +189,15 @@ local function store_one(g, bounded, stopped)
         call('HSET', KEYS_OF, at, pack({g[1], g[11], false}))
     end
     return answer
+end
+
+-- The parent that the meta of a job names.
+local function parent_of(job)
+    if not find(job[META], '"parent_id"', 1, true) then
+        return nil
+    end
+    local ok, meta = pcall(cjson.decode, job[META])
+    return ok and type(meta) == 'table' and type(meta.parent_id) == 'string' and meta.parent_id or nil
 end
 
 -- Forget a job, with all that it has written.
@@ -204,4 +218,8 @@ local function remove(job)
         call('HDEL', key, id)
     end
     call('ZREM', INDEX, id)
+    local parent = parent_of(job)
+    if parent then
+        call('ZREM', CHILDREN, parent .. '\0' .. place(job))
+    end
 end

@@ -8,7 +8,7 @@ end
 
 local function entry_of(at)
     local found = call('HGET', UNIQUES, at)
-    return found and unpack_one(found)
+    return found and unpack_one(found) or nil
 end
 
 local function keep_entry(at, entry)

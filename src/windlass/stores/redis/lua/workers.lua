@@ -10,7 +10,7 @@ end
 
 local function worker_of(id)
     local found = call('HGET', WORKERS, id)
-    return found and unpack_one(found)
+    return found and unpack_one(found) or nil
 end
 
 local function keep_worker(id, worker)
