@@ -112,6 +112,7 @@ def test_what_to_watch(machine: Machine) -> None:
         assert re.search(r"default \|\s+1\n", said), said
         assert "ready_0" in said
         assert "idle" not in said
+        assert int(re.findall(r"^(\d+) kB$", said, re.MULTILINE)[-1]) > 0, said
 
 
 def hold(app: Windlass, worker: str) -> Any:
