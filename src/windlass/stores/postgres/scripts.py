@@ -99,16 +99,16 @@ def _version(schema: str) -> str:
 def roles(schema: str) -> str:
     """Four roles without a login, to be granted to those who have one. It may be run again, as after an upgrade."""
     name = quoted(schema)
-    migrator, worker, producer, reader = (
-        quoted(f"{schema}_{role}") for role in ("migrator", "worker", "producer", "reader")
-    )
-    written = ", ".join(f"{name}.{table}" for table in WRITTEN["producer"])
-    emptied = ", ".join(f"{name}.{part}" for part in EMPTIED)
-    ours = made()
-    tables, functions = ", ".join((*ours.tables, *ours.sequences)), ", ".join(ours.functions)
-    return f"""\
+    four = {role: quoted(f"{schema}_{role}") for role in ("migrator", "worker", "producer", "reader")}
+    head = f"""\
 -- Windlass: roles for the schema {name}. Run this after the first migration, as who owns the schema or as a superuser,
--- and again after each later one; then for instance: GRANT {worker} TO my_worker_login;
+-- and again after each later one; then for instance: GRANT {four["worker"]} TO my_worker_login;"""
+    parts = (head, _create(schema), _owner(schema, **four), _grants(name, **four), _later(name, **four))
+    return "\n".join(parts)
+
+
+def _create(schema: str) -> str:
+    return f"""\
 DO $roles$
 DECLARE
     each text;
@@ -120,7 +120,13 @@ BEGIN
         END IF;
     END LOOP;
 END
-$roles$;
+$roles$;"""
+
+
+def _owner(schema: str, migrator: str, worker: str, producer: str, reader: str) -> str:
+    name, ours = quoted(schema), made()
+    tables, functions = ", ".join((*ours.tables, *ours.sequences)), ", ".join(ours.functions)
+    return f"""\
 GRANT USAGE ON SCHEMA {name} TO {migrator}, {worker}, {producer}, {reader};
 
 -- Who migrates makes and changes the tables, so they are its own; grant it to whoever deploys, and to nobody else.
@@ -131,6 +137,8 @@ DO $owner$
 DECLARE
     each text;
 BEGIN
+    -- Whoever works stands behind it while it waits for a table: run it again where that was too short.
+    PERFORM set_config('lock_timeout', '4s', true);
     FOR each IN
         SELECT format('ALTER TABLE %s OWNER TO %I', oid::regclass, '{schema}_migrator') FROM pg_class
         WHERE relnamespace = to_regnamespace('{name}') AND relkind IN ('r', 'p', 'S') AND relname = ANY
@@ -146,7 +154,14 @@ END
 $owner$;
 GRANT ALL ON ALL TABLES IN SCHEMA {name} TO {migrator};
 GRANT ALL ON ALL SEQUENCES IN SCHEMA {name} TO {migrator};
+"""  # noqa: S608 - every name is quoted
 
+
+def _grants(name: str, migrator: str, worker: str, producer: str, reader: str) -> str:
+    del migrator
+    written = ", ".join(f"{name}.{table}" for table in WRITTEN["producer"])
+    emptied = ", ".join(f"{name}.{part}" for part in EMPTIED)
+    return f"""\
 -- Who works reads and writes jobs, and changes no table. Operators and schedulers are workers too.
 GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {name} TO {worker};
 GRANT USAGE, SELECT ON ALL SEQUENCES IN SCHEMA {name} TO {worker};
@@ -162,7 +177,11 @@ GRANT SELECT ON ALL TABLES IN SCHEMA {name} TO {reader};
 -- Functions run with the rights of who calls them; where PUBLIC may call none, these still may.
 GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA {name} TO {worker}, {producer}, {reader};
 GRANT SELECT ON ALL SEQUENCES IN SCHEMA {name} TO {reader};
+"""  # noqa: S608 - every name is quoted
 
+
+def _later(name: str, migrator: str, worker: str, producer: str, reader: str) -> str:
+    return f"""\
 -- What later migrations make is theirs as well, if the migrator makes it. A login that is only a member of it would
 -- make tables of its own, so have it migrate as the migrator: ALTER ROLE my_deploy_login SET role = {migrator};
 ALTER DEFAULT PRIVILEGES FOR ROLE {migrator} IN SCHEMA {name}
@@ -170,4 +189,4 @@ ALTER DEFAULT PRIVILEGES FOR ROLE {migrator} IN SCHEMA {name}
 ALTER DEFAULT PRIVILEGES FOR ROLE {migrator} IN SCHEMA {name} GRANT SELECT ON TABLES TO {producer}, {reader};
 ALTER DEFAULT PRIVILEGES FOR ROLE {migrator} IN SCHEMA {name} GRANT USAGE, SELECT ON SEQUENCES TO {worker}, {producer};
 ALTER DEFAULT PRIVILEGES FOR ROLE {migrator} IN SCHEMA {name}
-    GRANT SELECT ON SEQUENCES TO {reader};"""  # noqa: S608 - every name is quoted
+    GRANT SELECT ON SEQUENCES TO {reader};"""
