@@ -184,7 +184,7 @@ MISFIT = (
 def _misfit(opened: OpenedPostgres) -> str:
     """Whether every statement of ours fits the schema: the server reads each, and runs none. Empty: all do."""
     try:
-        opened.shell.run(_reading_all(opened.schema))
+        opened.shell.run(_asking(_reading_all(opened.schema)))
         name = opened.schema.replace("'", "''")
         there = {row[0] for row in opened.shell.run(_asking(_FUNCTIONS.format(schema=name)))}
     except SchemaError as error:
@@ -197,17 +197,20 @@ _FUNCTIONS = """SELECT p.proname::text FROM pg_proc p JOIN pg_namespace n ON n.o
     WHERE n.nspname = '{schema}'"""
 
 
-def _reading_all(schema: str) -> Plan[None]:
+def _reading_all(schema: str) -> str:
+    """In one go: a server far away would take its time over each."""
     texts = [part.sql.decode() for script in load_scripts(schema).values() for part in script.parts]
     verbs = ("SELECT", "INSERT", "UPDATE", "DELETE", "WITH")
-
-    def steps() -> Steps[None]:
-        for text in texts:
-            if _bare(text).startswith(verbs):
-                yield Statement(RAW, (f"PREPARE windlass_reads AS {text}",))
-                yield Statement(RAW, ("DEALLOCATE windlass_reads",))
-
-    return Plan(steps, "read", write=False)
+    literals = ", ".join("'" + text.replace("'", "''") + "'" for text in texts if _bare(text).startswith(verbs))
+    return f"""DO $windlass_reads$
+        DECLARE each text;
+        BEGIN
+            FOREACH each IN ARRAY ARRAY[{literals}] LOOP
+                EXECUTE 'PREPARE windlass_reads AS ' || each;
+                EXECUTE 'DEALLOCATE windlass_reads';
+            END LOOP;
+        END
+        $windlass_reads$"""
 
 
 def _bare(text: str) -> str:
