@@ -118,9 +118,10 @@ def _queue(queue: QueueStats, alive: Sequence[WorkerInfo]) -> Iterator[Reading]:
     waiting = queue.queued + queue.waiting
     if not waiting:
         return
+    waits = "waits" if waiting == 1 else "wait"
     served = any(queue.queue == name.partition(":")[0] for each in alive for name in each.queues)
     if queue.paused:
-        yield Reading("queue", queue.queue, "warning", f"is paused, and {count(waiting, 'job')} wait")
+        yield Reading("queue", queue.queue, "warning", f"is paused, and {count(waiting, 'job')} {waits}")
     elif not served:
         verdict: Verdict = "bad" if queue.queued else "warning"
         yield Reading(

@@ -17,6 +17,7 @@ from windlass.ports.plan import Plan, Steps
 from windlass.ports.store import Enqueued, Opened, Shell, Store
 from windlass.refusal import refused
 from windlass.runtime.context import current_run
+from windlass.runtime.shared import must_let_work
 from windlass.stores import open as open_store
 
 if TYPE_CHECKING:
@@ -72,8 +73,10 @@ class Engine:
 
     def lend(self) -> Opened:
         """The store for a worker in this process, with its schema, until `give_back`. It is one of the worker's own,
-        which no handler can close by closing the application; only a store that lives in the process is shared."""
+        which no handler can close by closing the application; only a store that lives in the process is shared. Raises
+        ConfigError where its login may not work."""
         ours = self.opened()
+        must_let_work(ours)
         lent = ours
         if "durable" in ours.store.capabilities:
             lent = self.opener(self.settings.url, **self._options(ours))

@@ -109,6 +109,28 @@ def test_a_mistake_is_one_clear_line(world: World, tasks: str, typed: list[str],
     assert len(world.app.client.search().jobs) == 1  # nothing was enqueued on the way
 
 
+WITHOUT_DRIVER = """
+import sys
+sys.modules["psycopg"] = None  # as where it is not installed
+from windlass import ConfigError
+from windlass.stores import open
+try:
+    open("postgresql://h/d")
+except ConfigError:
+    from windlass.cli import main
+    main()
+"""
+
+
+def test_a_store_whose_driver_is_not_installed(tmp_path: Path) -> None:
+    """Both from Python and at the command line, it names what to install."""
+    typed = [sys.executable, "-c", WITHOUT_DRIVER, "stats", "--url", "postgresql://h/d"]
+    ran = subprocess.run(typed, cwd=tmp_path, capture_output=True, text=True, timeout=30, check=False)
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert ran.stderr.startswith("windlass: url: postgresql:// needs a driver: pip install 'windlass[postgres]' (")
+    assert len(ran.stderr.splitlines()) == 1
+
+
 @pytest.mark.parametrize("typed", [[], ["jobs"], ["dead"], ["queues"], ["store"]], ids=lambda typed: "_".join(typed))
 def test_a_word_alone_is_answered_with_its_help(world: World, typed: list[str]) -> None:
     ran, asked = world.run(*typed), world.run(*typed, "--help")

@@ -129,7 +129,7 @@ def test_doctor_finds_queues_without_workers(world: World) -> None:
     ran = world.run("store", "doctor")
     assert ran.code == 0
     assert "WARNING  queue" in ran.out
-    assert "mail: is paused, and 1 job wait" in ran.out
+    assert "mail: is paused, and 1 job waits" in ran.out
 
 
 def test_doctor_asks_the_kernel_which_workers_live(world: World) -> None:

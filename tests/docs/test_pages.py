@@ -60,7 +60,7 @@ def test_parsed(page: Path, block: Block, tmp_path: Path) -> None:
             check_commands([value for each in unit.sections() for key, value in unit[each].items() if key == "ExecStart"])
         case "bash":
             subprocess.run(["bash", "-n"], input=block.text, text=True, check=True)
-            check_commands(block.text.splitlines())
+            check_commands(statements(block.text))
         case "dockerfile":
             lines = [line for line in re.sub(r"\\\n", "", block.text).splitlines() if line.strip() and line[0] != "#"]
             assert all(re.match(r"(FROM|WORKDIR|COPY|RUN|ENV|USER|VOLUME|EXPOSE|STOPSIGNAL|CMD|ENTRYPOINT) ", line) for line in lines)
@@ -68,10 +68,33 @@ def test_parsed(page: Path, block: Block, tmp_path: Path) -> None:
             check_commands([shlex.join(words) for words in exec_form])
 
 
+def statements(text: str) -> list[str]:
+    """What a shell takes together: a text in quotes may be of several lines; what is read by `<<` is no command."""
+    found: list[str] = []
+    pending, end = "", ""
+    for line in text.splitlines():
+        if end:
+            end = "" if line == end else end
+            continue
+        pending += line
+        try:
+            shlex.split(pending, comments=True)
+        except ValueError:
+            pending += "\n"
+            continue
+        found.append(pending)
+        pending = ""
+        here = re.search(r"<<'(\w+)'", line)
+        end = here[1] if here else ""
+    assert not (pending or end), pending or end
+    return found
+
+
 def check_commands(lines: list[str]) -> None:
     """Each `windlass ...` is a command with those options, each `make ...` a verb."""
     for line in lines:
         words = shlex.split(line, comments=True)
+        words = words[: words.index("|")] if "|" in words else words
         if words and words[0] == "make":
             verbs = [word for word in words[1:] if "=" not in word]
             assert all(re.search(rf"^{verb}:", (REPOSITORY / "Makefile").read_text(), re.MULTILINE) for verb in verbs), line

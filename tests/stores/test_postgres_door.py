@@ -260,7 +260,7 @@ def test_who_may_enqueue_and_who_may_only_read(door: Door, may: str) -> None:
                 door.sql("DELETE FROM windlass.workers", on=theirs)
     finally:
         for role in (name, *(f"{door.schema}_{each}" for each in ("migrator", "worker", "producer", "reader"))):
-            door.connection.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
+            door.connection.execute(f"REASSIGN OWNED BY {role} TO CURRENT_USER; DROP OWNED BY {role}; DROP ROLE {role}")
 
 
 # --- idempotency keys -----------------------------------------------------------------------------------------------

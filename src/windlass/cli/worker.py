@@ -41,7 +41,7 @@ def worker(
 
     SIGTERM or Ctrl-C: claim no more, let running jobs finish, hand the others back. A second one: at once. With
     --json the log is JSON lines. Exits with 0 after a clean stop, 1 if something had to be killed for it, 2 if the
-    application could not be loaded.
+    application could not be loaded, or its store not be used.
     """
     return supervise(
         target,

@@ -20,7 +20,7 @@ from windlass.runtime.member import Identity, Member
 from windlass.runtime.messages import Ready
 from windlass.runtime.poller import Poller
 from windlass.runtime.scheduler import Scheduler
-from windlass.runtime.shared import must_be_shared
+from windlass.runtime.shared import must_be_shared, must_let_work
 
 LAST_WORDS = 2.0
 """Seconds that a stopping supervisor gives the store to take its workers' jobs back, and then to finish what it is at.
@@ -85,6 +85,7 @@ class Liaison:
             try:
                 must_be_shared(opened)
                 opened.shell.run(opened.store.migrate())
+                must_let_work(opened)
             except BaseException:
                 opened.close()
                 raise

@@ -18,20 +18,34 @@ SCHEMES = {
     "sqlite": "windlass.stores.sqlite:open_sqlite",
     "sqlite+stdlib": "windlass.stores.sqlite:open_sqlite",
 }
+EXTRAS = {"postgresql": "postgres"}
+"""What of Windlass has to be installed for a store whose driver does not come with it."""
 
 
 def open(url: str, *, clock: Callable[[], int] | None = None, **options: Any) -> Opened:  # noqa: A001 - as in shelve
     """Open the store that `url` names; `clock` (microseconds since 1970) replaces the store's own, for tests.
 
     `options` are the store's own (for SQLite: `durability`). Nothing is created before the first operation. Raises
-    ConfigError for a scheme that is not there, naming those that are, and for what the store finds wrong with the rest.
+    ConfigError for a scheme that is not there, naming those that are, for one whose driver is not installed, and for
+    what the store finds wrong with the rest.
     """
     if problem := problem_of(url):
         raise ConfigError(f"url: {problem}")
     scheme = url.partition("://")[0]
-    module, _, function = SCHEMES[scheme].partition(":")
-    opened: Opened = getattr(importlib.import_module(module), function)(url, clock=clock, **options)
+    opened: Opened = _opener(scheme)(url, clock=clock, **options)
     return opened
+
+
+def _opener(scheme: str) -> Callable[..., Opened]:
+    module, _, function = SCHEMES[scheme].partition(":")
+    try:
+        found: Callable[..., Opened] = getattr(importlib.import_module(module), function)
+    except ImportError as error:  # a driver may also be there and not find its library
+        if scheme not in EXTRAS:
+            raise
+        wanted = f"pip install 'windlass[{EXTRAS[scheme]}]'"
+        raise ConfigError(f"url: {scheme}:// needs a driver: {wanted} ({' '.join(str(error).split())})") from error
+    return found
 
 
 def problem_of(url: str) -> str:

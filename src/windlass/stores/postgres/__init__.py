@@ -20,9 +20,9 @@ from windlass.stores.postgres.caller_shell import AsyncCallerShell, CallerShell
 from windlass.stores.postgres.connection import Connector
 from windlass.stores.postgres.hints import Hints
 from windlass.stores.postgres.pool import Pool
+from windlass.stores.postgres.rights import MigratingStore, asking, listed
 from windlass.stores.postgres.shell import Clock, Shell
 from windlass.stores.postgres.statements import load_scripts
-from windlass.stores.postgres.store import PostgresStore
 from windlass.stores.postgres.wire import innermost, joined
 from windlass.stores.sql.async_shell import AsyncShell
 
@@ -62,7 +62,9 @@ def open_postgres(
     pooled = pooler == "transaction"
     pool = Pool(Connector(base, pooled=pooled).connect, most) if beside is None else beside.shell.pool
     direct = Connector(ours.get("listen", base), pooled=False)
-    return OpenedPostgres(url, f"{base}\n{schema}", schema, pool, direct, clock, timeout)
+    opened = OpenedPostgres(url, f"{base}\n{schema}", schema, pool, direct, clock, timeout)
+    opened.deaf = pooled and "listen" not in ours
+    return opened
 
 
 class OpenedPostgres:
@@ -80,7 +82,9 @@ class OpenedPostgres:
     ) -> None:
         self.url = redacted(url)
         self.schema = schema
-        self.store = PostgresStore(schema)
+        self.store = MigratingStore(schema)
+        self.deaf = False
+        """Whether a pooler stands in between through which nobody can listen, and no other way was named."""
         self._identity = identity
         hints = Hints(f"windlass:{schema}", direct.connect)
         self.shell: Shell = Shell(pool, load_scripts(schema), hints, clock, timeout)
@@ -121,6 +125,14 @@ class OpenedPostgres:
 
     longest_migration = 86_400.0
     """Seconds for which a person who migrates has patience: an index of a large table takes as long as it takes."""
+
+    def missing_for_work(self) -> str:
+        """What the login lacks for a worker, in words; empty: nothing."""
+        rights = self.shell.run(asking(self.schema))
+        lacks = rights.lacks("worker")
+        if not lacks:
+            return ""
+        return f"{rights.login!r} may not work here: it lacks {listed(lacks)}; see `windlass store roles`"
 
     def migration_sql(self, version: int) -> str:
         """What brings a schema of this version to ours, for those who may not let a program do it."""

@@ -15,11 +15,11 @@ PLAIN = "a character of a user or a password that is no letter and no digit must
 def check_address(url: str, name: str = "url") -> None:
     """Raises ConfigError for a URL whose user, password or hosts cannot be told from each other."""
     rest = url.partition("://")[2]
-    if not url.isprintable() or " " in url:
+    before = rest.partition("?")[0]
+    if not url.isprintable() or " " in before:
         raise ConfigError(f"{name}: it has a space or a character that cannot be printed; {PLAIN}")
     authority = _AUTHORITY.match(rest)
     said = authority[0] if authority else ""
-    before = rest.partition("?")[0]
     if said.count("@") > 1 or "@" in before[len(said) :] or ("?" in rest and "@" in _others(rest)):
         raise ConfigError(f"{name}: there is an @ where none can be; {PLAIN}")
     if _ENCODED.search(said):

@@ -59,7 +59,7 @@ class Connector:
             connection = pq.PGconn.connect_start(self._info.encode())
             _finish(connection, deadline)
         except psycopg.Error as error:
-            raise StoreUnavailable(f"the server cannot be reached: {error}") from error
+            raise _unreached(str(error)) from error
         connection.nonblocking = 1
         connection.notice_handler = None
         return Wire(connection, prepares=not self._pooled)
@@ -69,14 +69,22 @@ def _finish(connection: pq.abc.PGconn, deadline: float) -> None:
     """Wait until the connection is made."""
     while True:
         if connection.status == pq.ConnStatus.BAD:
-            raise StoreUnavailable(f"the server cannot be reached: {connection.get_error_message().strip()}")
+            raise _unreached(connection.get_error_message())
         step = connection.connect_poll()
         if step == pq.PollingStatus.OK:
             return
         if step == pq.PollingStatus.FAILED:
-            raise StoreUnavailable(f"the server cannot be reached: {connection.get_error_message().strip()}")
+            raise _unreached(connection.get_error_message())
         poll = select.poll()
         poll.register(connection.socket, select.POLLIN if step == pq.PollingStatus.READING else select.POLLOUT)
         left = deadline - time.monotonic()
         if left <= 0 or not poll.poll(left * 1_000):
             raise Late("the server did not take the connection before the deadline")
+
+
+def _unreached(problem: str) -> StoreUnavailable:
+    """What libpq says in several lines, in one; and what is to be done, where that is known."""
+    words = " ".join(problem.split())
+    if "unsupported startup parameter" in words and "options" in words:
+        words += "; behind PgBouncer, say pooler=transaction in the URL"
+    return StoreUnavailable(f"the server cannot be reached: {words}")

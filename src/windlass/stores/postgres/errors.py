@@ -31,6 +31,10 @@ class Kept(Again):
 class Lost(Exception):
     """The connection broke. What was sent before may have been heard."""
 
+    def __init__(self, problem: str) -> None:
+        """`problem` may be of several lines, as libpq's are."""
+        super().__init__(" ".join(problem.split()))
+
 
 class Late(Exception):
     """The deadline passed in the middle of an exchange: the connection is of no use any more."""
@@ -60,7 +64,12 @@ def translate(state: str, message: str) -> Exception:
     if state in _AWAY or state[:2] in {"08", "53", "58"}:
         return errors.StoreUnavailable(f"the server cannot be used: {message}")
     if state in _SCHEMA:
-        return errors.SchemaError(f"the store has no schema yet, run `windlass store migrate`: {message}")
+        return errors.SchemaError(
+            "the store has no schema yet (`windlass store migrate` makes it), or one that is not what this Windlass "
+            f"makes (`windlass store doctor` says so): {message}"
+        )
+    if state == "42501":
+        return errors.StoreError(f"{message} ({state}): the login lacks a right, see `windlass store roles`")
     if state[:2] == "XX":
         return errors.StoreCorrupt(f"the server reports damage: {message}")
     return errors.StoreError(f"{message} ({state})")
