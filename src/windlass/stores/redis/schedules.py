@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import msgspec
-from msgspec.msgpack import Decoder
 from msgspec.structs import replace
 
-from windlass.ports.plan import Statement, Steps, plan
+from windlass.ports.plan import Steps, plan
 from windlass.ports.store import (
     PREVIOUS_JOBS,
     DueSchedules,
@@ -21,12 +19,12 @@ from windlass.ports.store import (
     Tick,
 )
 from windlass.stores.memory.schedules import Scheduling as Deciding
+from windlass.stores.redis.asking import ask
 from windlass.stores.redis.given import given
 
 REVISIONS = ""
 """Under this name, which no schedule has: the greatest revision that was forgotten."""
 
-_any = Decoder().decode
 _decode = msgspec.json.Decoder(Scheduled).decode
 
 
@@ -53,7 +51,7 @@ class Scheduling:
         return DueSchedules(now, found[:limit], next((at for at, _, _ in line if at > now), None))
 
     def _all(self) -> Steps[tuple[dict[str, Scheduled], int]]:
-        flat, now = _any((yield Statement("cas_get", ("schedules", None))))
+        flat, now = yield from ask("cas_get", ("schedules", None))
         pairs = zip(flat[::2], flat[1::2], strict=True)
         return {name: _decode(text) for name, text in pairs if name != REVISIONS}, now
 
@@ -67,19 +65,21 @@ class Scheduling:
 
     def _change(self, change: ScheduleChange) -> Steps[ScheduleChanged]:
         while True:
-            text, now = _any((yield Statement("cas_get", ("schedules", change.name))))
-            revisions, _ = _any((yield Statement("cas_get", ("schedules", REVISIONS))))
+            text, now = yield from ask("cas_get", ("schedules", change.name))
+            revisions, _ = yield from ask("cas_get", ("schedules", REVISIONS))
             deciding = Deciding()
             if text is not None:
                 deciding.data.schedules[change.name] = _decode(text)
             deciding.data.revisions[REVISIONS] = int(revisions or 0)
-            answer = deciding._change(change, now)
+            answer = deciding._change(change, now)  # noqa: SLF001 - the specification decides, until that is core's
             after = deciding.data.schedules.get(change.name)
             greatest = str(deciding.data.revisions[REVISIONS])
-            fields: list[tuple[str, str | None, str | None]] = [(change.name, text, None if after is None else _text(after))]
+            fields: list[tuple[str, str | None, str | None]] = [
+                (change.name, text, None if after is None else _text(after))
+            ]
             if greatest != (revisions or "0"):
                 fields.append((REVISIONS, revisions, greatest))
-            if fields[0][1] == fields[0][2] or _any((yield Statement("cas_put", ("schedules", fields)))):
+            if fields[0][1] == fields[0][2] or (yield from ask("cas_put", ("schedules", fields))):
                 return answer
 
     @plan(hint=True)
@@ -92,12 +92,12 @@ class Scheduling:
 
     def _fire(self, tick: Tick) -> Steps[Fired]:
         while True:
-            text, _ = _any((yield Statement("cas_get", ("schedules", tick.schedule))))
+            text, _ = yield from ask("cas_get", ("schedules", tick.schedule))
             if text is None:
                 return Fired.STALE
             known = _decode(text)
             asked = (tick.schedule, known.previous, None if tick.job is None else tick.job.id)
-            text, now, left, before = _any((yield Statement("tick", asked)))
+            text, now, left, before = yield from ask("tick", asked)
             if text is None or (known := _decode(text)).previous != tuple(asked[1]):
                 continue
             answer = yield from self._decide(tick, known, text, now, left, before)
@@ -113,18 +113,18 @@ class Scheduling:
             if before is not None:
                 return Fired(before)
         else:
-            refused = Deciding()._refused(said, tick, now)
+            refused = Deciding()._refused(said, tick, now)  # noqa: SLF001 - as above
             if refused is not None:
                 return refused
             said = replace(said, cursor=tick.to, next_at=tick.next_at)
         if tick.job is None:
             moved = [(tick.schedule, text, _text(replace(known, said=said)))]
-            return Fired.MOVED if _any((yield Statement("cas_put", ("schedules", moved)))) else None
+            return Fired.MOVED if (yield from ask("cas_put", ("schedules", moved))) else None
         skip = tick.overlap == "skip" and bool(left)
         kept = [_text(_after(known, said, tick, left, fired)) for fired in (True, False)]
         cancel = tick.overlap == "cancel-previous"
         script = (tick.schedule, text, left, known.previous, cancel, skip, given(tick.job), *kept)
-        word = _any((yield Statement("fire", script)))
+        word = yield from ask("fire", script)
         return None if word is None else Fired(word)
 
 

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import threading
-import time
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import msgspec
 import redis
 
-from windlass.core.errors import OutcomeUnknown, StoreError, StoreTimeout, StoreUnavailable
+from windlass.core.errors import StoreError, StoreTimeout, StoreUnavailable
 from windlass.ports.plan import Plan, Rows, Statement, drive
 from windlass.stores.redis.keys import keys_of
 from windlass.stores.redis.scripts import script
@@ -51,15 +48,18 @@ class RedisShell:
         given = (self._count, *self._keys, clock, _encode(statement.params))
         try:
             try:
-                return self._client.execute_command("EVALSHA", sha, *given)  # type: ignore[no-any-return]
+                return self._evaluate("EVALSHA", sha, given)
             except redis.exceptions.NoScriptError:
-                return self._client.execute_command("EVAL", text, *given)  # type: ignore[no-any-return]
+                return self._evaluate("EVAL", text, given)
         except redis.exceptions.TimeoutError as error:
             raise StoreTimeout(f"{statement.name}: {error}") from error
         except redis.exceptions.ConnectionError as error:
             raise StoreUnavailable(f"{statement.name}: {error}") from error
         except redis.exceptions.RedisError as error:
             raise StoreError(f"{statement.name}: {error}") from error
+
+    def _evaluate(self, command: str, script: bytes, given: tuple[bytes, ...]) -> Rows:
+        return self._client.execute_command(command, script, *given)  # type: ignore[no-any-return,no-untyped-call]
 
     def check(self) -> None:
         """Raises StoreError where this shell must not be used: once it was closed, and in a forked child (I28)."""
@@ -70,7 +70,7 @@ class RedisShell:
 
     def changed(self) -> int:
         """See Shell.changed."""
-        return int(self._client.get(self._keys[27]) or 0)  # type: ignore[arg-type]
+        return int(self._client.get(self._keys[27]) or 0)
 
     def hint(self) -> None:
         """See Shell.hint."""
