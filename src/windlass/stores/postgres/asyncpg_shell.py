@@ -15,7 +15,7 @@ from windlass.ports.plan import NOW, Plan, Rows, Statement, Steps
 from windlass.stores.postgres.caller_shell import WAITS, WAITS_AGAIN, check_snapshot
 from windlass.stores.postgres.errors import Again, translate
 from windlass.stores.postgres.hints import HintListener
-from windlass.stores.postgres.shell import ASIDE, RAW, SO_FAR, Clock, Shell, in_a_transaction
+from windlass.stores.postgres.shell import ASIDE, OWNERS_HOLD, RAW, SO_FAR, Clock, Shell, in_a_transaction
 from windlass.stores.postgres.statements import BACK, NOTIFY, RELEASE, SAVEPOINT, Part, Script
 from windlass.stores.sql.text import as_json
 
@@ -114,6 +114,8 @@ class AsyncpgShell:
             return self._now
         if name in (SO_FAR, ASIDE):
             raise in_a_transaction()
+        if name == OWNERS_HOLD:
+            return []
         if name == RAW:
             return await self._send(Part(b"", params[0].encode(), ()))
         script = self._scripts[name]

@@ -428,6 +428,12 @@ ON CONFLICT (tenant, task, key) DO UPDATE SET id = excluded.id, seq = excluded.s
 -- name: unique_lock (nobody reads the answer)
 {lock_unique}
 
+-- name: owners_hold (nobody reads the answer)
+-- The runs of those who own these keys must not end until it is committed what became of a job that found them running.
+-- Not in a transaction of an application's: there what was so when it was asked must do.
+{lock_unique};
+SELECT 1 FROM windlass.held h WHERE h.id = ANY (ARRAY(SELECT u.id FROM {unique_of})) ORDER BY h.id FOR UPDATE
+
 -- name: unique_busy
 -- Of jobs that end: the owners and successors of keys that an enqueue has in hand; the rows of the others are locked.
 WITH ours AS MATERIALIZED (

@@ -58,6 +58,7 @@ class Session:
         if not self._wire.busy:
             raise StoreError(ENDED)
         turn = Turn(self._wire, self._scripts, self._clock, time.monotonic() + self._timeout)
+        turn.lasting = True
         turn.be_quick()
         try:
             answer = turn.inside(plan)

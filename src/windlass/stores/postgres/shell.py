@@ -46,6 +46,8 @@ ASIDE = "aside"
 """The same, for what can be part of no transaction: it is run on a connection of its own."""
 SO_FAR = "so far"
 """Commit what was done so far, and go on in another transaction. Only for a plan that goes on where it was stopped."""
+OWNERS_HOLD = "owners_hold"
+"""What no transaction of somebody else's is to hold, however long it goes on: see queries.sql."""
 RETRY_FIRST, RETRY_MOST = 0.001, 0.05
 SERVERS_SHARE = 0.95
 """Of what is left until the deadline, how much the server may wait for a lock: so it is the one to give up, and the
@@ -207,7 +209,9 @@ class Shell:
 
     def turn(self, wire: Wire, deadline: float) -> Turn:
         """A transaction on a connection that is not of this shell's making."""
-        return Turn(wire, self._scripts, self._clock, deadline)
+        turn = Turn(wire, self._scripts, self._clock, deadline)
+        turn.lasting = True
+        return turn
 
     @property
     def channel(self) -> str | None:
@@ -278,6 +282,8 @@ class Turn:
     ) -> None:
         """`aside` runs what can be part of no transaction; None where the transaction is somebody else's."""
         self._aside = aside
+        self.lasting = False
+        """It goes on for as long as somebody else likes."""
         self._plan = ""
         self._wire = wire
         self._scripts = scripts
@@ -361,6 +367,8 @@ class Turn:
             return self._be_alone()
         if name in (SO_FAR, ASIDE):
             return self._beside(params)
+        if name == OWNERS_HOLD and self.lasting:
+            return []
         if name in self._next:
             return self._next.pop(name)
         if name == RAW:

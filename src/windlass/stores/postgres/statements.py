@@ -12,7 +12,8 @@ QUIET = frozenset({"worker_beat", "workers_set_back", "lead_put", "held_insert",
 """What these write, nobody waits for: a lease, or a job that now runs."""
 DEFERRED = frozenset(
     {
-        *("moves_share", "moves_alone", "schedules_alone", "endings_alone", "copies_alone", "keys_lock"),
+        *("moves_share", "moves_alone", "schedules_alone", "endings_alone", "copies_alone", "keys_lock", "unique_lock"),
+        *("owners_hold", "revival"),
         *("touch", "wait_at_most", "be_quick", "take_your_time"),
     }
 )

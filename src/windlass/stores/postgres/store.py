@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from windlass.core import flow
 from windlass.core.errors import SchemaError
 from windlass.core.flow import Line
-from windlass.core.job import Held, Job, LogLine, NewJob, Progress, State, Token, Transition
+from windlass.core.job import Held, Job, LogLine, NewJob, Progress, State, Token, Transition, UniqueKey
 from windlass.core.unique import unique_of
 from windlass.ports.parcel import Arrival, Parcel
 from windlass.ports.plan import NOW, Plan, Statement, Steps, plan
@@ -41,7 +41,7 @@ from windlass.ports.store import (
 )
 from windlass.stores.postgres.errors import Again, Behind
 from windlass.stores.postgres.parts import Parts
-from windlass.stores.postgres.shell import ASIDE, RAW, SO_FAR
+from windlass.stores.postgres.shell import ASIDE, OWNERS_HOLD, RAW, SO_FAR
 from windlass.stores.postgres.statements import Built, built_by, migrations_of, quoted, valid_index
 from windlass.stores.sql.claim import Claiming, HeldRow, held_rows
 from windlass.stores.sql.claim import Grants as GrantsTo
@@ -52,7 +52,8 @@ from windlass.stores.sql.reading import LAST, job_of, row_of_filter
 from windlass.stores.sql.settle import Grant, Grants, end_of, grants_of, last_words
 from windlass.stores.sql.survey import Survey
 from windlass.stores.sql.text import as_json
-from windlass.stores.sql.unique import place_of
+from windlass.stores.sql.unique import Owner
+from windlass.stores.sql.unique import place_of as unique_place
 
 T = TypeVar("T")
 
@@ -206,7 +207,7 @@ class PostgresStore(Departing, Survey, Claiming, Parts):
         settled = super().settle(worker, transitions)
         # Before the runs that end, as an enqueue which has these may want one of those.
         children = [child for t in transitions for child in t.children]
-        unique = [place_of(child, key) for child in children if (key := unique_of(child.meta))]
+        unique = [unique_place(child, key) for child in children if (key := unique_of(child.meta))]
         keys = [(c.tenant, c.task, c.idempotency_key) for c in children if c.idempotency_key is not None]
         if unique:
             settled = under(Statement("unique_lock", (as_json(unique),)), settled)
@@ -460,6 +461,12 @@ class PostgresStore(Departing, Survey, Claiming, Parts):
     def _check_stored(self, id: str, seq: int) -> Steps[None]:
         if (yield Statement("seq_of", (id,))) != [(seq,)]:
             raise Again("a job was sent twice at once")
+
+    def _owners(
+        self, jobs: Sequence[tuple[NewJob | Job, UniqueKey]], now: int
+    ) -> Steps[dict[tuple[str, str, str], Owner]]:
+        yield Statement(OWNERS_HOLD, (as_json([unique_place(job, unique) for job, unique in jobs]),))
+        return (yield from super()._owners(jobs, now))
 
     def _give_up(self, seqs: Sequence[int], now: int) -> Steps[None]:
         """What an enqueue has in hand is not waited for: that may be part of a long transaction of somebody's."""

@@ -8,6 +8,7 @@ subject, and its name to `shells.NOTED`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -166,14 +167,17 @@ class Checker:
         if new.id not in self.jobs:
             job = self.jobs[new.id] = Known(new, line)
             self.deleted.discard(new.id)
-            if barren or self.stopped(job):
+            if barren or self.stopped(job, line.read):
                 self.end(line, job, State.CANCELLED)
+            else:
+                job.perhaps = self.stopped(job)
         return self.jobs[new.id]
 
-    def stopped(self, job: Known) -> bool:
-        """Whether its parent runs and was cancelled with its children, so that it is cancelled as it comes."""
+    def stopped(self, job: Known, before: float = math.inf) -> bool:
+        """Whether its parent runs and was cancelled with its children before then, so that it is cancelled as it
+        comes."""
         parent = self.jobs.get(job.meta.parent_id or "")
-        return parent is not None and parent.barren and parent.holder is not None
+        return parent is not None and parent.barren and parent.holder is not None and parent.told <= before
 
     def _on_claim(self, line: Commit, worker: str, _seq: int, _request: Any, claimed: Claimed) -> None:
         if claimed.jobs and (worker in self.taken or worker not in self.leases):
@@ -195,6 +199,7 @@ class Checker:
             self.broken("I13" if job.ended is State.CANCELLED else "I2", line, f"{held.id} runs after {job.ended}")
         if job.asked:
             self.broken("I13", line, f"{held.id} was asked to cancel and runs again")
+        job.perhaps = False
         if job.unsure:
             job.make_sure(held, line.at)
         shown = self.shown(line, job.since)
@@ -225,10 +230,13 @@ class Checker:
         return max([line.at, line.shown, *(peak for when, peak in self._peaks if when >= since)])
 
     def lives(self, line: Commit, id: str) -> bool | None:
-        """Whether a job has not ended; None where nobody can tell, since it may have expired, which nobody is told."""
+        """Whether a job has not ended; None where nobody can tell: it may have expired, of which
+        nobody is told, or it ended when this was under way."""
         job = self.jobs.get(id)
         if job is None or job.ended is not None:
-            return False
+            return None if job is not None and job.left > line.read else False
+        if job.perhaps:
+            return None
         late = job.expires_at is not None and self.shown(line, 0.0) >= job.expires_at
         return None if late and job.holder is None else True
 
@@ -293,6 +301,7 @@ class Checker:
         if job.ended is not None:
             self.broken("I2", line, f"{job.new.id} ends as {state} and had ended as {job.ended}")
         job.ended = state
+        job.perhaps = False
         job.left = line.when
         job.asked = False
         for judge in self.judges:
@@ -353,10 +362,12 @@ class Checker:
                 self.leases[report.id] = Lease(line.at, report.hold)
             else:
                 known.until = line.at + report.hold
-            asked = {id for id, job in self.jobs.items() if job.asked and job.holder and job.holder[0] == report.id}
-            # A beat that has read before a settle beside it was committed still tells of that run.
+            theirs = [job for job in self.jobs.values() if job.asked and job.holder and job.holder[0] == report.id]
+            # A beat that has read before a settle or a request beside it was committed tells of what was before.
+            asked = {job.new.id for job in theirs}
+            sure = {job.new.id for job in theirs if job.told <= line.read}
             over = {id for id, job in self.jobs.items() if job.gave_up[0] == report.id and job.gave_up[1] > line.read}
-            if not asked <= set(answer.cancel) <= asked | over:
+            if not sure <= set(answer.cancel) <= asked | over:
                 self.broken("I13", line, f"{report.id} is told to cancel {answer.cancel}, asked are {sorted(asked)}")
 
     def _on_reap(self, line: Commit, deaths: Sequence[Death], answers: Sequence[Reaped]) -> None:
@@ -433,7 +444,7 @@ class Checker:
             job = self.jobs[id]
             if job.holder is None:
                 self.broken("I13", line, f"{id} is said to be asked and does not run")
-            job.asked = True
+            job.ask(line)
             job.barren = job.barren or selection.children
 
     def _on_revive(self, line: Commit, selection: Selection, answer: Selected) -> None:
@@ -522,7 +533,8 @@ class Checker:
             self.broken("I2", None, f"{id} never ended: {found.state} ({found.reason}), held by {found.worker}")
             return
         expired = found.state is State.EXPIRED and job.expires_at is not None and job.ended is None
-        if found.state is not job.ended and not expired:
+        as_it_came = found.state is State.CANCELLED and job.perhaps and job.ended is None
+        if found.state is not job.ended and not (expired or as_it_came):
             self.broken("I2", None, f"{id} is {found.state} in the store, the ledger says {job.ended}")
         if found.state is State.COMPLETED and found.result != job.result:
             self.broken("I2", None, f"{id} has the result {found.result}, its run returned {job.result}")

@@ -31,6 +31,10 @@ class Known:
         """The fence under which it was settled last, until somebody else is given it."""
         self.applied: dict[int, Transition] = {}
         self.asked = False
+        self.told = 0.0
+        """When that was committed last, in virtual seconds."""
+        self.perhaps = False
+        """It was stored beside the cancellation of its family, and nobody can tell whether cancelled or not."""
         self.gave_up: tuple[str, float] = ("", 0.0)
         """Who last settled a run that was asked to cancel, and when that was committed, in virtual seconds."""
         self.barren = False
@@ -56,6 +60,10 @@ class Known:
         made.__dict__.update(self.__dict__)
         made.applied, made.kept = dict(self.applied), dict(self.kept)
         return made
+
+    def ask(self, line: Commit) -> None:
+        """Its run is to be cancelled."""
+        self.asked, self.told = True, line.when
 
     def begin_again(self) -> None:
         """Revived after its end."""

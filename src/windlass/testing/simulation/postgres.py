@@ -22,6 +22,7 @@ from windlass.ports.plan import Rows, Statement
 from windlass.ports.store import Store
 from windlass.stores.postgres.connection import Connector
 from windlass.stores.postgres.errors import Late, Lost
+from windlass.stores.postgres.parts import SHARE
 from windlass.stores.postgres.shell import Turn
 from windlass.stores.postgres.statements import BEGIN, ROLLBACK, Part, Script, load_scripts
 from windlass.stores.postgres.store import RINGS, PostgresStore
@@ -101,7 +102,7 @@ class PostgresConnection:
         rows: Rows = self._attempt(self._turn.execute, statement)
         if statement.name == "rings":
             dice = self._database.world.dice
-            rows = [(name, current, dice.choice(DEAD), empty) for name, current, _, empty in rows]
+            rows = [(name, current, dice.choice(DEAD), *rest) for name, current, _, *rest in rows]
         return rows
 
     def commit(self) -> bool:
@@ -183,6 +184,8 @@ SETTINGS = (
 TABLES = """SELECT c.relname FROM pg_class c WHERE c.relnamespace = to_regnamespace('{schema}') AND c.relkind = 'r'
             AND c.relname <> 'schema_version' ORDER BY c.relname"""
 SEQUENCES = ("jobs_seq", "changes_seq")
+WIDTH = 7 * 86_400_000 // SHARE
+"""Milliseconds of a part, as it is for jobs that are kept for a week."""
 
 
 class Place:
@@ -204,6 +207,7 @@ class Place:
         self._emptying = (
             f"TRUNCATE {', '.join(tables)}",
             f"INSERT INTO {self.schema}.rings (name, current) VALUES {rings}",  # noqa: S608 - all names are ours
+            f"INSERT INTO {self.schema}.parts (since, width) VALUES (0, {WIDTH})",  # noqa: S608
             *(f"ALTER SEQUENCE {self.schema}.{name} RESTART" for name in SEQUENCES),
         )
 

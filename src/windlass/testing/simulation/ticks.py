@@ -192,7 +192,7 @@ class Ticks(Judge):
             for id in known.jobs:
                 job = checker.jobs.get(id)
                 if job is not None and job.holder is not None:
-                    job.asked = True
+                    job.ask(line)
                 elif job is not None and job.ended is None:
                     checker.end(line, job, State.CANCELLED)
 

@@ -93,7 +93,8 @@ class Uniques(Judge):
             self._expect(line, job, answer, Enqueued(job.id, inserted=True))
             self.checker.store(line, job)
             self._successors[place] = job.id
-            owner.asked = owner.asked or unique.policy == "replace"
+            if unique.policy == "replace" and not owner.asked:
+                owner.ask(line)
 
     def _expect(self, line: Commit, job: NewJob, answer: Enqueued, expected: Enqueued) -> None:
         if answer != expected:
