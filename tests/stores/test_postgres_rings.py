@@ -159,6 +159,7 @@ def test_what_was_left_is_emptied_although_vacuum_may_not(opened: Opened, pin: A
 def test_a_part_that_somebody_uses_is_left_alone(opened: Opened) -> None:
     """A transaction that enqueues and does not end: the part waits for it, and nobody waits for the part for long."""
     store: Any = opened.store
+    store.settled = 0
     with psycopg.connect(database()) as connection:
         unused = next(part for part, used, _ in parts(opened)["ready"] if not used)
         connection.execute(
@@ -167,6 +168,7 @@ def test_a_part_that_somebody_uses_is_left_alone(opened: Opened) -> None:
         assert chores(opened) == 1
         opened.shell.run(store.enqueue([new_job()]), 0.5)
         connection.rollback()
+    assert chores(opened) == 0, "nothing lives there: it is noted"
     assert chores(opened) == 0
     assert parts(opened)["ready"][unused][2] == 0
 

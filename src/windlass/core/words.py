@@ -79,9 +79,9 @@ def redacted(url: str) -> str:
     """`url` with its passwords replaced, as it may be shown: beside the user, and among the parameters, where whole
     URLs may stand too. Where it is no URL, as a password was not percent-encoded, rather too little is shown."""
     scheme, mark, rest = url.partition("://")
-    if scheme.startswith("sqlite"):
-        return url
     before, ask, query = rest.partition("?")
+    if scheme.startswith("sqlite") and "@" not in before.partition("/")[0]:  # a path may have both
+        return url
     user, at, host = before.rpartition("@")
     name, colon, _ = user.partition(":")
     if not at:

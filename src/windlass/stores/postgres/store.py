@@ -312,7 +312,8 @@ class PostgresStore(Departing, Survey, Claiming, Parts):
                 raise Behind("a transaction of an application's, which stores children of these, is still open")
             return (yield from found)
 
-        return found if after is not None else Plan(steps, found.name, write=False)
+        # As if it wrote: under a snapshot from before the locks it would not see what was committed just then.
+        return found if after is not None else Plan(steps, found.name, write=True)
 
     # --- chores ------------------------------------------------------------------------------------------------------
 
