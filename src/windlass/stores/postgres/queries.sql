@@ -317,6 +317,11 @@ WHERE pg_try_advisory_xact_lock(hashtext('windlass.limits'), hashtext(v::text) &
 SELECT v ->> 0, v ->> 1, v ->> 2 FROM jsonb_array_elements($1::jsonb) v
 WHERE pg_try_advisory_xact_lock(hashtext('windlass.unique'), hashtext(v::text) & 1023)
 
+-- name: unique_wait
+-- Those who enqueue under a key without a pause would else keep its owner from ever being claimed.
+SELECT v ->> 0, v ->> 1, v ->> 2 FROM jsonb_array_elements($1::jsonb) v
+WHERE windlass.lock_soon('windlass.unique', hashtext(v::text) & 1023)
+
 -- name: permits_count
 SELECT key, count(*) FROM windlass.permits
 WHERE key = ANY (ARRAY(SELECT jsonb_array_elements_text($1::jsonb))) GROUP BY key

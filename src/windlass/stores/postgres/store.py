@@ -120,6 +120,8 @@ class PostgresStore(Departing, Survey, Claiming, Parts):
         super().__init__()
         self.schema = schema
         self.dead_most, self.slow = DEAD_MOST, SLOW
+        self._lost: dict[str, tuple[str, str, str]] = {}
+        """By queue, a unique key that somebody had in hand when it was tried: the next claim waits for it, a moment."""
         self.settled = RING_SETTLED
         self._fronts: dict[tuple[int, str], Front] = {}
         self._seen = NO_LINE
@@ -416,6 +418,8 @@ class PostgresStore(Departing, Survey, Claiming, Parts):
         """Where a line begins with more dead rows than vacuum may take away, as somebody's transaction is older than
         their end, most claims start behind them. What has come in line before that place since, as what is urgent does,
         waits for the next claim that looks at all: one in ten, by the time they take."""
+        if queue in self._lost:
+            yield Statement("unique_wait", (as_json([self._lost.pop(queue)]),))
         line = (to.lane, queue)
         front = self._fronts.get(line)
         if front is not None and front.since <= to.now < front.until:
@@ -538,7 +542,12 @@ class PostgresStore(Departing, Survey, Claiming, Parts):
             line = [row for row in line if ours.issuperset(limits[row.id])]
         unsure = len(ours) < len(keys)
         if places:
-            free = set((yield Statement("unique_try", (as_json(list(dict.fromkeys(places.values()))),))))
+            wanted = list(dict.fromkeys(places.values()))
+            free = set((yield Statement("unique_try", (as_json(wanted),))))
+            lost = [place for place in wanted if place not in free]
+            for row in line:  # not now: whoever has that key may want this very row
+                if row.id in places and places[row.id] in lost:
+                    self._lost[row.queue] = places[row.id]
             # Whoever has that key in hand hints when it is done.
             line = [row for row in line if row.id not in places or places[row.id] in free]
         take, kept, _ = yield from super()._admit(line, room)

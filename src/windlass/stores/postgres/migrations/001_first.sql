@@ -12,6 +12,17 @@ EXCEPTION WHEN others THEN
 END
 $$;
 
+-- Whether a lock could be had within an instant. Who has it may want a row of the asker's: then both would wait.
+CREATE FUNCTION windlass.lock_soon(name text, bucket integer) RETURNS boolean LANGUAGE plpgsql
+SET lock_timeout = '20ms' AS $$
+BEGIN
+    PERFORM pg_advisory_xact_lock(hashtext(name), bucket);
+    RETURN true;
+EXCEPTION WHEN lock_not_available THEN
+    RETURN false;
+END
+$$;
+
 CREATE SEQUENCE windlass.jobs_seq;
 
 -- In which part a job lies: one of eight, in turn by the time in its id, each for as many
