@@ -568,8 +568,10 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
 
 class Store(Protocol):
     """The operations. `capabilities` holds names that tests and registrations ask for: `atomic_batch` (see above),
-    `caller_transaction` (`Opened.own`), `durable` (the same URL opened again is the same store), `push` (hints
-    arrive), `search` and `transaction` (a handler's own writes commit with its completion)."""
+    `atomic_plan` (a plan, or a chain of them, is one transaction; without it one that fails half-way has done nothing or all
+    of one operation), `caller_transaction` (`Opened.own`), `durable` (the same URL opened again is the same store), `push` (hints
+    arrive), `search`, `transaction` (a handler's own writes commit with its completion) and `wide_numbers` (instants,
+    versions and fences of 2**53 and more are kept exactly; without it they are refused)."""
 
     capabilities: frozenset[str]
 

@@ -12,7 +12,7 @@ SCHEMA = 1
 class MemoryStore(Departing, Survey):
     """Every operation of `ports.store.Store` on plain dicts. Nothing outlives the process."""
 
-    capabilities = frozenset({"atomic_batch", "push", "search"})
+    capabilities = frozenset({"atomic_batch", "atomic_plan", "push", "search", "wide_numbers"})
 
     @plan
     def migrate(self) -> Steps[int]:

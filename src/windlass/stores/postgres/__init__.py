@@ -14,6 +14,7 @@ from urllib.parse import parse_qsl, quote, urlencode
 from windlass.core.errors import CapabilityMissing, ConfigError
 from windlass.core.health import Reading
 from windlass.core.words import redacted
+from windlass.stores.async_shell import AsyncShell
 from windlass.stores.postgres.address import check_address
 from windlass.stores.postgres.asyncpg_shell import AsyncpgShell, is_asyncpg
 from windlass.stores.postgres.caller_shell import AsyncCallerShell, CallerShell
@@ -24,7 +25,6 @@ from windlass.stores.postgres.rights import MigratingStore, asking, listed
 from windlass.stores.postgres.shell import Clock, Shell
 from windlass.stores.postgres.statements import load_scripts
 from windlass.stores.postgres.wire import innermost, joined
-from windlass.stores.sql.async_shell import AsyncShell
 
 SCHEMA = "windlass"
 NAME_MOST = 50

@@ -114,7 +114,12 @@ class Front(NamedTuple):
 class PostgresStore(Departing, Survey, Claiming, Parts):
     """Every operation of `ports.store.Store` in one schema of a PostgreSQL database; see migrations/001_first.sql."""
 
-    capabilities = frozenset({"atomic_batch", "caller_transaction", "durable", "push", "search", "transaction"})
+    capabilities = frozenset(
+        {
+            *("atomic_batch", "atomic_plan", "caller_transaction", "durable", "push", "search", "transaction"),
+            "wide_numbers",
+        }
+    )
 
     def __init__(self, schema: str) -> None:
         super().__init__()

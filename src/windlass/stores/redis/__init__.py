@@ -9,9 +9,9 @@ from typing import Any, NoReturn
 import redis
 
 from windlass.core.errors import CapabilityMissing
+from windlass.stores.async_shell import AsyncShell
 from windlass.stores.redis.shell import RedisShell
 from windlass.stores.redis.store import RedisStore
-from windlass.stores.sql.async_shell import AsyncShell
 
 
 class OpenedRedis:

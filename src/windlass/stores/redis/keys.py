@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 NAMES = (
-    *("jobs", "ready", "due", "expiring", "held", "permits", "blocked", "results"),
+    *("jobs", "bodies", "ready", "due", "expiring", "held", "permits", "blocked", "results"),
     *("completed", "dead", "cancelled", "expired"),
-    *("attempts", "logs", "once", "progress", "unique", "keys", "outliving", "merged", "into"),
-    *("workers", "queues", "leads", "marks", "counts", "index", "changes", "seq", "departed", "schedules", "children"),
+    *("attempts", "logs", "once", "progress", "unique", "keys", "left", "outliving", "merged", "into"),
+    *("workers", "queues", "leads", "marks", "counts", "index", "labels", "changes", "seq"),
+    *("departed", "departing", "tallies", "schedules", "children", "following"),
 )
 
 

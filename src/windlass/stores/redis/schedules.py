@@ -2,34 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import msgspec
-from msgspec.structs import replace
 
+from windlass.ports import agenda
 from windlass.ports.plan import Steps, plan
-from windlass.ports.store import (
-    PREVIOUS_JOBS,
-    DueSchedules,
-    Fired,
-    Schedule,
-    ScheduleChange,
-    ScheduleChanged,
-    Scheduled,
-    Tick,
-)
-from windlass.stores.memory.schedules import Scheduling as Deciding
-from windlass.stores.redis.asking import ask
+from windlass.ports.store import DueSchedules, Fired, Schedule, ScheduleChange, ScheduleChanged, Scheduled, Tick
+from windlass.stores.redis.asking import Field, all_of, ask, put, some_of
 from windlass.stores.redis.given import given
 
-REVISIONS = ""
-"""Under this name, which no schedule has: the greatest revision that was forgotten."""
+FLOOR = ""
+"""Under this name, which no schedule has: the greatest revision of one that was deleted."""
 
 _decode = msgspec.json.Decoder(Scheduled).decode
 
 
-def _text(scheduled: Scheduled) -> str:
+def text_of(scheduled: Scheduled) -> str:
+    """As it is kept."""
     return msgspec.json.encode(scheduled).decode()
+
+
+def read_schedules() -> Steps[tuple[dict[str, Scheduled], dict[str, str], int]]:
+    """All of them, as they are and as they are kept, and the time."""
+    texts, now = yield from all_of("schedules")
+    return {name: _decode(text) for name, text in texts.items() if name != FLOOR}, texts, now
 
 
 class Scheduling:
@@ -38,105 +36,101 @@ class Scheduling:
     @plan(write=False)
     def schedules(self, names: Sequence[str] | None = None) -> Steps[list[Schedule]]:
         """See Store.schedules."""
-        known, _ = yield from self._all()
+        known, _, _ = yield from read_schedules()
         return [known[name].said for name in sorted(known) if names is None or name in names]
 
     @plan(write=False)
     def due(self, limit: int) -> Steps[DueSchedules]:
         """See Store.due."""
-        known, now = yield from self._all()
+        known, _, now = yield from read_schedules()
         waiting = [each.said for each in known.values() if not each.said.paused]
         line = sorted((said.next_at, said.name, said) for said in waiting if said.next_at is not None)
         found = [said for at, _, said in line if at <= now]
         return DueSchedules(now, found[:limit], next((at for at, _, _ in line if at > now), None))
 
-    def _all(self) -> Steps[tuple[dict[str, Scheduled], int]]:
-        flat, now = yield from ask("cas_get", ("schedules", None))
-        pairs = zip(flat[::2], flat[1::2], strict=True)
-        return {name: _decode(text) for name, text in pairs if name != REVISIONS}, now
-
     @plan
     def change_schedules(self, changes: Sequence[ScheduleChange]) -> Steps[list[ScheduleChanged]]:
         """See Store.change_schedules."""
-        answers = []
-        for change in changes:
-            answers.append((yield from self._change(change)))
-        return answers
-
-    def _change(self, change: ScheduleChange) -> Steps[ScheduleChanged]:
+        names = [FLOOR, *dict.fromkeys(change.name for change in changes)]
         while True:
-            text, now = yield from ask("cas_get", ("schedules", change.name))
-            revisions, _ = yield from ask("cas_get", ("schedules", REVISIONS))
-            deciding = Deciding()
-            if text is not None:
-                deciding.data.schedules[change.name] = _decode(text)
-            deciding.data.revisions[REVISIONS] = int(revisions or 0)
-            answer = deciding._change(change, now)  # noqa: SLF001 - the specification decides, until that is core's
-            after = deciding.data.schedules.get(change.name)
-            greatest = str(deciding.data.revisions[REVISIONS])
-            fields: list[tuple[str, str | None, str | None]] = [
-                (change.name, text, None if after is None else _text(after))
-            ]
-            if greatest != (revisions or "0"):
-                fields.append((REVISIONS, revisions, greatest))
-            if fields[0][1] == fields[0][2] or (yield from ask("cas_put", ("schedules", fields))):
-                return answer
+            texts, now = yield from some_of("schedules", names)
+            known = {name: _decode(text) for name, text in zip(names[1:], texts[1:], strict=True) if text is not None}
+            floor, answers = int(texts[0] or 0), []
+            for change in changes:
+                before = known.pop(change.name, None)
+                word, after = agenda.changed(before, change, floor, now)
+                if after is not None:
+                    known[change.name] = after
+                elif before is not None:
+                    floor = max(floor, before.said.revision)
+                answers.append(ScheduleChanged(word, after.said if after else None))
+            kept: list[str | None] = [str(floor) if floor else None]
+            kept += [text_of(known[name]) if name in known else None for name in names[1:]]
+            fields: list[Field] = list(zip(names, texts, kept, strict=True))
+            if texts == kept or (yield from put("schedules", fields)):
+                return answers
+
+    # --- ticks -------------------------------------------------------------------------------------------------------
 
     @plan(hint=True)
     def fire(self, ticks: Sequence[Tick]) -> Steps[list[Fired]]:
         """See Store.fire."""
-        answers = []
-        for tick in ticks:
-            answers.append((yield from self._fire(tick)))
+        answers: list[Fired] = []
+        for some in _apart(ticks):
+            while (fired := (yield from self._fire(some))) is None:
+                pass
+            answers += fired
         return answers
 
-    def _fire(self, tick: Tick) -> Steps[Fired]:
-        while True:
-            text, _ = yield from ask("cas_get", ("schedules", tick.schedule))
-            if text is None:
-                return Fired.STALE
-            known = _decode(text)
-            asked = (tick.schedule, known.previous, None if tick.job is None else tick.job.id)
-            text, now, left, before = yield from ask("tick", asked)
-            if text is None or (known := _decode(text)).previous != tuple(asked[1]):
+    def _fire(self, ticks: Sequence[Tick]) -> Steps[list[Fired] | None]:
+        """None: something has changed while it was decided, so it must be looked at again."""
+        texts, _ = yield from some_of("schedules", [tick.schedule for tick in ticks])
+        known = [None if text is None else _decode(text) for text in texts]
+        asked = [
+            (tick.schedule, each.previous if each else (), tick.job.id if tick.job else None)
+            for tick, each in zip(ticks, known, strict=True)
+        ]
+        now, facts = yield from ask("tick", (asked,))
+        answers, fire, places = [Fired.STALE] * len(ticks), [], []
+        for place, (tick, each, text) in enumerate(zip(ticks, known, texts, strict=True)):
+            text_now, left, before = facts[place]
+            if text_now != text:
+                return None
+            if each is None:
                 continue
-            answer = yield from self._decide(tick, known, text, now, left, before)
-            if answer is not None:
-                return answer
-
-    def _decide(
-        self, tick: Tick, known: Scheduled, text: str, now: int, left: list[str], before: str | None
-    ) -> Steps[Fired | None]:
-        """None: it must be looked at again."""
-        said = known.said
-        if tick.manual:
-            if before is not None:
-                return Fired(before)
-        else:
-            refused = Deciding()._refused(said, tick, now)  # noqa: SLF001 - as above
+            refused = agenda.refused(each.said, tick, now)
+            if tick.manual and before is not None:
+                refused = Fired(before)
             if refused is not None:
-                return refused
-            said = replace(said, cursor=tick.to, next_at=tick.next_at)
-        if tick.job is None:
-            moved = [(tick.schedule, text, _text(replace(known, said=said)))]
-            return Fired.MOVED if (yield from ask("cas_put", ("schedules", moved))) else None
-        skip = tick.overlap == "skip" and bool(left)
-        kept = [_text(_after(known, said, tick, left, fired)) for fired in (True, False)]
-        cancel = tick.overlap == "cancel-previous"
-        script = (tick.schedule, text, left, known.previous, cancel, skip, given(tick.job), *kept)
-        word = yield from ask("fire", script)
-        return None if word is None else Fired(word)
+                answers[place] = refused
+                continue
+            fire.append(_asked(tick, each, text, left))
+            places.append(place)
+        if fire:
+            words = yield from ask("fire", (fire,))
+            if words is None:
+                return None
+            for place, word in zip(places, words, strict=True):
+                answers[place] = Fired(word)
+        return answers
 
 
-def _after(known: Scheduled, said: Schedule, tick: Tick, left: Sequence[str], fired: bool) -> Scheduled:
-    assert tick.job is not None
-    previous = (*left, tick.job.id) if fired else tuple(left)
-    said = replace(
-        said,
-        last_tick=said.last_tick if tick.manual else tick.to,
-        last_outcome=(Fired.FIRED if fired else Fired.SKIPPED).value,
-        last_job=tick.job.id if fired else said.last_job,
-        fired=said.fired + fired,
-        skipped=said.skipped + (not fired),
-    )
-    return replace(known, said=said, previous=previous[-PREVIOUS_JOBS:])
+def _asked(tick: Tick, known: Scheduled, text: str | None, left: list[str]) -> tuple[Any, ...]:
+    """As fire.lua takes it."""
+    skip = tick.overlap == "skip" and bool(left)
+    if tick.job is None:
+        return (tick.schedule, text, left, known.previous, False, False, None, None, text_of(agenda.moved(known, tick)))
+    kept = [text_of(agenda.ticked(known, tick, left, job)) for job in (tick.job.id, None)]
+    return (tick.schedule, text, left, known.previous, tick.overlap == "cancel-previous", skip, given(tick.job), *kept)
+
+
+def _apart(ticks: Sequence[Tick]) -> Iterator[list[Tick]]:
+    """In runs in which no schedule ticks twice: what the second becomes depends on how the first went."""
+    run: dict[str, Tick] = {}
+    for tick in ticks:
+        if tick.schedule in run:
+            yield list(run.values())
+            run = {}
+        run[tick.schedule] = tick
+    if run:
+        yield list(run.values())

@@ -8,8 +8,11 @@ from functools import cache
 from importlib.resources import files
 from typing import NamedTuple
 
+from windlass.stores.redis.keys import NAMES
+
 PACKAGE = "windlass.stores.redis.lua"
-_NEEDS = re.compile(r"-- needs: (.*)\n")
+_KEYS = f"local K = {{{', '.join(f'{name} = KEYS[{n}]' for n, name in enumerate(NAMES, 1))}}}"
+_NEEDS = re.compile(r"-- needs:(.*)\n")
 
 
 class Script(NamedTuple):
@@ -22,12 +25,19 @@ class Script(NamedTuple):
 @cache
 def script(name: str) -> Script:
     """By its name; raises FileNotFoundError for one that is none."""
-    own = _read(name)
-    needs = _NEEDS.match(own)
-    assert needs, f"{name}.lua: its first line must say what it needs"
-    text = "\n".join([*map(_read, needs[1].split()), own]).encode()
+    parts: dict[str, str] = {}
+    _collect(name, parts)
+    text = "\n".join([_KEYS, *parts.values()]).encode()
     return Script(text, hashlib.sha1(text).hexdigest().encode())  # noqa: S324 - the name that Redis gives it
 
 
-def _read(name: str) -> str:
-    return files(PACKAGE).joinpath(f"{name}.lua").read_text()
+def _collect(name: str, parts: dict[str, str]) -> None:
+    """A part comes after those that it needs, and once."""
+    if name in parts:
+        return
+    text = files(PACKAGE).joinpath(f"{name}.lua").read_text()
+    needs = _NEEDS.match(text)
+    assert needs, f"{name}.lua: its first line must say what it needs"
+    for each in needs[1].split():
+        _collect(each, parts)
+    parts[name] = text

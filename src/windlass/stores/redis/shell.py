@@ -9,9 +9,9 @@ from typing import TypeVar
 import msgspec
 import redis
 
-from windlass.core.errors import StoreError, StoreTimeout, StoreUnavailable
+from windlass.core.errors import SchemaError, StoreError, StoreTimeout, StoreUnavailable
 from windlass.ports.plan import Plan, Rows, Statement, drive
-from windlass.stores.redis.keys import keys_of
+from windlass.stores.redis.keys import NAMES, keys_of
 from windlass.stores.redis.scripts import script
 
 T = TypeVar("T")
@@ -56,6 +56,8 @@ class RedisShell:
         except redis.exceptions.ConnectionError as error:
             raise StoreUnavailable(f"{statement.name}: {error}") from error
         except redis.exceptions.RedisError as error:
+            if str(error).startswith("SCHEMA"):
+                raise SchemaError("there is no store here yet: run `windlass store migrate`") from None
             raise StoreError(f"{statement.name}: {error}") from error
 
     def _evaluate(self, command: str, script: bytes, given: tuple[bytes, ...]) -> Rows:
@@ -70,7 +72,7 @@ class RedisShell:
 
     def changed(self) -> int:
         """See Shell.changed."""
-        return int(self._client.get(self._keys[27]) or 0)
+        return int(self._client.get(self._keys[NAMES.index("changes")]) or 0)
 
     def hint(self) -> None:
         """See Shell.hint."""

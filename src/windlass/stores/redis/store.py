@@ -9,13 +9,13 @@ from typing import Any
 import msgspec
 from msgspec.msgpack import Decoder
 
-from windlass.core.errors import ChildConflict, LeaseLost
-from windlass.core.flow import Bounds, Full
+from windlass.core.errors import ChildConflict, LeaseLost, SchemaError
+from windlass.core.flow import Full
 from windlass.core.job import Attempt, Held, Job, KeyLimit, LogLine, NewJob, Progress, Settled, State, Token, Transition
-from windlass.core.lead import Lead, after_set_back, grant
-from windlass.core.machine import PARK_FIRST, PARK_MOST, decide
-from windlass.ports.plan import Steps, plan
+from windlass.core.machine import PARK_FIRST, PARK_MOST
+from windlass.ports.plan import Plan, Steps, plan
 from windlass.ports.store import (
+    DEPARTED_KEEP,
     KEY_KEEP,
     LOG_LINES,
     Backlog,
@@ -28,7 +28,6 @@ from windlass.ports.store import (
     Ending,
     Enqueued,
     Filter,
-    Leadership,
     Page,
     Pending,
     Pruned,
@@ -45,25 +44,47 @@ from windlass.ports.store import (
     WorkerReport,
     token_hash,
 )
-from windlass.stores.memory.workers import _policy, _verdict
+from windlass.ports.takeover import verdict
 from windlass.stores.redis.asking import ask, raw
+from windlass.stores.redis.departure import Departing, rules
 from windlass.stores.redis.given import given, move
-from windlass.stores.redis.schedules import Scheduling
 
 AHEAD = 10_000
 """Where the place in line stops being counted."""
-TERMS = "terms"
-"""Beside the leads, whose names begin with an n: the greatest term that was forgotten."""
+HEADS = 100
+"""Of each queue, the first in line among which the one that waits longest is looked for."""
+SCHEMA = 1
 LOOK = 2_000
 """Jobs that one script looks at on a walk."""
+
+class _Facts(msgspec.Struct, frozen=True, array_like=True):
+    """What why.lua answers."""
+
+    job: Job
+    now: int
+    paused: bool
+    ahead: int
+    workers: list[tuple[str, str, int, int, int]]
+    attempts: tuple[Attempt, ...]
+    limit: KeyLimit | None
+    running: int
+    owner: str | None
+    awaited: str | None
+    awaited_state: State | None
+    queue_limit: int | None
+    queue_running: int
+
 
 _enqueued = Decoder(list[tuple[Any, ...]]).decode
 _granted = Decoder(tuple[list[Held], int | None, bool, bool, bool]).decode
 _jobs = Decoder(list[Job | None]).decode
 _attempts = Decoder(list[Attempt]).decode
+_held = Decoder(list[Held]).decode
+_orphans = Decoder(list[tuple[bool, bool, list[Held]]]).decode
+_facts = Decoder(_Facts | None).decode
 
 
-class RedisStore(Scheduling):
+class RedisStore(Departing):
     """Every operation of `ports.store.Store`."""
 
     capabilities = frozenset({"atomic_batch", "durable", "search"})
@@ -124,7 +145,7 @@ class RedisStore(Scheduling):
     @plan
     def recover(self, worker: str, seq: int) -> Steps[list[Held]]:
         """See Store.recover. A script has the server to itself, so the original is over."""
-        return msgspec.convert((yield from ask("recover", (worker, seq))), list[Held])
+        return _held((yield from raw("recover", (worker, seq))))
 
     @plan(write=False)
     def held(self, worker: str) -> Steps[list[Token]]:
@@ -146,26 +167,28 @@ class RedisStore(Scheduling):
             answers.append(BeatAnswer(id, taken, tuple(cancel), mismatch, lease))
         return answers
 
-    @plan
-    def reap(self, deaths: Sequence[Death]) -> Steps[list[Reaped]]:
+    def reap(self, deaths: Sequence[Death]) -> Plan[list[Reaped]]:
         """See Store.reap."""
-        dice = [random.Random() for _ in deaths]
-        answers = []
-        for death, each in zip(deaths, dice, strict=True):
-            answers.append((yield from self._reap(death, each)))
-        return answers
+        chance = random.random()
+        return Plan(lambda: self._reap(deaths, chance), "reap", write=True)
 
-    def _reap(self, death: Death, dice: random.Random) -> Steps[Reaped]:
+    def _reap(self, deaths: Sequence[Death], chance: float) -> Steps[list[Reaped]]:
         """Decided here, and done if it is still so."""
-        who = (death.worker, death.reaper, death.observed)
+        who = [(death.worker, death.reaper, death.observed) for death in deaths]
         while True:
-            taken, may, rows = yield from ask("orphans", who)
-            if not may:
-                return Reaped(death.worker, taken=taken)
-            orphans = msgspec.convert(rows, list[Held])
-            moves = [decide(held, _policy(held), _verdict(held, death), dice.random()) for held in orphans]
-            if (yield from ask("reap", (*who, [move(t) for t in moves]))):
-                return Reaped(death.worker, taken=True, jobs=len(orphans))
+            answers, asked, over = [], [], set[str]()
+            orphans = _orphans((yield from raw("orphans", (who,))))
+            for death, (taken, may, jobs) in zip(deaths, orphans, strict=True):
+                # As if they came one after the other: who is taken is judged once, and judges nobody.
+                may = may and death.worker not in over and (death.observed or death.reaper not in over)
+                taken = taken or may or death.worker in over
+                answers.append(Reaped(death.worker, taken, len(jobs) if may else 0))
+                if may:
+                    over.add(death.worker)
+                    moves = [move(verdict(held, death, chance)) for held in jobs]
+                    asked.append((death.worker, death.reaper, death.observed, moves))
+            if not asked or (yield from ask("reap", (asked,))):
+                return answers
 
     @plan(write=False)
     def lapsed(self, reaper: str) -> Steps[list[str]]:
@@ -212,13 +235,17 @@ class RedisStore(Scheduling):
         return Selected(**{word: tuple(each) for word, each in found.items()}, next=ids[-1] if more else None)
 
     def _walk(self, wanted: Filter, limit: int, after: str | None, action: str | None = None) -> Steps[list[str]]:
-        place = None if after is None else (yield from ask("seq_of", (after,)))
+        first, before = 0, None
+        if wanted.since is not None or wanted.until is not None:
+            first, before = yield from ask("hours", (wanted.since, wanted.until))
+        if after is not None:
+            place = yield from ask("seq_of", (after,))
+            before = place if before is None else min(place, before)
         found: list[str] = []
         while len(found) < limit:
-            asked = (place, _filter(wanted), action, limit - len(found), LOOK)
-            some, place = yield from ask("walk", asked)
-            found += [id for id, _ in some]
-            if place is None:
+            some, before = yield from ask("walk", (before, first, _filter(wanted), action, limit - len(found), LOOK))
+            found += some
+            if before is None:
                 break
         return found
 
@@ -234,9 +261,9 @@ class RedisStore(Scheduling):
     def prune(self, rules: PruneRules, limit: int) -> Steps[Pruned]:
         """See Store.prune."""
         ages = {s.value: age for s in State if s.terminal and (age := getattr(rules, s.value)) is not None}
-        asked = (ages, min(rules.keys, KEY_KEEP), rules.workers, limit)
+        leads = yield from self._forgettable(rules.workers)
+        asked = (ages, min(rules.keys, KEY_KEEP), rules.workers, limit, DEPARTED_KEEP, leads)
         jobs, results, keys, workers, more = yield from ask("prune", asked)
-        yield from self._prune_leads(rules.workers)
         return Pruned(jobs, results, keys, workers, done=not more)
 
     def chores(self, rules: PruneRules) -> Sequence[Any]:
@@ -270,14 +297,14 @@ class RedisStore(Scheduling):
     @plan(write=False)
     def stats(self, exact: bool = False) -> Steps[Stats]:
         """See Store.stats. Counted as jobs move, so these are always exact."""
-        rows, heads, now = yield from ask("stats", (1_000,))
-        rules = yield from self._rules()
+        rows, heads, now = yield from ask("stats", (HEADS,))
+        known_rules = yield from self._rules()
         counts = {(state, queue): n for state, queue, n in rows}
         states = {s.value: sum(n for (state, _), n in counts.items() if state == s) for s in State}
         oldest: dict[str, int] = {}
         for queue, due in heads:
             oldest[queue] = min(due, oldest.get(queue, due))
-        known = {queue for (state, queue), n in counts.items() if n and not State(state).terminal} | rules.keys()
+        known = {queue for (state, queue), n in counts.items() if n and not State(state).terminal} | known_rules.keys()
 
         def of(queue: str, *names: str) -> int:
             return sum(counts.get((name, queue), 0) for name in names)
@@ -285,14 +312,14 @@ class RedisStore(Scheduling):
         queues = [
             QueueStats(
                 queue,
-                rules.get(queue, QueueRules()).paused,
+                known_rules.get(queue, QueueRules()).paused,
                 queued=of(queue, "queued"),
                 waiting=of(queue, "scheduled", "retrying"),
                 running=of(queue, "running"),
                 oldest_due=max(0, now - oldest[queue]) if queue in oldest else None,
                 blocked=of(queue, "blocked"),
-                limit=rules.get(queue, QueueRules()).limit,
-                bounds=rules.get(queue, QueueRules()).bounds,
+                limit=known_rules.get(queue, QueueRules()).limit,
+                bounds=known_rules.get(queue, QueueRules()).bounds,
             )
             for queue in sorted(known)
         ]
@@ -309,56 +336,7 @@ class RedisStore(Scheduling):
         said = [
             (c.queue, c.paused, c.limit, None if c.bounds is None else msgspec.to_builtins(c.bounds)) for c in changes
         ]
-        rows = yield from ask("queues", (said,))
-        return {
-            queue: QueueRules(
-                each.get("paused", False), each.get("limit"), msgspec.convert(each.get("bounds", {}), Bounds)
-            )
-            for queue, each in rows
-        }
-
-    @plan
-    def lead(self, name: str, holder: str, ttl: int, slots: int = 1) -> Steps[Leadership]:
-        """See Store.lead."""
-        while True:
-            kept, now = yield from ask("cas_get", ("leads", "n" + name))
-            terms, _ = yield from ask("cas_get", ("leads", TERMS))
-            leads = _leads(kept)
-            cut = {lead.slot: lead for lead in after_set_back(leads, now)}
-            leads = [cut.get(lead.slot, lead) for lead in leads]
-            owner, term, leading, slot = grant(leads, holder, now, slots, int(terms or 0))
-            if leading:
-                leads = [lead for lead in leads if lead.slot != slot] + [Lead(slot, holder, term, now + ttl, ttl)]
-            fields = [("n" + name, kept, _text(leads)), (TERMS, terms, terms)]
-            if not (leading or cut) or (yield from ask("cas_put", ("leads", fields))):
-                return Leadership(owner, term, leading)
-
-    @plan
-    def resign(self, name: str, holder: str) -> Steps[None]:
-        """See Store.resign."""
-        while True:
-            kept, now = yield from ask("cas_get", ("leads", "n" + name))
-            leads = [
-                lead._replace(until=min(lead.until, now)) if lead.holder == holder else lead for lead in _leads(kept)
-            ]
-            if kept is None or (yield from ask("cas_put", ("leads", [("n" + name, kept, _text(leads))]))):
-                return
-
-    def _prune_leads(self, age: int) -> Steps[None]:
-        """Locks have names without number. Their terms must go on growing all the same."""
-        flat, now = yield from ask("cas_get", ("leads", None))
-        kept = dict(zip(flat[::2], flat[1::2], strict=True))
-        terms = kept.pop(TERMS, None)
-        for name, text in kept.items():
-            leads = _leads(text)
-            old = [lead for lead in leads if lead.until < now - age]
-            if old:
-                greatest = str(max(int(terms or 0), *(lead.term for lead in old)))
-                left = [lead for lead in leads if lead not in old]
-                fields = [(name, text, _text(left) if left else None), (TERMS, terms, greatest)]
-                if not (yield from ask("cas_put", ("leads", fields))):
-                    return  # another time
-                terms = greatest
+        return {queue: rules(each) for queue, each in (yield from ask("queues", (said,)))}
 
     @plan(hint=True)
     def fan_out(self, token: Token, name: str, after: int, jobs: Sequence[NewJob]) -> Steps[int]:
@@ -374,24 +352,23 @@ class RedisStore(Scheduling):
     @plan(write=False)
     def why(self, job: str) -> Steps[Why | None]:
         """See Store.why."""
-        facts = yield from ask("why", (job, AHEAD, AHEAD))
+        facts = _facts((yield from raw("why", (job, AHEAD, AHEAD))))
         if facts is None:
             return None
-        found, now, paused, ahead, workers, attempts, limit, running, owner, awaited, state, most, busy = facts
         return Why(
-            job=msgspec.convert(found, Job),
-            now=now,
-            paused=paused,
-            ahead=ahead,
-            workers=tuple(_info(*each) for each in workers),
-            attempts=msgspec.convert(attempts, tuple[Attempt, ...]),
-            limit=None if limit is None else KeyLimit(*limit),
-            running=running,
-            owner=owner,
-            awaited=awaited,
-            awaited_state=None if state is None else State(state),
-            queue_limit=most,
-            queue_running=busy,
+            job=facts.job,
+            now=facts.now,
+            paused=facts.paused,
+            ahead=facts.ahead,
+            workers=tuple(_info(*each) for each in facts.workers),
+            attempts=facts.attempts,
+            limit=facts.limit,
+            running=facts.running,
+            owner=facts.owner,
+            awaited=facts.awaited,
+            awaited_state=facts.awaited_state,
+            queue_limit=facts.queue_limit,
+            queue_running=facts.queue_running,
         )
 
     @plan(write=False)
@@ -418,11 +395,23 @@ class RedisStore(Scheduling):
     @plan(write=False)
     def dead_groups(self, limit: int) -> Steps[list[DeadGroup]]:
         """See Store.dead_groups."""
-        groups = [
-            DeadGroup(name, count, first, last, msgspec.convert(job, Job))
-            for name, count, first, last, job in (yield from ask("dead"))
+        groups: dict[str, list[tuple[int, str]]] = {}
+        before = None
+        while True:
+            some, before = yield from ask("dead", (before, LOOK))
+            for fingerprint, died, id in some:
+                groups.setdefault(fingerprint, []).append((died, id))
+            if before is None:
+                break
+        chosen = sorted(groups.items(), key=lambda group: (-len(group[1]), group[0]))[:limit]
+        # Newest first, so of those that died at one moment the first met is the one enqueued last.
+        latest = [max(dead, key=lambda each: each[0]) for _, dead in chosen]
+        jobs = _jobs((yield from raw("fetch", ([id for _, id in latest],))))
+        return [
+            DeadGroup(name, len(dead), min(dead)[0], died, job)
+            for (name, dead), (died, _), job in zip(chosen, latest, jobs, strict=True)
+            if job is not None
         ]
-        return sorted(groups, key=lambda group: (-group.count, group.fingerprint))[:limit]
 
     @plan(write=False)
     def endings(self, limit: int) -> Steps[list[Ending]]:
@@ -432,14 +421,15 @@ class RedisStore(Scheduling):
     @plan
     def migrate(self) -> Steps[int]:
         """See Store.migrate."""
-        yield from ask("now")
-        return 1
+        version, tags = yield from ask("migrate", (SCHEMA, 1))
+        if version > SCHEMA:
+            raise SchemaError(f"the store has schema {version}, newer than this version of Windlass knows ({SCHEMA})")
+        return int(version)
 
     @plan(write=False)
     def version(self) -> Steps[int]:
         """See Store.version."""
-        yield from ask("now")
-        return 1
+        return (yield from ask("version"))[0]  # type: ignore[no-any-return]
 
     @plan(write=False)
     def audit(self) -> Steps[list[str]]:
@@ -447,22 +437,8 @@ class RedisStore(Scheduling):
         return (yield from ask("audit"))  # type: ignore[no-any-return]
 
 
-def _answer(
-    id: str, inserted: bool, conflict: bool = False, refused: bool = False, full: list[Any] | None = None
-) -> Enqueued:
-    return Enqueued(id, inserted, conflict, refused, Full(*full) if full else None)
-
-
-def _leads(kept: str | None) -> list[Lead]:
-    return [] if kept is None else msgspec.json.decode(kept, type=list[Lead])
-
-
-def _text(leads: list[Lead]) -> str:
-    return msgspec.json.encode(leads).decode()
-
-
 def _filter(f: Filter) -> dict[str, Any]:
-    said = {name: v for name in f.__struct_fields__ if (v := getattr(f, name)) is not None}
+    said = {name: v for name in f.__struct_fields__ if (v := getattr(f, name)) not in (None, ())}
     if "until" in said:  # a word of Lua's
         said["until_"] = said.pop("until")
     return said

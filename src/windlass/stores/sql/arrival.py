@@ -18,7 +18,7 @@ from windlass.ports.plan import NOW, Statement, Steps, plan
 from windlass.ports.store import FOREVER, KEY_KEEP, Departure, LeftKey, LeftWindow, Scheduled, Standing
 from windlass.stores.sql.enqueue import keeps_out
 from windlass.stores.sql.parcels import FROM, TO, Parcels
-from windlass.stores.sql.schedules import AWAY, FLOOR, Row, Scheduling
+from windlass.stores.sql.schedules import FLOOR, Scheduling, row_of
 from windlass.stores.sql.text import as_json
 from windlass.stores.sql.unique import Owner, place_of
 
@@ -223,7 +223,7 @@ class Arriving(Scheduling, Parcels):
             return Arrival(name, Word.PRESENT)
         floor = yield Statement("mark_get", (FLOOR,))
         found = landing.joined(scheduled, before, floor[0][0] if floor else 0, now)
-        yield Statement("schedule_put", row_of_schedule(found))
+        yield Statement("schedule_put", row_of(found))
         return Arrival(name, Word.MOVED)
 
     @plan(write=False)
@@ -305,13 +305,3 @@ def _ended_row(p: Parcel, seq: int) -> tuple[object, ...]:
         return (*start, None, 0, None, None, None, None, job.error, None)
     run = (last.number, job.attempt - last.number + 1, last.worker, last.started_at, last.outcome)
     return (*start, *run, job.result, job.error, p.result_until)
-
-
-def row_of_schedule(scheduled: Scheduled) -> Row:
-    """As the table has it."""
-    said = scheduled.said
-    what = (said.name, said.revision, said.definition, scheduled.digest, scheduled.timing, said.origin)
-    paused = AWAY if scheduled.away else int(said.paused)
-    when = (paused, said.cursor, said.next_at, said.created_at, said.changed_at, said.seen_at)
-    known = (scheduled.shown_at, as_json(scheduled.past), as_json(scheduled.previous))
-    return Row(*what, *when, *known, said.last_tick, said.last_outcome, said.last_job, said.fired, said.skipped)

@@ -12,10 +12,10 @@ from windlass.core.errors import StoreError
 from windlass.ports.parcel import Parcel, Word
 from windlass.ports.plan import NOW, Statement, Steps, plan
 from windlass.ports.store import FOREVER, Departure, Scheduled, Selection
-from windlass.stores.sql.arrival import Arriving, row_of_schedule
+from windlass.stores.sql.arrival import Arriving
 from windlass.stores.sql.operator import STILL
 from windlass.stores.sql.parcels import TO
-from windlass.stores.sql.schedules import AWAY, Row
+from windlass.stores.sql.schedules import AWAY, Row, row_of
 from windlass.stores.sql.text import as_json
 
 LINES = ("ready", "waiting", "blocked", "ended")
@@ -114,7 +114,7 @@ class Departing(Arriving):
         rows = sorted(rows)
         for _, _, _, kind, body in rows:
             if kind == SCHEDULE:
-                yield Statement("schedule_put", row_of_schedule(_scheduled.decode(body)))
+                yield Statement("schedule_put", row_of(_scheduled.decode(body)))
         jobs = [row for row in rows if row[3] == JOB]
         parcels = [_parcel.decode(row[4]) for row in jobs]
         answers = yield from self._store_parcels(parcels, now)

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
 from windlass.core.errors import LeaseLost
 from windlass.core.job import NewJob, Token
+from windlass.ports import agenda
 from windlass.ports.plan import NOW, Statement, Steps, plan
 from windlass.ports.store import (
-    CODE_SEEN,
-    PAST_DEFINITIONS,
-    PREVIOUS_JOBS,
     DueSchedules,
     Fired,
     Schedule,
@@ -87,6 +85,16 @@ class Row(NamedTuple):
         )
 
 
+def row_of(scheduled: Scheduled) -> Row:
+    """As the table has it."""
+    said = scheduled.said
+    what = (said.name, said.revision, said.definition, scheduled.digest, scheduled.timing, said.origin)
+    paused = AWAY if scheduled.away else int(said.paused)
+    when = (paused, said.cursor, said.next_at, said.created_at, said.changed_at, said.seen_at)
+    known = (scheduled.shown_at, as_json(scheduled.past), as_json(scheduled.previous))
+    return Row(*what, *when, *known, said.last_tick, said.last_outcome, said.last_job, said.fired, said.skipped)
+
+
 class Scheduling(Operator, Workers):
     """The operations on schedules, and the fan-out of a job."""
 
@@ -127,24 +135,15 @@ class Scheduling(Operator, Workers):
         return answers
 
     def _change(self, known: Row | None, change: ScheduleChange, now: int) -> Steps[tuple[str, Row | None]]:
-        if change.action == "put":
-            if known is not None:
-                return _put(known, change, now)
-            floor = yield Statement("mark_get", (FLOOR,))
-            return "created", _created(change, floor[0][0] if floor else 0, now)
-        if known is None:
-            return "missing", None
-        if change.action == "delete":
-            floor = yield Statement("mark_get", (FLOOR,))
-            yield Statement("mark_put", (FLOOR, max(known.revision, floor[0][0] if floor else 0)))
+        floor = 0
+        if change.action in ("put", "delete"):
+            mark = yield Statement("mark_get", (FLOOR,))
+            floor = mark[0][0] if mark else 0
+        word, after = agenda.changed(known.scheduled if known else None, change, floor, now)
+        if word == "deleted" and known is not None:
+            yield Statement("mark_put", (FLOOR, max(known.revision, floor)))
             yield Statement("schedule_drop", (change.name,))
-            return "deleted", None
-        pausing = change.action == "pause"
-        if bool(known.paused) == pausing:
-            return "unchanged", known
-        if pausing:
-            return "paused", known._replace(paused=1)
-        return "resumed", known._replace(paused=0, cursor=max(known.cursor, now), next_at=now)
+        return word, row_of(after) if after else None
 
     # --- ticks ---------------------------------------------------------------------------------------------
 
@@ -155,25 +154,19 @@ class Scheduling(Operator, Workers):
         answers = []
         for tick in ticks:
             row = yield from self._schedule(tick.schedule)
-            answers.append((yield from self._fire(row, tick, now)))
+            answers.append((yield from self._fire(row.scheduled if row else None, tick, now)))
         return answers
 
-    def _fire(self, row: Row | None, tick: Tick, now: int) -> Steps[Fired]:
-        if row is None:
+    def _fire(self, known: Scheduled | None, tick: Tick, now: int) -> Steps[Fired]:
+        if known is None:
             return Fired.STALE
-        if tick.manual:
-            before = yield from self._sent_before(tick.job)
-            if before is not None:
-                return before
-        else:
-            refused = _refused(row, tick, now)
-            if refused is not None:
-                return refused
-            row = row._replace(cursor=tick.to, next_at=tick.next_at)
-        outcome = Fired.MOVED
+        before = (yield from self._sent_before(tick.job)) if tick.manual else agenda.refused(known.said, tick, now)
+        if before is not None:
+            return before
+        outcome, after = Fired.MOVED, agenda.moved(known, tick)
         if tick.job is not None:
-            outcome, row = yield from self._become(row, tick, tick.job, now)
-        yield Statement("schedule_put", row)
+            outcome, after = yield from self._become(known, tick, tick.job, now)
+        yield Statement("schedule_put", row_of(after))
         return outcome
 
     def _sent_before(self, job: NewJob | None) -> Steps[Fired | None]:
@@ -184,24 +177,15 @@ class Scheduling(Operator, Workers):
             return Fired.FIRED
         return Fired.SKIPPED if (yield from self._merged([job.id])) else None
 
-    def _become(self, row: Row, tick: Tick, job: NewJob, now: int) -> Steps[tuple[Fired, Row]]:
-        left = [found[0] for found in (yield Statement("jobs_unended", (row.previous,)))]
-        outcome, id = Fired.SKIPPED, row.last_job
+    def _become(self, known: Scheduled, tick: Tick, job: NewJob, now: int) -> Steps[tuple[Fired, Scheduled]]:
+        left = [row[0] for row in (yield Statement("jobs_unended", (as_json(known.previous),)))]
+        stored = None
         if not (tick.overlap == "skip" and left):
             if tick.overlap == "cancel-previous" and left:
                 yield from self._cancel(Selection(tuple(left)), now)
             (answer,) = yield from self._insert([job], now)
-            if answer.inserted:
-                outcome, id = Fired.FIRED, answer.id
-                left.append(answer.id)  # never whom it merged into: the next tick would cancel somebody else's job
-        return outcome, row._replace(
-            previous=as_json(left[-PREVIOUS_JOBS:]),
-            last_tick=row.last_tick if tick.manual else tick.to,
-            last_outcome=outcome.value,
-            last_job=id,
-            fired=row.fired + (outcome is Fired.FIRED),
-            skipped=row.skipped + (outcome is Fired.SKIPPED),
-        )
+            stored = answer.id if answer.inserted else None
+        return Fired.SKIPPED if stored is None else Fired.FIRED, agenda.ticked(known, tick, left, stored)
 
     # --- fan-out -------------------------------------------------------------------------------------------
 
@@ -220,50 +204,3 @@ class Scheduling(Operator, Workers):
         yield from self._insert(jobs, now)
         yield Statement("once_replace", (grant.seq, name, str(count + len(jobs))))
         return count + len(jobs)
-
-
-def _created(change: ScheduleChange, floor: int, now: int) -> Row:
-    seen = now if change.origin == "code" else None
-    said = (change.definition, change.digest, change.timing, change.origin)
-    return Row(change.name, floor + 1, *said, 0, now, now, now, now, seen, seen)
-
-
-def _put(known: Row, change: ScheduleChange, now: int) -> tuple[str, Row]:
-    by_code = change.origin == "code"
-    row = known._replace(seen=now) if by_code else known
-    if change.digest == known.digest:
-        return "unchanged", row._replace(origin="code", shown=now) if by_code else row
-    past = _names.decode(known.past)
-    if by_code and change.digest in past and not _may_return(known, now):
-        return "superseded", row
-    edited = not by_code and known.origin != "operator"
-    past = tuple(each for each in (*past, known.digest) if each != change.digest)[-PAST_DEFINITIONS:]
-    changed: dict[str, Any] = {"shown": now} if by_code else {}
-    if change.timing != known.timing:
-        changed["cursor"] = max(known.cursor, now)
-    return "replaced", row._replace(
-        revision=known.revision + 1,
-        definition=change.definition,
-        digest=change.digest,
-        timing=change.timing,
-        origin="edited" if edited else change.origin,
-        next_at=now,
-        changed=now,
-        past=as_json(past),
-        **changed,
-    )
-
-
-def _may_return(known: Row, now: int) -> bool:
-    """Whether nobody shows the present definition any more, so that an older one is no longer old."""
-    return known.origin == "code" and known.shown is not None and now - known.shown > CODE_SEEN
-
-
-def _refused(row: Row, tick: Tick, now: int) -> Fired | None:
-    if row.paused or row.revision != tick.revision:
-        return Fired.STALE
-    if row.cursor != tick.cursor:
-        return Fired.ALREADY if row.cursor >= tick.to else Fired.STALE
-    if tick.to < row.cursor or (tick.to == row.cursor and tick.job is not None):
-        return Fired.ALREADY
-    return Fired.EARLY if now < tick.to != row.cursor else None

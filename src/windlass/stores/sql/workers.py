@@ -7,9 +7,8 @@ from collections.abc import Sequence
 
 import msgspec
 
-from windlass.core.job import ErrorInfo, Failed, Lost, Outcome, Policy, Released, Token, Transition, read_meta
+from windlass.core.job import Token
 from windlass.core.lead import Lead, after_set_back, grant
-from windlass.core.machine import decide
 from windlass.ports.plan import NOW, Plan, Statement, Steps, plan
 from windlass.ports.store import (
     BeatAnswer,
@@ -20,7 +19,8 @@ from windlass.ports.store import (
     WorkerReport,
     token_hash,
 )
-from windlass.stores.sql.claim import HeldRow, held_rows
+from windlass.ports.takeover import verdict
+from windlass.stores.sql.claim import held_rows
 from windlass.stores.sql.settle import Settling, under_fence
 from windlass.stores.sql.text import as_json
 
@@ -102,7 +102,7 @@ class Workers(Settling):
         rows = held_rows.decode((yield Statement("held_of", (death.worker,)))[0][0])
         if not rows:
             return 0
-        moves = [_verdict(row, death, chance) for row in rows]
+        moves = [verdict(row, death, chance) for row in rows]
         grants, given = yield from self._hand_in(moves)
         yield from self._apply([(grants[t.id], under_fence(grants[t.id], t)) for t in moves], given, now)
         return len(rows)
@@ -137,25 +137,3 @@ class Workers(Settling):
         """See Store.resign."""
         now = (yield NOW)[0][0]
         yield Statement("lead_free", (now, name, holder))
-
-
-def _verdict(row: HeldRow, death: Death, chance: float) -> Transition:
-    guilty = dict(death.guilty).get(row.id)
-    outcome: Outcome
-    if guilty is not None:
-        kind = guilty.replace("_", " ").title().replace(" ", "")
-        outcome = Failed(ErrorInfo(kind, death.detail), reason=guilty)
-    elif death.stopped:
-        outcome = Released(death.detail or "stopped")
-    else:
-        started = death.executing is None or row.id in death.executing
-        outcome = Lost(started, death.alone and started, death.explained, death.detail)
-    return decide(row, _policy(row), outcome, chance)
-
-
-def _policy(row: HeldRow) -> Policy:
-    try:
-        return read_meta(row.meta).policy
-    except msgspec.DecodeError:
-        return Policy()  # one unreadable row must not keep its neighbours from being taken over (I23)
-

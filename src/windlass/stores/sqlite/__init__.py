@@ -14,7 +14,7 @@ from weakref import WeakSet
 
 from windlass.core.errors import CapabilityMissing, ConfigError, StoreReplaced, StoreUnavailable
 from windlass.core.health import Reading
-from windlass.stores.sql.async_shell import AsyncShell
+from windlass.stores.async_shell import AsyncShell
 from windlass.stores.sqlite.caller_shell import CallerShell
 from windlass.stores.sqlite.driver import Busy, Driver
 from windlass.stores.sqlite.hints import DIRECTORY, Hints

@@ -25,7 +25,12 @@ RAW = "raw"
 class SqliteStore(Departing, Survey, Claiming):
     """Every operation of `ports.store.Store` on one SQLite file; see migrations/001_first.sql for the layout."""
 
-    capabilities = frozenset({"atomic_batch", "caller_transaction", "durable", "push", "search", "transaction"})
+    capabilities = frozenset(
+        {
+            *("atomic_batch", "atomic_plan", "caller_transaction", "durable", "push", "search", "transaction"),
+            "wide_numbers",
+        }
+    )
 
     @plan
     def migrate(self) -> Steps[int]:

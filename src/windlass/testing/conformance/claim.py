@@ -197,6 +197,7 @@ class Claiming:
 
     def test_fences_are_exact_beyond_doubles(self, world: World) -> None:
         """I4: a store that keeps numbers as doubles would give one token twice past 2**53."""
+        world.need("wide_numbers")
         world.clock.set(2**53 + 1)
         held = world.running()
         assert held.fence == 2**53 + 1

@@ -278,6 +278,7 @@ class Enqueueing:
 
     def test_numbers_at_their_limits(self, world: World) -> None:
         """I23: one job with counters at their maximum does not stop the others."""
+        world.need("wide_numbers")
         jobs = [
             *(world.job(priority=0, version=number, head_start=-number) for number in NUMBERS),
             *(world.job(priority=100, version=number, head_start=number) for number in NUMBERS),

@@ -29,7 +29,7 @@ class Shells:
 
     def test_a_plan_that_raises_changes_nothing(self, world: World) -> None:
         """Also where an earlier plan of the same transaction had come to its end."""
-        world.need("atomic_batch")
+        world.need("atomic_plan")
         waiting = world.put()
         before = world.dump()
 

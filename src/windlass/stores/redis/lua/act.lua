@@ -1,4 +1,4 @@
--- needs: record flow unique store settle_one grant matching acting
+-- needs: settle_one matching acting
 -- given: action, ids, filter, dry run, delay, every, children, payload. Answers a word for each id.
 
 local action, wanted, dry = given[1], given[3], given[4]
@@ -40,7 +40,6 @@ function changes.cancel(job)
     end
     change(job)
     job[CANCELLING], job[STOPS] = true, job[STOPS] or given[7]
-    put(job)
 end
 
 function changes.revive(job)
@@ -54,8 +53,7 @@ function changes.revive(job)
             keep_entry(at, {job[ID], false, entry and entry[WINDOW] or false, true, false})
         end
         if job[KEY] then
-            call('HSET', KEYS_OF, key_place(job), pack({job[ID], job[DIGEST], false}))
-            call('ZREM', OUTLIVING, 'k' .. key_place(job))
+            keep_key(key_place(job), job[ID], job[DIGEST])
         end
         remember(job)
         job[FENCE] = fence_of(job)
@@ -66,29 +64,31 @@ function changes.revive(job)
     end
     job[STATE], job[REASON] = due > now and 'scheduled' or 'queued', due > now and 'redriven' or false
     job[DUE_AT], job[RANK], job[PARKED] = due, due - job[HEAD_START], false
-    put(job)
 end
 
 function changes.edit(job)
-    change(job)[PAYLOAD] = given[8]
-    put(job)
+    local _, meta = unpack_one(all_in(K.bodies, {job[ID]})[job[ID]])
+    change(job)
+    insert(bodies, job[ID])
+    insert(bodies, pack(given[8], meta))
 end
 
 function changes.delete(job)
-    give_up({job})
+    give_up(job)
     local at = job[UNIQUE] and unique_place(job)
     local entry = at and entry_of(at)
     if entry and entry[OWNER] == job[ID] then -- remembered by nobody, not even for the rest of its window
-        call('HDEL', UNIQUES, at)
+        call('HDEL', K.unique, at)
     end
-    local owned = job[KEY] and call('HGET', KEYS_OF, key_place(job))
+    local owned = job[KEY] and call('HGET', K.keys, key_place(job))
     if owned and unpack_one(owned)[1] == job[ID] then
-        call('HDEL', KEYS_OF, key_place(job))
+        call('HDEL', K.keys, key_place(job))
     end
     remove(read(job[ID]))
 end
 
 local words = {}
+read_all(given[2])
 for n, id in ipairs(given[2]) do
     local job = read(id)
     local word = 'missing'
@@ -100,4 +100,4 @@ for n, id in ipairs(given[2]) do
     end
     words[n] = word
 end
-return dry and pack(words) or done(words)
+return dry and pack(words) or done_with(words)

@@ -1,3 +1,4 @@
+-- needs: store
 -- What an action of an operator makes of a job: the words are those of ports/store.py, Selected.
 
 local function key_is_free(job)

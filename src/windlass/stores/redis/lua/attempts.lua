@@ -1,4 +1,4 @@
--- needs: record flow unique store settle_one
+-- needs: settle_one
 -- given: id. Answers its history, as core/job.py has an Attempt.
 
 local job = read(given[1])

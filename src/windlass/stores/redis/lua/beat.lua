@@ -1,8 +1,8 @@
--- needs: record workers
+-- needs: workers
 -- given: reports (id, hold, the report). Answers, for each: id, taken, whom to cancel, the tokens it holds, its lease.
 
 -- After the clock was set back no lease may reach further than one that begins now.
-local last = tonumber(call('HGET', MARKS, 'clock') or 0)
+local last = tonumber(call('HGET', K.marks, 'clock') or 0)
 if now < last then
     for _, each in ipairs(all_workers()) do
         local worker = each[2]
@@ -12,7 +12,7 @@ if now < last then
         end
     end
 end
-call('HSET', MARKS, 'clock', format('%.0f', now))
+call('HSET', K.marks, 'clock', format('%.0f', now))
 
 local answers = {}
 for n, each in ipairs(given[1]) do
@@ -35,4 +35,4 @@ for n, each in ipairs(given[1]) do
         answers[n] = {id, false, cancel, tokens(jobs), now + hold}
     end
 end
-return done(answers)
+return done_with(answers)

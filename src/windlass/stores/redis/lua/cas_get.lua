@@ -1,8 +1,12 @@
 -- needs: record
--- given: which hash, field (nil: all of them). Answers what is kept, and the time.
+-- given: which hash, fields (nil: all of them). Answers what is kept of each, or all, and the time.
 
-local key = ({leads = LEADS, schedules = SCHEDULES, marks = MARKS})[given[1]]
+local key = ({leads = K.leads, schedules = K.schedules, marks = K.marks})[given[1]]
 if given[2] == nil then
     return pack({call('HGETALL', key), now})
 end
-return pack({call('HGET', key, given[2]) or NIL, now})
+local found = {}
+for n, field in ipairs(given[2]) do
+    found[n] = call('HGET', key, field) or NIL
+end
+return pack({found, now})

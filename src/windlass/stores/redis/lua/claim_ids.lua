@@ -1,12 +1,12 @@
--- needs: record flow unique time workers grant
+-- needs: flow grant
 -- given: worker, turn, ids. Answers grants, when the next is due, more, limited, alive.
 
 local no = refused(given[1], given[2])
 if no then
-    return pack(no)
+    return no
 end
 come_due(PROMOTE)
-local rooms, line, seen, granted = {}, {}, {}, {}
+local rooms, line, seen = {}, {}, {}
 for _, id in ipairs(given[3]) do
     local job = not seen[id] and read(id)
     seen[id] = true
@@ -23,9 +23,9 @@ for _, id in ipairs(given[3]) do
         end
     end
 end
-local found, kept = admit(line, #line)
-for _, job in ipairs(found) do
-    insert(granted, grant(job, given[1], given[2]))
+local granted, kept = admit(line, #line)
+for _, job in ipairs(granted) do
+    grant(job, given[1], given[2])
 end
 keep_back(kept)
-return done({granted, next_due(), false, false, true})
+return claimed(granted, false, false)

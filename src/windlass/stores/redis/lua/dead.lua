@@ -1,23 +1,26 @@
--- needs: record matching reading
--- given: nothing. Answers, of the dead, by fingerprint: how many, when the first and the last died, and the last one.
+-- needs: record
+-- given: before which number (nil: the end), how many to look at. Answers, of those that died, newest first: fingerprint,
+-- when, id; and the number that was reached, nil at the end.
 
-local groups, order = {}, {}
-for _, member in ipairs(call('ZRANGE', TERMINAL.dead, 0, -1)) do
-    local job = read(sub(member, 7))
-    local fingerprint = fingerprint_of(job)
-    local group = groups[fingerprint]
-    if not group then
-        group = {fingerprint, 0, job[FINISHED], 0, false}
-        groups[fingerprint] = group
-        insert(order, group)
+local found, at = {}, nil
+local block = block_of((given[1] or 2 ^ 47) - 1)
+repeat
+    local member = call('ZREVRANGEBYLEX', K.labels, '[sdead\0' .. block, '[sdead\0', 'LIMIT', 0, 1)[1]
+    if not member then
+        return pack({found, NIL})
     end
-    group[2] = group[2] + 1
-    group[3] = math.min(group[3], job[FINISHED])
-    if job[FINISHED] > group[4] or job[FINISHED] == group[4] and job[SEQ] > group[5][SEQ] then
-        group[4], group[5] = job[FINISHED], job
+    at = struct.unpack('>I5', sub(member, -5)) * 256
+    local ids = call('ZREVRANGEBYSCORE', K.index, format('%.0f', at + 255), format('%.0f', at))
+    read_all(ids)
+    for _, id in ipairs(ids) do
+        local job = read(id)
+        if job[STATE] == 'dead' then
+            insert(found, {job[FINGERPRINT] or '', job[FINISHED], id})
+        end
     end
-end
-for _, group in ipairs(order) do
-    group[5] = as_job(group[5])
-end
-return pack(order)
+    if at == 0 then
+        return pack({found, NIL})
+    end
+    block = block_of(at - 1)
+until #found >= given[2]
+return pack({found, at})

@@ -6,7 +6,7 @@ local found = {}
 for n = given[2], #given[1] do
     local from = given[1][n] .. '\0'
     local behind = n == given[2] and given[3] > 0 and '(' .. from .. struct.pack('>I6', given[3]) .. '\255' or '[' .. from
-    for _, member in ipairs(call('ZRANGEBYLEX', CHILDREN, behind, '(' .. given[1][n] .. '\1', 'LIMIT', 0, given[4] - #found)) do
+    for _, member in ipairs(call('ZRANGEBYLEX', K.children, behind, '(' .. given[1][n] .. '\1', 'LIMIT', 0, given[4] - #found)) do
         insert(found, {sub(member, #from + 7), n, (struct.unpack('>I6', member, #from + 1))})
     end
     if #found >= given[4] then

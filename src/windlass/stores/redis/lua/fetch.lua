@@ -1,9 +1,9 @@
--- needs: record reading
--- given: ids. Answers the jobs, false for what is not there.
+-- needs: reading
+-- given: ids. Answers the jobs, nil for what is not there.
 
 local found = {}
+read_all(given[1])
 for n, id in ipairs(given[1]) do
-    local job = read(id)
-    found[n] = job and as_job(job) or NIL
+    found[n] = read(id) or false
 end
-return pack(found)
+return list_of(as_jobs(found))

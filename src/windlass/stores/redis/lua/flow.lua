@@ -1,22 +1,41 @@
+-- needs: record
 -- Limits: who may run beside whom, counted from the permits of those that run.
 
+local rules = {}
+
 local function rules_of(queue)
-    local found = call('HGET', QUEUES, queue)
-    return found and unpack_one(found) or {}
+    if not rules[queue] then
+        local found = call('HGET', K.queues, queue)
+        rules[queue] = found and unpack_one(found) or {}
+    end
+    return rules[queue]
 end
 
 local function runs_under(key)
-    return call('ZLEXCOUNT', PERMITS, '[' .. key .. '\0', '(' .. key .. '\1')
+    return how_many(K.permits, key .. '\0')
 end
 
 local function runs_in(queue)
-    return tonumber(call('HGET', COUNTS, 'running\0' .. queue) or 0) + (counted['running\0' .. queue] or 0)
+    local known = 'running\0' .. queue
+    return tonumber(call('HGET', K.counts, known) or 0) + (counted[known] or 0)
 end
 
 -- How many more of a queue may start; nil where nobody has set a limit.
 local function queue_room(queue)
     local most = rules_of(queue).limit
     return most and math.max(0, most - runs_in(queue))
+end
+
+-- Each of a job's keys once, with its limit.
+local function limits_of(job)
+    local found, seen = {}, {}
+    for _, limit in ipairs(job[LIMITS] or {}) do
+        if not seen[limit[1]] then
+            seen[limit[1]] = true
+            insert(found, limit)
+        end
+    end
+    return found
 end
 
 -- Go through jobs in their order until `room` are let in; the others are blocked by the first limit that is full.
@@ -37,12 +56,8 @@ local function admit(line, room)
             insert(kept, {job, full})
         else
             room = room - 1
-            local seen = {}
-            for _, limit in ipairs(job[LIMITS] or {}) do
-                if not seen[limit[1]] then
-                    seen[limit[1]] = true
-                    running[limit[1]] = running[limit[1]] + 1
-                end
+            for _, limit in ipairs(limits_of(job)) do
+                running[limit[1]] = running[limit[1]] + 1
             end
             insert(found, job)
         end
@@ -52,10 +67,9 @@ end
 
 -- Keys under which anybody is blocked, each with the lines in which: from one to the next, never past the jobs in them.
 local function blocked_lines(key)
-    local found, from = {}, key and '[' .. key .. '\0' or '-'
-    local to = key and '(' .. key .. '\1' or '+'
+    local found, from, to = {}, key and key .. '\0' or '', key and key .. '\1' or '\255'
     while true do
-        local member = call('ZRANGEBYLEX', BLOCKED, from, to, 'LIMIT', 0, 1)[1]
+        local member = between(K.blocked, from, to, 1)[1]
         if not member then
             return found
         end
@@ -63,7 +77,7 @@ local function blocked_lines(key)
         local second = find(member, '\0', first + 1, true)
         local line = sub(member, 1, second + 4)
         insert(found, {sub(member, 1, first - 1), line, (struct.unpack('>I4', member, second + 1))})
-        from = '(' .. line .. '\255'
+        from = line .. '\255'
     end
 end
 
@@ -74,11 +88,9 @@ local function unblock(key, freed)
         local room = math.max(0, line[3] - runs_under(line[1]))
         local most = freed and math.min(freed, room) or room
         if most > 0 then
-            local members = call('ZRANGEBYLEX', BLOCKED, '[' .. line[2], '(' .. line[2] .. '\255', 'LIMIT', 0, most)
-            for _, member in ipairs(members) do
+            for _, member in ipairs(along(K.blocked, line[2], most)) do
                 local job = open(sub(member, #line[2] + 15))
                 job[STATE], job[REASON], job[BLOCKER], job[MOST] = 'queued', false, false, false
-                put(job)
                 any = true
             end
         end
@@ -86,40 +98,37 @@ local function unblock(key, freed)
     return any
 end
 
--- These are kept back. Under each of their keys that is not the one which blocks them, another may have its turn.
-local function keep_back(kept)
-    local turns, any = {}, false
-    for _, each in ipairs(kept) do
-        local job, full = change(each[1]), each[2]
-        job[STATE], job[REASON], job[BLOCKER], job[MOST] = 'blocked', 'limit', full[1], full[2]
-        put(job)
-        local seen = {[full[1]] = true}
-        for _, limit in ipairs(job[LIMITS]) do
-            if not seen[limit[1]] then
-                seen[limit[1]] = true
-                turns[limit[1]] = (turns[limit[1]] or 0) + 1
-            end
-        end
-    end
+-- So many turns pass on under each key. Whether anybody has got one.
+local function pass_on(turns)
+    local any = false
     for key, freed in pairs(turns) do
         any = unblock(key, freed) or any
     end
     return any
 end
 
--- Those runs are over.
-local function free(jobs)
+-- These are kept back. Under each of their keys that is not the one which blocks them, another may have its turn.
+local function keep_back(kept)
     local turns = {}
-    for _, job in ipairs(jobs) do
-        local seen = {}
-        for _, limit in ipairs(job[LIMITS] or {}) do
-            if not seen[limit[1]] then
-                seen[limit[1]] = true
+    for _, each in ipairs(kept) do
+        local job, full = change(each[1]), each[2]
+        job[STATE], job[REASON], job[BLOCKER], job[MOST] = 'blocked', 'limit', full[1], full[2]
+        for _, limit in ipairs(limits_of(job)) do
+            if limit[1] ~= full[1] then
                 turns[limit[1]] = (turns[limit[1]] or 0) + 1
             end
         end
     end
-    for key, freed in pairs(turns) do
-        unblock(key, freed)
+    return pass_on(turns)
+end
+
+-- Those runs are over.
+local function free(ended)
+    local turns = {}
+    for _, job in ipairs(ended) do
+        for _, limit in ipairs(limits_of(job)) do
+            turns[limit[1]] = (turns[limit[1]] or 0) + 1
+        end
     end
+    pass_on(turns)
 end

@@ -1,35 +1,50 @@
+-- needs: workers time
 -- What a claim gives away.
 
 local PROMOTE, CLAIM_WINDOW = 1000, 256
 
--- As core/job.py has a Held.
-local function as_held(job)
-    return {job[ID], job[FENCE], job[TASK], job[VERSION], job[QUEUE], job[TENANT], job[PAYLOAD], job[META], job[ATTEMPT],
-            job[CRASHES], job[LOSSES], job[SUSPECT], job[PRIORITY], job[CREATED], job[DUE_AT], job[STARTED],
-            job[EXPIRES] or NIL}
-end
-
--- Grows whatever the clock does, and jumps ahead with it: a store that lost its latest writes is past every fence it gave.
-local function fence_of(job)
-    return math.max(job[FENCE] + 1, now)
-end
-
 local function grant(job, worker, turn)
     change(job)
-    job[STATE], job[FENCE], job[ATTEMPT], job[WORKER], job[GRANT], job[STARTED] = 'running', fence_of(job), job[ATTEMPT] + 1,
-        worker, turn, now
-    put(job)
-    return as_held(job)
+    job[STATE], job[FENCE], job[ATTEMPT] = 'running', fence_of(job), job[ATTEMPT] + 1
+    job[WORKER], job[GRANT], job[STARTED] = worker, turn, now
+end
+
+-- As core/job.py has a Held, packed.
+local function as_held(granted)
+    flush()
+    local ids, found = {}, {}
+    for n, job in ipairs(granted) do
+        ids[n] = job[ID]
+    end
+    local kept = all_in(K.bodies, ids)
+    for n, job in ipairs(granted) do
+        found[n] = array(17) .. pack(job[ID], job[FENCE], job[TASK], job[VERSION], job[QUEUE], job[TENANT])
+            .. kept[job[ID]] .. pack(job[ATTEMPT], job[CRASHES], job[LOSSES], job[SUSPECT], job[PRIORITY], job[CREATED],
+                                     job[DUE_AT], job[STARTED], job[EXPIRES] or NIL)
+    end
+    return list_of(found)
+end
+
+-- What a claim answers: grants, when the next is due, more, limited, alive. Who finds nothing goes to sleep, and is told
+-- when there is something.
+local function claimed(granted, more, limited)
+    if #granted == 0 then
+        call('HSET', K.marks, 'asleep', 1)
+    end
+    local due = next_due()
+    local answer = array(5) .. as_held(granted) .. pack(due, more, limited, true)
+    done()
+    return answer
 end
 
 -- Nothing for who is gone, or asks under a number that was closed: what is answered then.
 local function refused(worker, turn)
     local known = worker_of(worker)
     if not known or known.taken then
-        return {{}, NIL, false, false, false}
+        return pack({{}, NIL, false, false, false})
     end
     if turn <= known.closed then
-        return {{}, NIL, false, false, true}
+        return pack({{}, NIL, false, false, true})
     end
 end
 
@@ -42,5 +57,4 @@ local function park(job, least, most)
     change(job)
     job[STATE], job[REASON] = 'scheduled', 'unknown_task'
     job[PARKED] = now + math.min(math.max(now - job[CREATED], least), most)
-    put(job)
 end

@@ -1,4 +1,4 @@
--- needs: record workers
+-- needs: workers
 -- given: worker. Answers the tokens that it holds.
 
 return pack(tokens(held_by(given[1])))

@@ -1,16 +1,14 @@
--- needs: record flow workers grant
--- given: worker, reaper, observed. Answers whether it was taken, whether it may be, and what it holds.
+-- needs: grant
+-- given: deaths (worker, reaper, observed). Answers, for each: whether it was taken, whether it may be, and what it holds.
 
-local worker = worker_of(given[1])
-if not worker or worker.taken then
-    return pack({worker ~= nil, false, {}})
+local answers = {}
+for n, death in ipairs(given[1]) do
+    local worker = worker_of(death[1])
+    if not worker or worker.taken then
+        answers[n] = array(3) .. pack(worker ~= nil, false, {})
+    else
+        local may = may_take(death[1], death[2], death[3])
+        answers[n] = array(3) .. pack(false, may) .. as_held(may and held_by(death[1]) or {})
+    end
 end
-local may = given[3]
-for _, id in ipairs(not may and lapsed(given[2]) or {}) do
-    may = may or id == given[1]
-end
-local found = {}
-for n, job in ipairs(may and held_by(given[1]) or {}) do
-    found[n] = as_held(job)
-end
-return pack({false, may, found})
+return list_of(answers)

@@ -1,60 +1,174 @@
--- needs: record flow unique store workers
--- given: ages by state, keys' age, workers' age, limit, departed's age. Answers jobs, results, keys, workers, done.
+-- needs: store workers cas
+-- given: ages by state, keys' age, workers' age, limit, how long those that departed are known, leads to forget (as
+-- cas.lua takes them). Answers jobs, results, keys, workers, more.
 
-local limit, jobs = given[4], 0
-for state, age in pairs(given[1]) do
-    for _, member in ipairs(call('ZRANGEBYSCORE', TERMINAL[state], '-inf', now - age, 'LIMIT', 0, math.max(0, limit - jobs))) do
-        local job = read(sub(member, 7))
-        local at = job[KEY] and key_place(job)
-        local owned = at and call('HGET', KEYS_OF, at)
-        if owned and unpack_one(owned)[1] == job[ID] then -- the key outlives its owner
-            owned = unpack_one(owned)
-            call('HSET', KEYS_OF, at, pack({owned[1], owned[2], job[FINISHED]}))
-        end
-        remove(job)
-        jobs = jobs + 1
+local ages, keys_age, workers_age, limit = given[1], given[2], given[3], given[4]
+
+local function id_of(seq)
+    return call('ZRANGEBYSCORE', K.index, seq, seq)[1]
+end
+
+-- Forget a job whose time is over; its key outlives it.
+local function prune(job)
+    local at = job[KEY] and key_place(job)
+    local owned = at and call('HGET', K.keys, at)
+    if owned and unpack_one(owned)[1] == job[ID] then
+        owned = unpack_one(owned)
+        call('HSET', K.keys, at, pack({owned[1], owned[2], job[FINISHED]}))
+        call('ZADD', K.left, 0, at)
     end
+    remove(job)
 end
-local results = 0
-for _, member in ipairs(call('ZRANGEBYSCORE', RESULTS, '-inf', now, 'LIMIT', 0, math.max(0, limit - jobs))) do
-    local job = open(sub(member, 7))
-    job[RESULT], job[RESULT_UNTIL], job[RESULT_GONE] = false, false, true
-    put(job)
-    results = results + 1
+
+-- An entry counts if the job ended so, and not later, which it did if it was revived meanwhile.
+local function prune_ended(state, before, most)
+    local gone, met = 0, 0
+    for _, entry in ipairs(call('LRANGE', TERMINAL[state], 0, most - 1)) do
+        local at, seq = struct.unpack('>I7I6', entry)
+        if at > before then
+            break
+        end
+        met = met + 1
+        local id = id_of(seq)
+        local job = id and read(id)
+        if job and job[STATE] == state and job[FINISHED] <= at then
+            prune(job)
+            gone = gone + 1
+        end
+    end
+    if met > 0 then
+        call('LTRIM', TERMINAL[state], met, -1)
+    end
+    return gone, met == most
 end
-local keys = 0
-for _, member in ipairs(call('ZRANGEBYSCORE', OUTLIVING, '-inf', now, 'LIMIT', 0, limit)) do
-    local kind, at = sub(member, 1, 1), sub(member, 2)
-    if kind == 'u' then
-        local entry = entry_of(at)
-        if not entry or entry[LIVE] or entry[WINDOW] <= now then
-            if entry and not entry[LIVE] then
-                call('HDEL', UNIQUES, at)
+
+local blocks = {}
+
+local function prune_jobs()
+    local gone, more = 0, false
+    for state, age in pairs(ages) do
+        if gone < limit then
+            local n, full = prune_ended(state, now - age, limit - gone)
+            gone, more = gone + n, more or full
+        end
+    end
+    for job in pairs(removed) do
+        blocks[block_of(job[SEQ])] = true
+    end
+    return gone, more
+end
+
+-- A block without jobs has no labels.
+local function unlabel()
+    flush()
+    for block in pairs(blocks) do
+        local start = struct.unpack('>I5', block) * 256
+        if call('ZCOUNT', K.index, start, start + 255) == 0 then
+            local said = along(K.labels, '\0' .. block, 10000)
+            local gone = {}
+            for _, member in ipairs(said) do
+                insert(gone, member)
+                insert(gone, sub(member, 7) .. '\0' .. block)
             end
-            call('ZREM', OUTLIVING, member)
+            send('ZREM', K.labels, gone)
         end
     end
 end
-for _, member in ipairs(call('ZRANGEBYSCORE', OUTLIVING, '-inf', now - given[2], 'LIMIT', 0, limit)) do
-    if sub(member, 1, 1) == 'k' then
+
+-- Results of one block that are kept for the same time.
+local function prune_block(kept, most)
+    local ttl, start = sub(kept, 1, #kept - 6), struct.unpack('>I5', sub(kept, -5)) * 256
+    local ids = call('ZRANGEBYSCORE', K.index, start, start + 255)
+    local gone, next = 0, nil
+    read_all(ids)
+    for _, id in ipairs(ids) do
+        local job = read(id)
+        local at = job[RESULT_UNTIL]
+        if at and format('%.0f', at - job[FINISHED]) == ttl then
+            if at <= now and gone < most then
+                change(job)
+                job[RESULT], job[RESULT_UNTIL], job[RESULT_GONE] = false, false, true
+                gone = gone + 1
+            else
+                next = math.min(next or at, at)
+            end
+        end
+    end
+    if next then
+        call('ZADD', K.results, next, kept)
+    else
+        call('ZREM', K.results, kept)
+    end
+    return gone
+end
+
+local function prune_results(most)
+    local gone = 0
+    for _, kept in ipairs(until_now(K.results, now, math.max(0, most))) do
+        gone = gone + prune_block(kept, most - gone)
+    end
+    return gone
+end
+
+local function forget_key(at)
+    call('HDEL', K.keys, at)
+    call('ZREM', K.left, at)
+end
+
+local function prune_keys()
+    local gone = 0
+    for _, member in ipairs(until_now(K.outliving, now - keys_age, limit)) do
         local at = sub(member, 2)
-        local owned = call('HGET', KEYS_OF, at)
-        owned = owned and unpack_one(owned)
-        local owner = owned and read(owned[1])
-        local ended = owner and owner[FINISHED] or not owner and owned and owned[3]
-        if ended and ended + given[2] <= now then
-            call('HDEL', KEYS_OF, at)
-            keys = keys + 1
+        if sub(member, 1, 1) == 'k' then
+            local owned = call('HGET', K.keys, at)
+            owned = owned and unpack_one(owned)
+            local owner = owned and read(owned[1])
+            local ended = owner and owner[FINISHED] or not owner and owned and owned[3]
+            if ended and ended + keys_age <= now then
+                forget_key(at)
+                gone = gone + 1
+            end
+            call('ZREM', K.outliving, member)
         end
-        call('ZREM', OUTLIVING, member)
+    end
+    return gone
+end
+
+local function prune_windows()
+    for _, member in ipairs(until_now(K.outliving, now, limit)) do
+        local at = sub(member, 2)
+        if sub(member, 1, 1) == 'u' then
+            local entry = entry_of(at)
+            if entry and not entry[LIVE] and entry[WINDOW] <= now then
+                call('HDEL', K.unique, at)
+            end
+            if not entry or entry[LIVE] or entry[WINDOW] <= now then
+                call('ZREM', K.outliving, member)
+            end
+        end
     end
 end
-local workers = 0
-for _, each in ipairs(all_workers()) do
-    local worker = each[2]
-    if (worker.taken or now > worker.lease) and worker.beat < now - given[3] and #held_by(each[1]) == 0 then
-        call('HDEL', WORKERS, each[1])
-        workers = workers + 1
+
+local function prune_workers()
+    local gone = 0
+    for _, each in ipairs(all_workers()) do
+        local worker = each[2]
+        if (worker.taken or now > worker.lease) and worker.beat < now - workers_age and #held_by(each[1]) == 0 then
+            call('HDEL', K.workers, each[1])
+            gone = gone + 1
+        end
     end
+    return gone
 end
-return done({jobs, results, keys, workers, jobs + results >= limit})
+
+local gone, more = prune_jobs()
+unlabel()
+local results = prune_results(limit - gone)
+local keys = prune_keys()
+prune_windows()
+local workers = prune_workers()
+cas(K.leads, given[6])
+for _, id in ipairs(call('ZRANGEBYSCORE', K.departed, '-inf', '(' .. format('%.0f', now - given[5]), 'LIMIT', 0, limit)) do
+    call('ZREM', K.departed, id)
+end
+return done_with({gone, results, keys, workers, more or gone + results >= limit})

@@ -1,41 +1,22 @@
--- What every script begins with. A job is one field of the hash `jobs`, an array as msgpack; the lines in which it stands
--- follow from it alone, so `put` moves it from line to line, and no line can disagree with the job (I3).
---
--- KEYS: every key there is, in the order of keys.py, so that all are declared. ARGV: the test's clock, or nothing; the
--- parameters, as msgpack.
+-- needs: keys
+-- What nearly every script begins with: its unit of work. A job is read once, changed here, and written by `flush` with all
+-- that follows from it, in as few commands as there are kinds of things to write: one by one they were half of the server's
+-- time. So no line can disagree with the job (I3), and a script that fails before it flushes has changed nothing.
 
-local NIL = cjson.null -- which msgpack writes as nil; a job has false instead, as nil would be a hole in its array
+if call('HEXISTS', K.marks, 'schema') == 0 then
+    return redis.error_reply('SCHEMA')
+end
 
-local JOBS, READY, DUE, EXPIRING, HELD, PERMITS, BLOCKED, RESULTS = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6],
-    KEYS[7], KEYS[8]
-local TERMINAL = {completed = KEYS[9], dead = KEYS[10], cancelled = KEYS[11], expired = KEYS[12]}
-local ATTEMPTS, LOGS, ONCE, PROGRESS, UNIQUES, KEYS_OF, OUTLIVING, MERGED, INTO = KEYS[13], KEYS[14], KEYS[15], KEYS[16],
-    KEYS[17], KEYS[18], KEYS[19], KEYS[20], KEYS[21]
-local WORKERS, QUEUES, LEADS, MARKS, COUNTS, INDEX, CHANGES, SEQUENCE, DEPARTED, SCHEDULES, CHILDREN = KEYS[22], KEYS[23], KEYS[24],
-    KEYS[25], KEYS[26], KEYS[27], KEYS[28], KEYS[29], KEYS[30], KEYS[31], KEYS[32]
-
--- The fields of a job.
+-- The fields of a job. Its id is not kept, as it is the name of the field in `jobs`.
 local ID, STATE, SEQ, SUSPECT, QUEUE, RANK, DUE_AT, PARKED, CREATED, EXPIRES, FENCE, ATTEMPT, CRASHES, LOSSES = 1, 2, 3, 4,
     5, 6, 7, 8, 9, 10, 11, 12, 13, 14
 local REASON, WORKER, GRANT, STARTED, FINISHED, CANCELLING, STOPS, BLOCKER, MOST, LIMITS, UNIQUE = 15, 16, 17, 18, 19, 20,
     21, 22, 23, 24, 25
-local TASK, VERSION, TENANT, PRIORITY, HEAD_START, META, PAYLOAD, KEY, DIGEST, ERROR, RESULT, RESULT_UNTIL, RESULT_GONE,
-    OUTCOME, NUMBER = 26, 27, 28, 29, 30, 31, 32, 33, 34, 35, 36, 37, 38, 39, 40
-local FIELDS = 40
+local TASK, VERSION, TENANT, PRIORITY, HEAD_START, KEY, DIGEST, ERROR, RESULT, RESULT_UNTIL, RESULT_GONE = 26, 27, 28, 29,
+    30, 31, 32, 33, 34, 35, 36
+local OUTCOME, NUMBER, PARENT, SCHEDULE, TAGS, FINGERPRINT = 37, 38, 39, 40, 41, 42
 
-local call, pack, unpack_one = redis.call, cmsgpack.pack, cmsgpack.unpack
-local format, sub, find, insert = string.format, string.sub, string.find, table.insert
-
-local function now_of(given)
-    if given ~= '' then
-        return tonumber(given)
-    end
-    local time = call('TIME')
-    return time[1] * 1000000 + time[2]
-end
-
-local now = now_of(ARGV[1])
-local given = ARGV[2] and unpack_one(ARGV[2])
+-- --- where a job stands -------------------------------------------------------------------------------------------
 
 -- A whole number as eight bytes that sort as it does.
 local function ordered(n)
@@ -45,14 +26,13 @@ local function ordered(n)
     return '0' .. struct.pack('>I7', 9007199254740992 + n)
 end
 
-local function unordered(bytes)
-    local n = struct.unpack('>I7', bytes, 2)
-    return sub(bytes, 1, 1) == '1' and n or n - 9007199254740992
-end
-
 -- The place of a job among those that come at the same moment: in the order of enqueue.
 local function place(job)
     return struct.pack('>I6', job[SEQ]) .. job[ID]
+end
+
+local function block_of(seq)
+    return sub(struct.pack('>I6', seq), 1, 5)
 end
 
 local function ready_line(suspect, queue)
@@ -63,54 +43,50 @@ local function blocked_line(key, suspect, queue, most)
     return key .. '\0' .. (suspect and '1' or '0') .. queue .. '\0' .. struct.pack('>I4', most)
 end
 
-local function waits(job)
-    local state = job[STATE]
-    return state ~= 'running' and not TERMINAL[state]
-end
-
 local function comes_due(job)
     return job[PARKED] or job[DUE_AT]
 end
 
--- Where a job stands: pairs of a sorted set and a member, each with a score.
+-- Sorted sets, each with a score and a member.
 local function lines(job)
     local state, found = job[STATE], {}
     if state == 'queued' then
-        found = {READY, ready_line(job[SUSPECT], job[QUEUE]) .. ordered(job[RANK]) .. place(job), 0}
+        found = {K.ready, 0, ready_line(job[SUSPECT], job[QUEUE]) .. ordered(job[RANK]) .. place(job)}
     elseif state == 'running' then
-        found = {HELD, job[WORKER] .. '\0' .. job[ID], 0}
+        found = {K.held, 0, job[WORKER] .. '\0' .. job[ID]}
+        local seen = {}
+        for _, limit in ipairs(job[LIMITS] or {}) do
+            if not seen[limit[1]] then
+                seen[limit[1]] = true
+                insert(found, K.permits)
+                insert(found, 0)
+                insert(found, limit[1] .. '\0' .. job[ID])
+            end
+        end
+        return found
     elseif state == 'scheduled' or state == 'retrying' then
-        found = {DUE, place(job), comes_due(job)}
+        found = {K.due, comes_due(job), place(job)}
     elseif state == 'blocked' then
         if job[BLOCKER] then
             local line = blocked_line(job[BLOCKER], job[SUSPECT], job[QUEUE], job[MOST])
-            found = {BLOCKED, line .. ordered(job[RANK]) .. place(job), 0}
+            found = {K.blocked, 0, line .. ordered(job[RANK]) .. place(job)}
+        else
+            found = {K.following, 0, place(job)}
         end
     else
-        found = {TERMINAL[state], place(job), job[FINISHED]}
+        return found
     end
-    if job[EXPIRES] and waits(job) then
-        insert(found, EXPIRING)
-        insert(found, place(job))
+    if job[EXPIRES] then
+        insert(found, K.expiring)
         insert(found, job[EXPIRES])
-    end
-    if job[RESULT_UNTIL] then
-        insert(found, RESULTS)
         insert(found, place(job))
-        insert(found, job[RESULT_UNTIL])
-    end
-    if state == 'running' and job[LIMITS] then
-        local seen = {}
-        for _, limit in ipairs(job[LIMITS]) do
-            if not seen[limit[1]] then
-                seen[limit[1]] = true
-                insert(found, PERMITS)
-                insert(found, limit[1] .. '\0' .. job[ID])
-                insert(found, 0)
-            end
-        end
     end
     return found
+end
+
+-- Grows whatever the clock does, and jumps ahead with it: a store that lost its latest writes is past every fence it gave.
+local function fence_of(job)
+    return math.max(job[FENCE] + 1, now)
 end
 
 -- Where its idempotency key is kept.
@@ -118,27 +94,76 @@ local function key_place(job)
     return job[TENANT] .. '\0' .. job[TASK] .. '\0' .. job[KEY]
 end
 
-local counted = {} -- by queue and state, what was added
+-- --- the unit of work ---------------------------------------------------------------------------------------------
 
-local function count(job, by)
-    local key = job[STATE] .. '\0' .. job[QUEUE]
-    counted[key] = (counted[key] or 0) + by
+local jobs = {} -- by id, as they are now; false: there is none
+local touched = {} -- those that are not written yet
+local stood = {} -- of each of them: lines, what it counted as, whether it had ended, until when its result was kept
+local removed = {}
+local counted = {} -- by state and queue, what is to be added
+local CHUNK = 2000 -- arguments of one command: 8,000 are all that fit on Lua's stack
+
+local function send(command, key, args)
+    for from = 1, #args, CHUNK do
+        call(command, key, unpack(args, from, math.min(from + CHUNK - 1, #args)))
+    end
 end
 
-local before = {} -- of each job that was read: the lines in which it stands
+-- A list to fill under a name.
+local function under(lists, name)
+    local list = lists[name]
+    if not list then
+        list = {}
+        lists[name] = list
+    end
+    return list
+end
 
 local function read(id)
-    local found = call('HGET', JOBS, id)
-    if not found then
-        return nil
+    local job = jobs[id]
+    if job == nil then
+        local found = call('HGET', K.jobs, id)
+        job = found and unpack_one(found)
+        if job then
+            job[ID] = id
+        end
+        jobs[id] = job
     end
-    return unpack_one(found)
+    return job or nil
 end
 
--- Say that a job will be changed and then `put`.
+-- Ask at once for what `read` is going to be asked for.
+local function read_all(ids)
+    local wanted = {}
+    for _, id in ipairs(ids) do
+        if jobs[id] == nil then
+            jobs[id] = false
+            insert(wanted, id)
+        end
+    end
+    for from = 1, #wanted, CHUNK do
+        local found = call('HMGET', K.jobs, unpack(wanted, from, math.min(from + CHUNK - 1, #wanted)))
+        for n = 1, #found do
+            local job = found[n] and unpack_one(found[n])
+            if job then
+                job[ID] = wanted[from + n - 1]
+                jobs[job[ID]] = job
+            end
+        end
+    end
+end
+
+local function kind(job)
+    return job[STATE] .. '\0' .. job[QUEUE]
+end
+
+-- Say that a job will be changed.
 local function change(job)
-    before[job] = lines(job)
-    count(job, -1)
+    if not stood[job] then
+        stood[job] = {lines(job), kind(job), TERMINAL[job[STATE]], job[RESULT_UNTIL]}
+        insert(touched, job)
+        counted[stood[job][2]] = (counted[stood[job][2]] or 0) - 1
+    end
     return job
 end
 
@@ -147,40 +172,230 @@ local function open(id)
     return job and change(job)
 end
 
--- Store a job, and move it to the lines in which it now belongs.
-local function put(job)
-    local was, is = before[job] or {}, lines(job)
-    local same = #was == #is
-    for n = 1, #is do
-        same = same and was[n] == is[n]
+local last_number, bodies = nil, {}
+
+-- A job that was not there; and its payload and meta, as they came.
+local function enter(job, body)
+    last_number = (last_number or tonumber(call('GET', K.seq) or 0)) + 1
+    job[SEQ], jobs[job[ID]], stood[job] = last_number, job, {{}}
+    insert(touched, job)
+    insert(bodies, job[ID])
+    insert(bodies, body)
+end
+
+local function count(job, by)
+    counted[kind(job)] = (counted[kind(job)] or 0) + by
+end
+
+-- Tell those who sleep, once, that there is something to claim, or sooner than they know: who finds nothing says that it
+-- sleeps (see claim.lua), in one script, so nobody is forgotten in between.
+local function wake()
+    if call('HDEL', K.marks, 'asleep') == 1 then
+        call('SPUBLISH', K.changes, '')
     end
-    if not same then
-        for n = 1, #was, 3 do
-            call('ZREM', was[n], was[n + 1])
-        end
-        for n = 1, #is, 3 do
-            call('ZADD', is[n], is[n + 2], is[n + 1])
-        end
+end
+
+local labelled = {}
+
+local function hour_of(at)
+    return 'h' .. ordered(math.floor(at / 3600000000))
+end
+
+-- Say that there is a job of this kind in a block, and under the block, that it was said.
+local function label(kinds, name, block)
+    local entry = name .. '\0' .. block
+    if not labelled[entry] then
+        labelled[entry] = true
+        insert(kinds, 0)
+        insert(kinds, entry)
+        insert(kinds, 0)
+        insert(kinds, '\0' .. block .. name)
     end
-    before[job] = is
-    count(job, 1)
-    call('HSET', JOBS, job[ID], pack(job))
-    if job[KEY] and TERMINAL[job[STATE]] then
+end
+
+-- What is written once, when a job comes in.
+local function note_coming(job, come, kinds)
+    local list = under(come, K.index)
+    insert(list, job[SEQ])
+    insert(list, job[ID])
+    if job[PARENT] then
+        list = under(come, K.children)
+        insert(list, 0)
+        insert(list, job[PARENT] .. '\0' .. place(job))
+    end
+    local block = block_of(job[SEQ])
+    label(kinds, hour_of(job[CREATED]), block)
+    label(kinds, 'q' .. job[QUEUE], block)
+    label(kinds, 't' .. job[TASK], block)
+    for _, tag in ipairs(job[TAGS] or {}) do
+        label(kinds, 'g' .. tag, block)
+    end
+    if job[SCHEDULE] then
+        label(kinds, 'c' .. job[SCHEDULE], block)
+    end
+end
+
+-- What follows from the end of a job.
+local function note_end(job, ends)
+    insert(under(ends, TERMINAL[job[STATE]]), job)
+    if job[KEY] then
         local at = key_place(job)
-        local owned = call('HGET', KEYS_OF, at)
+        local owned = call('HGET', K.keys, at)
         if owned and unpack_one(owned)[1] == job[ID] then
-            call('ZADD', OUTLIVING, job[FINISHED], 'k' .. at)
+            call('ZADD', K.outliving, job[FINISHED], 'k' .. at)
         end
     end
 end
 
--- What every script that changed something ends with.
-local function done(answer)
-    for key, by in pairs(counted) do
-        if by ~= 0 then
-            call('HINCRBY', COUNTS, key, by)
+-- In a list of those that ended no entry is earlier than the one before it, whatever the clock does: so whoever prunes
+-- need not look past the first that stays.
+local function append(key, ended)
+    local last, entries = call('LINDEX', key, -1), {}
+    local at = last and struct.unpack('>I7', last) or 0
+    for n, job in ipairs(ended) do
+        at = math.max(at, job[FINISHED])
+        entries[n] = struct.pack('>I7I6', at, job[SEQ])
+    end
+    send('RPUSH', key, entries)
+end
+
+local function same(one, other)
+    if #one ~= #other then
+        return false
+    end
+    for n = 1, #one do
+        if one[n] ~= other[n] then
+            return false
         end
     end
-    call('INCR', CHANGES)
+    return true
+end
+
+-- Write what was changed so far. Whoever asks which jobs stand in a line does this first; see `between`.
+local function flush()
+    if #touched == 0 then
+        return
+    end
+    local batch, gone, come, ends, records, kinds, results = touched, {}, {}, {}, {}, {}, {}
+    touched = {}
+    for _, job in ipairs(batch) do
+        local was, is = stood[job], removed[job] and {} or lines(job)
+        stood[job] = nil
+        if not same(was[1], is) then
+            for n = 1, #was[1], 3 do
+                insert(under(gone, was[1][n]), was[1][n + 2])
+            end
+            for n = 1, #is, 3 do
+                local list = under(come, is[n])
+                insert(list, is[n + 1])
+                insert(list, is[n + 2])
+            end
+        end
+        if not removed[job] then
+            count(job, 1)
+            local id = job[ID]
+            job[ID] = false
+            insert(records, id)
+            insert(records, pack(job))
+            job[ID] = id
+            if TERMINAL[job[STATE]] and not was[3] then
+                note_end(job, ends)
+            end
+            if job[RESULT_UNTIL] and job[RESULT_UNTIL] ~= was[4] then
+                local kept = format('%.0f', job[RESULT_UNTIL] - job[FINISHED]) .. '\0' .. block_of(job[SEQ])
+                results[kept] = math.min(results[kept] or job[RESULT_UNTIL], job[RESULT_UNTIL])
+            end
+            if was[2] ~= kind(job) and job[STATE] ~= 'running' then
+                label(kinds, 's' .. job[STATE], block_of(job[SEQ]))
+            end
+            if not was[2] or was.comes_anew then
+                note_coming(job, come, kinds)
+            end
+        end
+    end
+    for key, members in pairs(gone) do
+        send('ZREM', key, members)
+    end
+    for key, members in pairs(come) do
+        send('ZADD', key, members)
+    end
+    for key, ended in pairs(ends) do
+        append(key, ended)
+    end
+    send('ZADD', K.labels, kinds)
+    send('HSET', K.jobs, records)
+    for kept, at in pairs(results) do
+        call('ZADD', K.results, 'LT', at, kept)
+    end
+    send('HSET', K.bodies, bodies)
+    bodies = {}
+    if last_number then
+        call('SET', K.seq, format('%.0f', last_number))
+    end
+    if come[K.ready] or come[K.due] then
+        wake()
+    end
+end
+
+-- What a script that changed something ends with.
+local function done()
+    flush()
+    for key, by in pairs(counted) do
+        if by ~= 0 then
+            call('HINCRBY', K.counts, key, by)
+        end
+    end
+    call('INCR', K.changes)
+end
+
+local function done_with(answer)
+    done()
     return pack(answer)
+end
+
+-- --- who stands in a line -----------------------------------------------------------------------------------------
+
+-- By bytes: from one to before another, at most so many.
+local function between(key, from, to, most)
+    flush()
+    return call('ZRANGEBYLEX', key, '[' .. from, '(' .. to, 'LIMIT', 0, most)
+end
+
+-- All of a line.
+local function along(key, line, most)
+    return between(key, line, line .. '\255', most)
+end
+
+local function how_many(key, line)
+    flush()
+    return call('ZLEXCOUNT', key, '[' .. line, '(' .. line .. '\255')
+end
+
+-- By time: those whose time has come.
+local function until_now(key, at, most)
+    flush()
+    return call('ZRANGEBYSCORE', key, '-inf', at, 'LIMIT', 0, most)
+end
+
+-- --- answers ------------------------------------------------------------------------------------------------------
+
+-- How an array of so many begins, in msgpack: what follows may have been packed before.
+local function array(n)
+    return n < 16 and string.char(144 + n) or '\221' .. struct.pack('>I4', n)
+end
+
+local function list_of(packed)
+    return array(#packed) .. concat(packed)
+end
+
+-- Of these jobs, what a hash has of them.
+local function all_in(key, ids)
+    local found = {}
+    for from = 1, #ids, CHUNK do
+        local to = math.min(from + CHUNK - 1, #ids)
+        for n, value in ipairs(call('HMGET', key, unpack(ids, from, to))) do
+            found[ids[from + n - 1]] = value
+        end
+    end
+    return found
 end

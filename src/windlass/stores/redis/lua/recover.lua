@@ -1,4 +1,4 @@
--- needs: record flow unique time workers grant
+-- needs: grant
 -- given: worker, turn. Closes that turn, and answers what it granted.
 
 local worker, granted = worker_of(given[1]), {}
@@ -8,7 +8,9 @@ if worker then
 end
 for _, job in ipairs(held_by(given[1])) do
     if job[GRANT] == given[2] then
-        insert(granted, as_held(job))
+        insert(granted, job)
     end
 end
-return done(granted)
+local answer = as_held(granted)
+done()
+return answer

@@ -18,12 +18,12 @@ end
 
 for _, each in ipairs(given[1]) do
     if speaks(each[1], each[2]) then
-        call('HSET', PROGRESS, each[1], each[3])
+        call('HSET', K.progress, each[1], each[3])
     end
 end
 for _, each in ipairs(given[2]) do
-    if speaks(each[1], each[2]) and tonumber(call('HGET', LOGS, each[1]) or 0) < given[3] then
-        call('HSET', LOGS, each[1] .. '\0' .. call('HINCRBY', LOGS, each[1], 1), each[3])
+    if speaks(each[1], each[2]) and tonumber(call('HGET', K.logs, each[1]) or 0) < given[3] then
+        call('HSET', K.logs, each[1] .. '\0' .. call('HINCRBY', K.logs, each[1], 1), each[3])
     end
 end
-return done(dead)
+return done_with(dead)

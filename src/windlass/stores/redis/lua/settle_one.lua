@@ -1,8 +1,9 @@
+-- needs: store
 -- The end of a run. Of a transition: id, fence, state, outcome, reason, after, result, error, charged, crash, loss, suspect,
--- keep rank, cancel wins, result's time to live, children (as store.lua takes them).
+-- keep rank, cancel wins, result's time to live, children (as store.lua takes them), fingerprint.
 
 local function attempts_of(id)
-    local found = call('HGET', ATTEMPTS, id)
+    local found = call('HGET', K.attempts, id)
     return found and unpack_one(found) or {}
 end
 
@@ -19,11 +20,15 @@ local function has_ended(job, fence)
     return false
 end
 
+local function last_run(job)
+    return {job[NUMBER], job[FENCE], job[WORKER], job[STARTED], job[FINISHED], job[OUTCOME], job[REASON], job[ERROR]}
+end
+
 -- All runs of a job, as core/job.py has an Attempt.
 local function history(job)
     local found = attempts_of(job[ID])
     if job[OUTCOME] then
-        insert(found, {job[NUMBER], job[FENCE], job[WORKER], job[STARTED], job[FINISHED], job[OUTCOME], job[REASON], job[ERROR]})
+        insert(found, last_run(job))
     end
     for _, past in ipairs(found) do
         for n = 1, 8 do
@@ -33,12 +38,16 @@ local function history(job)
     return found
 end
 
+local function add_attempt(job, run)
+    local past = attempts_of(job[ID])
+    insert(past, run)
+    call('HSET', K.attempts, job[ID], pack(past))
+end
+
 -- The last run of a job that has ended becomes history, as the job lives again.
 local function remember(job)
     if job[OUTCOME] then
-        local past = attempts_of(job[ID])
-        insert(past, {job[NUMBER], job[FENCE], job[WORKER], job[STARTED], job[FINISHED], job[OUTCOME], job[REASON], job[ERROR]})
-        call('HSET', ATTEMPTS, job[ID], pack(past))
+        add_attempt(job, last_run(job))
         job[OUTCOME], job[NUMBER] = false, false
     end
 end
@@ -68,10 +77,9 @@ local function apply(job, t, children)
     if TERMINAL[state] then
         job[FINISHED], job[OUTCOME], job[NUMBER], job[SUSPECT] = now, t[4], number, false
         job[RESULT], job[RESULT_UNTIL], job[ERROR] = result or false, result and now + t[15] or false, t[8] or false
+        job[FINGERPRINT] = state == 'dead' and t[17] or false
     else
-        local past = attempts_of(job[ID])
-        insert(past, {number, job[FENCE], job[WORKER], job[STARTED], now, t[4], reason or false, t[8] or false})
-        call('HSET', ATTEMPTS, job[ID], pack(past))
+        add_attempt(job, {number, job[FENCE], job[WORKER], job[STARTED], now, t[4], reason or false, t[8] or false})
         if t[13] then
             job[PARKED] = state ~= 'queued' and now + t[6] or false
         else
@@ -84,7 +92,6 @@ local function apply(job, t, children)
         job[WORKER], job[STARTED], job[GRANT] = false, false, false
         job[ERROR] = t[8] or job[ERROR]
     end
-    put(job)
 end
 
 -- A child's idempotency key that belongs to another job, with another payload: {key, that job}. Looked for before
@@ -93,28 +100,26 @@ local function conflict(transitions)
     local taken = {}
     for _, t in ipairs(transitions) do
         for _, g in ipairs(t[16]) do
-            if g[10] then
-                local at = g[4] .. '\0' .. g[2] .. '\0' .. g[10]
+            if g[9] then
+                local at = g[4] .. '\0' .. g[2] .. '\0' .. g[9]
                 local owned = key_owner(at) or taken[at]
-                if owned and owned[1] ~= g[1] and owned[2] ~= g[11] and call('HEXISTS', JOBS, g[1]) == 0 then
-                    return {g[10], owned[1]}
+                if owned and owned[1] ~= g[1] and owned[2] ~= g[10] and not read(g[1]) then
+                    return {g[9], owned[1]}
                 end
-                taken[at] = owned or {g[1], g[11]}
+                taken[at] = owned or {g[1], g[10]}
             end
         end
     end
 end
 
 -- These runs are over: what they kept is free, and then their children come.
-local function over(jobs, children)
-    free(jobs)
-    local ended = {}
-    for _, job in ipairs(jobs) do
+local function over(ended, children)
+    free(ended)
+    for _, job in ipairs(ended) do
         if TERMINAL[job[STATE]] then
-            insert(ended, job)
+            give_up(job)
         end
     end
-    give_up(ended)
     for _, child in ipairs(children) do
         store_one(child[1], false, child[2])
     end

@@ -1,7 +1,8 @@
--- needs: record flow time
--- Answers how many there are, by state and queue, and of each queue when those that wait longest were due.
+-- needs: time
+-- given: how many of each queue to look at. Answers how many there are, by state and queue, and of each queue when those
+-- that wait longest were due.
 
-local found, flat = {}, call('HGETALL', COUNTS)
+local found, flat = {}, call('HGETALL', K.counts)
 for n = 1, #flat, 2 do
     local first = find(flat[n], '\0', 1, true)
     insert(found, {sub(flat[n], 1, first - 1), sub(flat[n], first + 1), tonumber(flat[n + 1])})
@@ -10,10 +11,13 @@ local heads = {}
 for _, suspect in ipairs({false, true}) do
     for _, queue in ipairs(ready_queues(suspect)) do
         -- With a head start who is first by rank need not be the first that was due: look at the first few.
-        local line = ready_line(suspect, queue)
-        local oldest
-        for _, member in ipairs(call('ZRANGEBYLEX', READY, '[' .. line, '(' .. line .. '\255', 'LIMIT', 0, given[1])) do
-            local due = read(sub(member, #line + 15))[DUE_AT]
+        local line, ids, oldest = ready_line(suspect, queue), {}, nil
+        for n, member in ipairs(along(K.ready, line, given[1])) do
+            ids[n] = sub(member, #line + 15)
+        end
+        read_all(ids)
+        for _, id in ipairs(ids) do
+            local due = read(id)[DUE_AT]
             oldest = oldest and math.min(oldest, due) or due
         end
         insert(heads, {queue, oldest})

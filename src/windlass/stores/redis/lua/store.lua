@@ -1,59 +1,56 @@
--- How jobs come in. Of what is given: id, task, version, tenant, queue, priority, head start, meta, payload, key, digest,
--- after, at, expires after, expires at, limits, unique (key, policy, most, window), parent.
+-- needs: flow unique
+-- How jobs come in. Of what is given: id, task, version, tenant, queue, priority, head start, body, key, digest, after, at,
+-- expires after, expires at, limits, unique (key, policy, most, window), parent, schedule, tags.
 
-local FOLLOW, OUST = 'follow', 'oust'
 local KEEP = 86400000000
 
-local function new_job(g, state, reason)
-    local due = g[13] or now + g[12]
-    local job = {}
-    for n = 1, FIELDS do
-        job[n] = false
+local function or_false(value)
+    if value == nil then
+        return false -- `and` and `or` would make nil of it
     end
-    job[ID], job[TASK], job[VERSION], job[TENANT], job[QUEUE], job[PRIORITY], job[HEAD_START] = g[1], g[2], g[3], g[4], g[5],
-        g[6], g[7]
-    job[META], job[PAYLOAD], job[KEY], job[DIGEST], job[LIMITS] = g[8], g[9], g[10] or false, g[11], g[16] or false
-    job[UNIQUE] = g[17] and g[17][1] or false
-    job[STATE] = state or due > now and 'scheduled' or 'queued'
-    job[REASON], job[CREATED], job[DUE_AT], job[RANK] = reason or false, now, due, due - g[7]
-    job[EXPIRES] = g[15] or g[14] and now + g[14] or false
-    job[FENCE], job[ATTEMPT], job[CRASHES], job[LOSSES], job[RESULT_GONE] = 0, 0, 0, 0, false
-    return job
+    return value
 end
 
-local function enter(job, parent)
-    job[SEQ] = call('INCR', SEQUENCE)
-    put(job)
-    call('ZADD', INDEX, job[SEQ], job[ID])
-    if parent then
-        call('ZADD', CHILDREN, 0, parent .. '\0' .. place(job))
-    end
+local function new_job(g, state, reason)
+    local due = g[12] or now + g[11]
+    return {
+        g[1], state or due > now and 'scheduled' or 'queued', false, false, g[5], due - g[7], due, false, now,
+        g[14] or g[13] and now + g[13] or false, 0, 0, 0, 0, reason or false, false, false, false, false, false, false,
+        false, false, or_false(g[15]), g[16] and g[16][1] or false, g[2], g[3], g[4], g[6], g[7], or_false(g[9]), g[10],
+        false, false, false, false, false, false, or_false(g[17]), or_false(g[18]), or_false(g[19]), false,
+    }
 end
 
 local function enter_ended(g, reason)
     local job = new_job(g, 'cancelled', reason)
     job[FINISHED] = now
-    enter(job, g[18])
+    enter(job, g[8])
 end
 
 -- --- idempotency keys ---------------------------------------------------------------------------------------------
 
 -- Who has a key: {id, digest}; nil where it is free, a day after the end of the job that had it.
 local function key_owner(at)
-    local found = call('HGET', KEYS_OF, at)
+    local found = call('HGET', K.keys, at)
     if not found then
         return nil
     end
     local owned = unpack_one(found)
     local owner = read(owned[1])
-    local ended = owner and owner[FINISHED]
-    if not owner then
-        ended = owned[3]
+    local ended = owned[3]
+    if owner then
+        ended = owner[FINISHED]
     end
     if ended and now >= ended + KEEP then
         return nil
     end
     return owned
+end
+
+local function keep_key(at, id, digest)
+    call('HSET', K.keys, at, pack({id, digest, false}))
+    call('ZREM', K.left, at)
+    call('ZREM', K.outliving, 'k' .. at)
 end
 
 -- --- bounded queues -----------------------------------------------------------------------------------------------
@@ -66,17 +63,16 @@ local function look_at(queue)
         return
     end
     local line = ready_line(false, queue)
-    local from, to = '[' .. line, '(' .. line .. '\255'
-    local head = call('ZRANGEBYLEX', READY, from, to, 'LIMIT', 0, 1)[1]
+    local head = along(K.ready, line, 1)[1]
     local age = head and math.max(0, now - read(sub(head, #line + 15))[DUE_AT]) or 0
-    seen[queue] = {bounds.depth and math.min(call('ZLEXCOUNT', READY, from, to), bounds.depth) or 0, age}
+    seen[queue] = {bounds.depth and math.min(how_many(K.ready, line), bounds.depth) or 0, age}
 end
 
 -- A place for one more job, if its queue has bounds; or how full that is: queue, depth, age, when to try again, and the
 -- bound of age where it is that. See core/flow.py, fullness.
 local function take_place(g)
     local bounds = rules_of(g[5]).bounds
-    if not bounds or (g[13] or now + g[12]) > now then
+    if not bounds or (g[12] or now + g[11]) > now then
         return nil
     end
     local depth, age = seen[g[5]][1], seen[g[5]][2]
@@ -96,13 +92,13 @@ end
 -- What was asked for last takes the place of a job that waits, which keeps its id, its history and its log.
 local function replace(id, g)
     local old = open(id)
-    call('HSET', MERGED, g[1], id)
-    call('HSET', INTO, id, (call('HGET', INTO, id) or '') .. g[1] .. '\0')
+    call('HSET', K.merged, g[1], id)
+    call('HSET', K.into, id, (call('HGET', K.into, id) or '') .. g[1] .. '\0')
     local follows = old[STATE] == 'blocked' and old[REASON] == 'unique'
     local job = new_job(g)
     local due = job[DUE_AT]
-    if g[17][3] then
-        due = math.min(due, math.max(now, old[CREATED] + g[17][3]))
+    if g[16][3] then
+        due = math.min(due, math.max(now, old[CREATED] + g[16][3]))
     end
     for _, field in ipairs({ID, SEQ, CREATED, FENCE, KEY, DIGEST}) do
         job[field] = old[field]
@@ -110,16 +106,23 @@ local function replace(id, g)
     job[DUE_AT], job[RANK] = due, due - g[7]
     job[STATE] = follows and 'blocked' or due > now and 'scheduled' or 'queued'
     job[REASON] = follows and 'unique' or false
-    before[job] = before[old]
-    put(job)
-    call('HDEL', ONCE, id)
-    call('HDEL', PROGRESS, id)
+    if old[PARENT] and old[PARENT] ~= job[PARENT] then
+        call('ZREM', K.children, old[PARENT] .. '\0' .. place(old))
+    end
+    stood[old].comes_anew = true
+    for field = 1, #job do
+        old[field] = job[field]
+    end
+    insert(bodies, id)
+    insert(bodies, g[8])
+    call('HDEL', K.once, id)
+    call('HDEL', K.progress, id)
     return {id, false}
 end
 
 -- What becomes of a job whose key is taken; nil if it is not.
 local function beside(g, at)
-    local entry, policy = entry_of(at), g[17][2]
+    local entry, policy = entry_of(at), g[16][2]
     if not entry or not (entry[LIVE] or policy == 'throttle' and entry[WINDOW] and now < entry[WINDOW]) then
         return nil
     end
@@ -138,35 +141,45 @@ local function beside(g, at)
     end
     if policy == 'replace' and owner then
         change(owner)[CANCELLING] = true
-        put(owner)
     end
     entry[SUCCESSOR] = g[1]
     keep_entry(at, entry)
-    enter(new_job(g, 'blocked', 'unique'), g[18])
+    enter(new_job(g, 'blocked', 'unique'), g[8])
     return {g[1], true}
 end
 
 -- --- one after the other ------------------------------------------------------------------------------------------
 
+-- What `store_one` is about to look for.
+local function expect(batch)
+    local ids = {}
+    for n, g in ipairs(batch) do
+        ids[n] = g[1]
+    end
+    read_all(ids)
+end
+
+local merging = call('EXISTS', K.merged) == 1
+
 local function store_one(g, bounded, stopped)
-    local at = g[10] and g[4] .. '\0' .. g[2] .. '\0' .. g[10]
+    local at = g[9] and g[4] .. '\0' .. g[2] .. '\0' .. g[9]
     local owned = at and key_owner(at)
-    if call('HEXISTS', JOBS, g[1]) == 1 or owned and owned[1] == g[1] then
+    if read(g[1]) or owned and owned[1] == g[1] then
         return {g[1], true}
     end
-    local into = call('HGET', MERGED, g[1])
+    local into = merging and call('HGET', K.merged, g[1])
     if into then
         return {into, false}
     end
     if owned then
-        return {owned[1], false, owned[2] ~= g[11]}
+        return {owned[1], false, owned[2] ~= g[10]}
     end
-    local parent = g[18] and read(g[18])
+    local parent = g[17] and read(g[17])
     if stopped or parent and parent[STATE] == 'running' and parent[STOPS] then
         enter_ended(g, 'parent_cancelled')
         return {g[1], true}
     end
-    local key = g[17] and g[4] .. '\0' .. g[2] .. '\0' .. g[17][1]
+    local key = g[16] and g[4] .. '\0' .. g[2] .. '\0' .. g[16][1]
     local answer = key and beside(g, key)
     local full, shed
     if bounded and not answer then
@@ -179,47 +192,36 @@ local function store_one(g, bounded, stopped)
         return {g[1], false, false, false, full}
     end
     if not answer then
-        enter(new_job(g), g[18])
+        enter(new_job(g), g[8])
         if key then
-            keep_entry(key, {g[1], false, g[17][2] == 'throttle' and now + g[17][4] or false, true, false})
+            keep_entry(key, {g[1], false, g[16][2] == 'throttle' and now + g[16][4] or false, true, false})
         end
         answer = {g[1], true}
     end
+    merging = merging or not answer[2]
     if at and answer[2] then
-        call('HSET', KEYS_OF, at, pack({g[1], g[11], false}))
+        keep_key(at, g[1], g[10])
     end
     return answer
 end
 
--- The parent that the meta of a job names.
-local function parent_of(job)
-    if not find(job[META], '"parent_id"', 1, true) then
-        return nil
-    end
-    local ok, meta = pcall(cjson.decode, job[META])
-    return ok and type(meta) == 'table' and type(meta.parent_id) == 'string' and meta.parent_id or nil
-end
-
--- Forget a job, with all that it has written.
+-- Forget a job, with all that it has written. Of the lists and labels that name it, each entry that says nothing any more
+-- is taken away by whoever meets it.
 local function remove(job)
-    local was = lines(job)
-    for n = 1, #was, 3 do
-        call('ZREM', was[n], was[n + 1])
-    end
-    count(job, -1)
     local id = job[ID]
-    for merged in string.gmatch(call('HGET', INTO, id) or '', '([^%z]+)') do
-        call('HDEL', MERGED, merged)
+    change(job)
+    removed[job], jobs[id] = true, false
+    for merged in string.gmatch(call('HGET', K.into, id) or '', '([^%z]+)') do
+        call('HDEL', K.merged, merged)
     end
-    for n = 1, tonumber(call('HGET', LOGS, id) or 0) do
-        call('HDEL', LOGS, id .. '\0' .. n)
+    for n = 1, tonumber(call('HGET', K.logs, id) or 0) do
+        call('HDEL', K.logs, id .. '\0' .. n)
     end
-    for _, key in ipairs({JOBS, ATTEMPTS, LOGS, ONCE, PROGRESS, INTO}) do
+    for _, key in ipairs({K.jobs, K.bodies, K.attempts, K.logs, K.once, K.progress, K.into}) do
         call('HDEL', key, id)
     end
-    call('ZREM', INDEX, id)
-    local parent = parent_of(job)
-    if parent then
-        call('ZREM', CHILDREN, parent .. '\0' .. place(job))
+    call('ZREM', K.index, id)
+    if job[PARENT] then
+        call('ZREM', K.children, job[PARENT] .. '\0' .. place(job))
     end
 end

@@ -1,3 +1,4 @@
+-- needs: record
 -- Unique keys: who owns one, and who comes after; see core/unique.py.
 
 local OWNER, SUCCESSOR, WINDOW, LIVE, AWAY = 1, 2, 3, 4, 5
@@ -7,35 +8,37 @@ local function unique_place(job)
 end
 
 local function entry_of(at)
-    local found = call('HGET', UNIQUES, at)
+    local found = call('HGET', K.unique, at)
     return found and unpack_one(found) or nil
 end
 
 local function keep_entry(at, entry)
-    call('HSET', UNIQUES, at, pack(entry))
+    call('HSET', K.unique, at, pack(entry))
 end
 
--- These jobs have ended, or are gone: their keys are free, or their successors'.
-local function give_up(jobs)
-    for _, job in ipairs(jobs) do
-        local at = job[UNIQUE] and unique_place(job)
-        local entry = at and entry_of(at)
-        if entry and entry[SUCCESSOR] == job[ID] then
-            entry[SUCCESSOR] = false
-            keep_entry(at, entry)
-        elseif entry and entry[OWNER] == job[ID] and entry[LIVE] then
-            if entry[SUCCESSOR] then
-                local next = open(entry[SUCCESSOR])
-                next[STATE], next[REASON] = next[DUE_AT] > now and 'scheduled' or 'queued', false
-                put(next)
-                keep_entry(at, {next[ID], false, false, true, false})
-            elseif entry[WINDOW] and now < entry[WINDOW] then
-                entry[LIVE] = false
-                keep_entry(at, entry)
-                call('ZADD', OUTLIVING, entry[WINDOW], 'u' .. at)
-            else
-                call('HDEL', UNIQUES, at)
-            end
+-- The window of a throttle whose job has ended stays for itself.
+local function keep_window(at, entry)
+    entry[LIVE] = false
+    keep_entry(at, entry)
+    call('ZADD', K.outliving, entry[WINDOW], 'u' .. at)
+end
+
+-- This job has ended, or is gone: its key is free, or its successor's.
+local function give_up(job)
+    local at = job[UNIQUE] and unique_place(job)
+    local entry = at and entry_of(at)
+    if entry and entry[SUCCESSOR] == job[ID] then
+        entry[SUCCESSOR] = false
+        keep_entry(at, entry)
+    elseif entry and entry[OWNER] == job[ID] and entry[LIVE] then
+        if entry[SUCCESSOR] then
+            local next = open(entry[SUCCESSOR])
+            next[STATE], next[REASON] = next[DUE_AT] > now and 'scheduled' or 'queued', false
+            keep_entry(at, {next[ID], false, false, true, false})
+        elseif entry[WINDOW] and now < entry[WINDOW] then
+            keep_window(at, entry)
+        else
+            call('HDEL', K.unique, at)
         end
     end
 end
@@ -44,6 +47,5 @@ end
 local function finish(job, state, reason)
     job[STATE], job[REASON], job[FINISHED], job[PARKED], job[BLOCKER], job[MOST] = state, reason, now, false, false, false
     job[SUSPECT], job[ERROR] = false, false
-    put(job)
-    give_up({job})
+    give_up(job)
 end
