@@ -27,7 +27,7 @@ for n = 1, #flat, 2 do
     local job = unpack_one(flat[n + 1])
     job[ID] = flat[n]
     local where, state = lines(job), job[STATE]
-    counts[kind(job)] = (counts[kind(job)] or 0) + 1
+    counts[state .. '\0' .. job[QUEUE]] = (counts[state .. '\0' .. job[QUEUE]] or 0) + 1
     for at = 1, #where, 3 do
         if not say(where[at], where[at + 2], where[at + 1]) then
             insert(found, 'job ' .. job[ID] .. ' does not stand where it says: ' .. where[at])
@@ -48,8 +48,7 @@ for n = 1, #flat, 2 do
         insert(found, 'job ' .. job[ID] .. ' is not among the children of its parent')
     end
     if job[RESULT_UNTIL] then
-        local kept = format('%.0f', job[RESULT_UNTIL] - job[FINISHED]) .. '\0' .. block_of(job[SEQ])
-        local at = call('ZSCORE', K.results, kept)
+        local at = call('ZSCORE', K.results, kept_as(job[RESULT_UNTIL] - job[FINISHED], job[SEQ]))
         if not at or tonumber(at) > job[RESULT_UNTIL] then
             insert(found, 'the result of job ' .. job[ID] .. ' would stay')
         end

@@ -27,8 +27,9 @@ local function front(queue, room)
             ids[n] = sub(member, #line + 15)
         end
         read_all(ids)
-        for _, id in ipairs(ids) do
+        for n, id in ipairs(ids) do
             local job = read(id)
+            met(job, K.ready, members[n])
             if claimable(job) then
                 insert(ready, job)
                 if not excluded[job[TASK] .. '\0' .. job[VERSION]] then

@@ -16,8 +16,7 @@ local function runs_under(key)
 end
 
 local function runs_in(queue)
-    local known = 'running\0' .. queue
-    return tonumber(call('HGET', K.counts, known) or 0) + (counted[known] or 0)
+    return tonumber(call('HGET', K.counts, 'running\0' .. queue) or 0) + (under(counted, 'running')[queue] or 0)
 end
 
 -- How many more of a queue may start; nil where nobody has set a limit.

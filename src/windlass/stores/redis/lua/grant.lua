@@ -18,9 +18,10 @@ local function as_held(granted)
     end
     local kept = all_in(K.bodies, ids)
     for n, job in ipairs(granted) do
-        found[n] = array(17) .. pack(job[ID], job[FENCE], job[TASK], job[VERSION], job[QUEUE], job[TENANT])
-            .. kept[job[ID]] .. pack(job[ATTEMPT], job[CRASHES], job[LOSSES], job[SUSPECT], job[PRIORITY], job[CREATED],
-                                     job[DUE_AT], job[STARTED], job[EXPIRES] or NIL)
+        -- Two short arrays, each less its first byte: to pack what is in them one by one takes Lua longer.
+        found[n] = array(17) .. sub(pack({job[ID], job[FENCE], job[TASK], job[VERSION], job[QUEUE], job[TENANT]}), 2)
+            .. kept[job[ID]] .. sub(pack({job[ATTEMPT], job[CRASHES], job[LOSSES], job[SUSPECT], job[PRIORITY],
+                                          job[CREATED], job[DUE_AT], job[STARTED], job[EXPIRES] or NIL}), 2)
     end
     return list_of(found)
 end

@@ -18,12 +18,16 @@ local OUTCOME, NUMBER, PARENT, SCHEDULE, TAGS, FINGERPRINT = 37, 38, 39, 40, 41,
 
 -- --- where a job stands -------------------------------------------------------------------------------------------
 
--- A whole number as eight bytes that sort as it does.
-local function ordered(n)
+-- A whole number as eight bytes that sort as it does: how, and which seven of them.
+local function ordering(n)
     if n >= 0 then
-        return '1' .. struct.pack('>I7', n)
+        return 49, n
     end
-    return '0' .. struct.pack('>I7', 9007199254740992 + n)
+    return 48, 9007199254740992 + n
+end
+
+local function ordered(n)
+    return struct.pack('>BI7', ordering(n))
 end
 
 -- The place of a job among those that come at the same moment: in the order of enqueue.
@@ -31,8 +35,14 @@ local function place(job)
     return struct.pack('>I6', job[SEQ]) .. job[ID]
 end
 
+-- The same by rank. At once, as every string that Lua makes costs more than what is done with it.
+local function ranked(job)
+    local sign, n = ordering(job[RANK])
+    return struct.pack('>BI7I6', sign, n, job[SEQ]) .. job[ID]
+end
+
 local function block_of(seq)
-    return sub(struct.pack('>I6', seq), 1, 5)
+    return struct.pack('>I5', math.floor(seq / 256))
 end
 
 local function ready_line(suspect, queue)
@@ -51,7 +61,7 @@ end
 local function lines(job)
     local state, found = job[STATE], {}
     if state == 'queued' then
-        found = {K.ready, 0, ready_line(job[SUSPECT], job[QUEUE]) .. ordered(job[RANK]) .. place(job)}
+        found = {K.ready, 0, ready_line(job[SUSPECT], job[QUEUE]) .. ranked(job)}
     elseif state == 'running' then
         found = {K.held, 0, job[WORKER] .. '\0' .. job[ID]}
         local seen = {}
@@ -69,7 +79,7 @@ local function lines(job)
     elseif state == 'blocked' then
         if job[BLOCKER] then
             local line = blocked_line(job[BLOCKER], job[SUSPECT], job[QUEUE], job[MOST])
-            found = {K.blocked, 0, line .. ordered(job[RANK]) .. place(job)}
+            found = {K.blocked, 0, line .. ranked(job)}
         else
             found = {K.following, 0, place(job)}
         end
@@ -98,9 +108,10 @@ end
 
 local jobs = {} -- by id, as they are now; false: there is none
 local touched = {} -- those that are not written yet
-local stood = {} -- of each of them: lines, what it counted as, whether it had ended, until when its result was kept
+local stood = {} -- of each of them: lines, state, until when its result was kept
 local removed = {}
-local counted = {} -- by state and queue, what is to be added
+local counted = {} -- by state, by queue: what is to be added
+local places = {} -- of some: lines, as they were met there
 local CHUNK = 2000 -- arguments of one command: 8,000 are all that fit on Lua's stack
 
 local function send(command, key, args)
@@ -153,16 +164,25 @@ local function read_all(ids)
     end
 end
 
-local function kind(job)
-    return job[STATE] .. '\0' .. job[QUEUE]
+local function count(job, by)
+    local queues = under(counted, job[STATE])
+    queues[job[QUEUE]] = (queues[job[QUEUE]] or 0) + by
+end
+
+-- A job that stands nowhere but there.
+local function met(job, key, member)
+    if not job[EXPIRES] then
+        places[job] = {key, 0, member}
+    end
 end
 
 -- Say that a job will be changed.
 local function change(job)
     if not stood[job] then
-        stood[job] = {lines(job), kind(job), TERMINAL[job[STATE]], job[RESULT_UNTIL]}
+        stood[job] = {places[job] or lines(job), job[STATE], job[RESULT_UNTIL]}
+        places[job] = nil
         insert(touched, job)
-        counted[stood[job][2]] = (counted[stood[job][2]] or 0) - 1
+        count(job, -1)
     end
     return job
 end
@@ -183,10 +203,6 @@ local function enter(job, body)
     insert(bodies, body)
 end
 
-local function count(job, by)
-    counted[kind(job)] = (counted[kind(job)] or 0) + by
-end
-
 -- Tell those who sleep, once, that there is something to claim, or sooner than they know: who finds nothing says that it
 -- sleeps (see claim.lua), in one script, so nobody is forgotten in between.
 local function wake()
@@ -195,22 +211,32 @@ local function wake()
     end
 end
 
-local labelled = {}
+-- What labels begin with.
+local STATE_LABEL, QUEUE_LABEL, TASK_LABEL, TAG_LABEL, SCHEDULE_LABEL, HOUR_LABEL = 's', 'q', 't', 'g', 'c', 'h'
+
+local labelled = {} -- by what, by name: the blocks of which it was said
 
 local function hour_of(at)
-    return 'h' .. ordered(math.floor(at / 3600000000))
+    return HOUR_LABEL .. ordered(math.floor(at / 3600000000))
 end
 
 -- Say that there is a job of this kind in a block, and under the block, that it was said.
-local function label(kinds, name, block)
-    local entry = name .. '\0' .. block
-    if not labelled[entry] then
-        labelled[entry] = true
+local function label(kinds, what, name, seq)
+    local said, block = under(under(labelled, what), name), math.floor(seq / 256)
+    if not said[block] then
+        said[block] = true
+        local shown = what == HOUR_LABEL and what .. ordered(name) or what .. name
+        block = block_of(seq)
         insert(kinds, 0)
-        insert(kinds, entry)
+        insert(kinds, shown .. '\0' .. block)
         insert(kinds, 0)
-        insert(kinds, '\0' .. block .. name)
+        insert(kinds, '\0' .. block .. shown)
     end
+end
+
+-- Results of a block that are kept for the same time.
+local function kept_as(ttl, seq)
+    return format('%.0f', ttl) .. '\0' .. block_of(seq)
 end
 
 -- What is written once, when a job comes in.
@@ -223,15 +249,14 @@ local function note_coming(job, come, kinds)
         insert(list, 0)
         insert(list, job[PARENT] .. '\0' .. place(job))
     end
-    local block = block_of(job[SEQ])
-    label(kinds, hour_of(job[CREATED]), block)
-    label(kinds, 'q' .. job[QUEUE], block)
-    label(kinds, 't' .. job[TASK], block)
+    label(kinds, HOUR_LABEL, math.floor(job[CREATED] / 3600000000), job[SEQ])
+    label(kinds, QUEUE_LABEL, job[QUEUE], job[SEQ])
+    label(kinds, TASK_LABEL, job[TASK], job[SEQ])
     for _, tag in ipairs(job[TAGS] or {}) do
-        label(kinds, 'g' .. tag, block)
+        label(kinds, TAG_LABEL, tag, job[SEQ])
     end
     if job[SCHEDULE] then
-        label(kinds, 'c' .. job[SCHEDULE], block)
+        label(kinds, SCHEDULE_LABEL, job[SCHEDULE], job[SEQ])
     end
 end
 
@@ -298,15 +323,15 @@ local function flush()
             insert(records, id)
             insert(records, pack(job))
             job[ID] = id
-            if TERMINAL[job[STATE]] and not was[3] then
+            if TERMINAL[job[STATE]] and not TERMINAL[was[2]] then
                 note_end(job, ends)
             end
-            if job[RESULT_UNTIL] and job[RESULT_UNTIL] ~= was[4] then
-                local kept = format('%.0f', job[RESULT_UNTIL] - job[FINISHED]) .. '\0' .. block_of(job[SEQ])
-                results[kept] = math.min(results[kept] or job[RESULT_UNTIL], job[RESULT_UNTIL])
+            if job[RESULT_UNTIL] and job[RESULT_UNTIL] ~= was[3] then
+                local blocks, block = under(results, job[RESULT_UNTIL] - job[FINISHED]), math.floor(job[SEQ] / 256)
+                blocks[block] = math.min(blocks[block] or job[RESULT_UNTIL], job[RESULT_UNTIL])
             end
-            if was[2] ~= kind(job) and job[STATE] ~= 'running' then
-                label(kinds, 's' .. job[STATE], block_of(job[SEQ]))
+            if was[2] ~= job[STATE] and job[STATE] ~= 'running' then
+                label(kinds, STATE_LABEL, job[STATE], job[SEQ])
             end
             if not was[2] or was.comes_anew then
                 note_coming(job, come, kinds)
@@ -324,8 +349,10 @@ local function flush()
     end
     send('ZADD', K.labels, kinds)
     send('HSET', K.jobs, records)
-    for kept, at in pairs(results) do
-        call('ZADD', K.results, 'LT', at, kept)
+    for ttl, blocks in pairs(results) do
+        for block, at in pairs(blocks) do
+            call('ZADD', K.results, 'LT', at, kept_as(ttl, block * 256))
+        end
     end
     send('HSET', K.bodies, bodies)
     bodies = {}
@@ -340,9 +367,11 @@ end
 -- What a script that changed something ends with.
 local function done()
     flush()
-    for key, by in pairs(counted) do
-        if by ~= 0 then
-            call('HINCRBY', K.counts, key, by)
+    for state, queues in pairs(counted) do
+        for queue, by in pairs(queues) do
+            if by ~= 0 then
+                call('HINCRBY', K.counts, state .. '\0' .. queue, by)
+            end
         end
     end
     call('INCR', K.changes)

@@ -16,7 +16,7 @@ local function new_job(g, state, reason)
     return {
         g[1], state or due > now and 'scheduled' or 'queued', false, false, g[5], due - g[7], due, false, now,
         g[14] or g[13] and now + g[13] or false, 0, 0, 0, 0, reason or false, false, false, false, false, false, false,
-        false, false, or_false(g[15]), g[16] and g[16][1] or false, g[2], g[3], g[4], g[6], g[7], or_false(g[9]), g[10],
+        false, false, or_false(g[15]), g[16] and g[16][1] or false, g[2], g[3], g[4], g[6], g[7], or_false(g[9]), g[9] and g[10] or '',
         false, false, false, false, false, false, or_false(g[17]), or_false(g[18]), or_false(g[19]), false,
     }
 end
