@@ -278,7 +278,7 @@ def storing(store: Store, jobs: Sequence[NewJob]) -> Plan[list[Enqueued]]:
     """Enqueue all or none: a conflict over a key undoes the others."""
 
     def steps() -> Steps[list[Enqueued]]:
-        answers = yield from store.enqueue(jobs)
+        answers = yield from store.enqueue(jobs, whole=True)
         for job, answer in zip(jobs, answers, strict=True):
             refusal = refused(job, answer)
             if refusal is not None:

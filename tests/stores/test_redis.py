@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 
 from tests.stores.redis_server import server
 from windlass.stores.redis import OpenedRedis, open_redis
@@ -26,8 +27,9 @@ class TestRedis(Suite):
 
     @staticmethod
     def make_newer(opened: Any) -> None:
-        opened.shell._client.hset(opened.shell._keys[NAMES.index("marks")], "schema", 99)
+        with redis.Redis.from_url(server()) as client:
+            client.hset(opened.shell._keys[NAMES.index("marks")], "schema", 99)
 
     @staticmethod
     def open(path: Path, clock: ManualClock) -> OpenedRedis:
-        return open_redis(server(), str(path), clock)
+        return open_redis(f"{server()}?prefix={path}", clock=clock)

@@ -371,7 +371,7 @@ class CountsNoneOfTheBatch(MemoryStore):
     """However many come at once, each is measured by what was there before."""
 
     @plan
-    def enqueue(self, jobs: Sequence[NewJob]) -> Steps[list[Enqueued]]:
+    def enqueue(self, jobs: Sequence[NewJob], *, whole: bool = False) -> Steps[list[Enqueued]]:
         now = (yield NOW)[0][0]
         before = [self._line(jobs, now) for _ in jobs]
         return [self._enqueue(job, now, line) for job, line in zip(jobs, before, strict=True)]

@@ -568,16 +568,16 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
 
 class Store(Protocol):
     """The operations. `capabilities` holds names that tests and registrations ask for: `atomic_batch` (see above),
-    `atomic_plan` (a plan, or a chain of them, is one transaction; without it one that fails half-way has done nothing or all
-    of one operation), `caller_transaction` (`Opened.own`), `durable` (the same URL opened again is the same store), `push` (hints
-    arrive), `search`, `transaction` (a handler's own writes commit with its completion) and `wide_numbers` (instants,
-    versions and fences of 2**53 and more are kept exactly; without it they are refused)."""
+    `atomic_plan` (a plan, or a chain of them, is one transaction; without it one that fails half-way has done nothing,
+    or all of one operation), `caller_transaction` (`Opened.own`), `durable` (the same URL opened again is the same
+    store), `push` (hints arrive), `search`, `transaction` (a handler's own writes commit with its completion) and
+    `wide_numbers` (instants, versions and fences of 2**53 and more are kept exactly; without it they are refused)."""
 
     capabilities: frozenset[str]
 
     # --- jobs ---------------------------------------------------------------------------------------------
 
-    def enqueue(self, jobs: Sequence[NewJob]) -> Plan[list[Enqueued]]:
+    def enqueue(self, jobs: Sequence[NewJob], *, whole: bool = False) -> Plan[list[Enqueued]]:
         """Must store each job once and answer in the order given. A job whose id is already stored must
         answer as the first time, `inserted=True` (a re-sent enqueue), also twice in one batch, and also where
         only its live key is left of it. A job whose idempotency key is live must answer `inserted=False` with
@@ -609,7 +609,10 @@ class Store(Protocol):
 
         A child (`Meta.parent_id`) whose parent runs and was cancelled with `Selection.children` must be stored as
         `cancelled`, reason `parent_cancelled`, without an attempt, and take no key (I13). Only what was sent again and
-        idempotency keys come before that."""
+        idempotency keys come before that.
+
+        With `whole` the caller wants all or none, and will raise an error where one of them was in conflict, refused or
+        not taken: a store without `atomic_plan` must then have stored none. (With it, the error undoes the plan.)"""
         ...
 
     def claim(self, worker: str, seq: int, request: ClaimRequest) -> Plan[Claimed]:

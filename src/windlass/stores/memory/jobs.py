@@ -56,7 +56,7 @@ class Life(Unique):
     # --- enqueue -------------------------------------------------------------------------------------------
 
     @plan(hint=True)
-    def enqueue(self, jobs: Sequence[NewJob]) -> Steps[list[Enqueued]]:
+    def enqueue(self, jobs: Sequence[NewJob], *, whole: bool = False) -> Steps[list[Enqueued]]:
         """See Store.enqueue."""
         now = (yield NOW)[0][0]
         line = self._line(jobs, now)

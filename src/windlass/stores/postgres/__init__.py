@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
-import stat
-import tempfile
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import parse_qsl, quote, urlencode
@@ -14,17 +12,18 @@ from urllib.parse import parse_qsl, quote, urlencode
 from windlass.core.errors import CapabilityMissing, ConfigError
 from windlass.core.health import Reading
 from windlass.core.words import redacted
+from windlass.stores.address import check_address
 from windlass.stores.async_shell import AsyncShell
-from windlass.stores.postgres.address import check_address
+from windlass.stores.pool import Pool
 from windlass.stores.postgres.asyncpg_shell import AsyncpgShell, is_asyncpg
 from windlass.stores.postgres.caller_shell import AsyncCallerShell, CallerShell
 from windlass.stores.postgres.connection import Connector
 from windlass.stores.postgres.hints import Hints
-from windlass.stores.postgres.pool import Pool
 from windlass.stores.postgres.rights import MigratingStore, asking, listed
 from windlass.stores.postgres.shell import Clock, Shell
 from windlass.stores.postgres.statements import load_scripts
-from windlass.stores.postgres.wire import innermost, joined
+from windlass.stores.postgres.wire import Wire, innermost, joined
+from windlass.stores.run_directory import own_directory
 
 SCHEMA = "windlass"
 NAME_MOST = 50
@@ -75,7 +74,7 @@ class OpenedPostgres:
         url: str,
         identity: str,
         schema: str,
-        pool: Pool,
+        pool: Pool[Wire],
         direct: Connector,
         clock: Clock | None,
         timeout: float,
@@ -120,7 +119,7 @@ class OpenedPostgres:
     def run_directory(self) -> str | None:
         """See ports.store.Opened. Workers of this machine that go by the same URL meet here; others by their leases."""
         digest = hashlib.sha256(self._identity.encode()).hexdigest()[:16]
-        base = _own_directory()
+        base = own_directory()
         return None if base is None else os.path.join(base, f"postgres-{digest}")
 
     longest_migration = 86_400.0
@@ -158,20 +157,6 @@ class OpenedPostgres:
             shell.stop()
         self._async.clear()
         self.shell.close()
-
-
-def _own_directory() -> str | None:
-    """A directory in which nobody else can put or remove files; None where somebody else has taken its name."""
-    runtime = os.environ.get("XDG_RUNTIME_DIR", "")
-    place = os.path.join(tempfile.gettempdir(), f"windlass-{os.getuid()}")
-    if os.path.isdir(runtime):
-        place = os.path.join(runtime, "windlass")
-    try:
-        os.makedirs(place, mode=0o700, exist_ok=True)
-        found = os.lstat(place)
-    except OSError:
-        return None
-    return place if stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() else None
 
 
 def _parameters(url: str) -> tuple[str, dict[str, str]]:

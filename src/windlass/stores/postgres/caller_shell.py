@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 
 from windlass.core.errors import StoreError, StoreTimeout, StoreUnavailable
 from windlass.ports.plan import Plan
-from windlass.stores.postgres.errors import Again, Late, Lost
+from windlass.stores.pool import Late, Lost
+from windlass.stores.postgres.errors import Again
 from windlass.stores.postgres.hints import HintListener
 from windlass.stores.postgres.shell import Shell
 from windlass.stores.postgres.statements import BACK, COMMIT, RELEASE, ROLLBACK, SAVEPOINT, Part

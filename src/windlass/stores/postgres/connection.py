@@ -9,7 +9,7 @@ import psycopg
 from psycopg import conninfo, pq
 
 from windlass.core.errors import ConfigError, StoreUnavailable
-from windlass.stores.postgres.errors import Late
+from windlass.stores.pool import Late
 from windlass.stores.postgres.wire import Wire
 
 SETTINGS = {

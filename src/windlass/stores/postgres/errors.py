@@ -28,18 +28,6 @@ class Kept(Again):
     wait = 0.4
 
 
-class Lost(Exception):
-    """The connection broke. What was sent before may have been heard."""
-
-    def __init__(self, problem: str) -> None:
-        """`problem` may be of several lines, as libpq's are."""
-        super().__init__(" ".join(problem.split()))
-
-
-class Late(Exception):
-    """The deadline passed in the middle of an exchange: the connection is of no use any more."""
-
-
 _AGAIN = {"40001", "40P01", "23505"}
 """The last: somebody wrote the same row at the same time, as when a job is sent again whose first sending, of which
 nobody heard any more, is just being committed."""

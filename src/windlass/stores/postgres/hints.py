@@ -10,7 +10,8 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from windlass.core.errors import StoreError
-from windlass.stores.postgres.errors import Again, Late, Lost
+from windlass.stores.pool import Late, Lost
+from windlass.stores.postgres.errors import Again
 from windlass.stores.postgres.statements import Part, quoted
 from windlass.stores.postgres.wire import Wire
 

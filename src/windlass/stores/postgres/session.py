@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 
 from windlass.core.errors import OutcomeUnknown, StoreError, StoreTimeout, StoreUnavailable
 from windlass.ports.plan import Plan, Statement, Steps
-from windlass.stores.postgres.errors import Again, Late, Lost
+from windlass.stores.pool import Late, Lost
+from windlass.stores.postgres.errors import Again
 from windlass.stores.postgres.shell import Clock, Turn
 from windlass.stores.postgres.statements import BEGIN, COMMIT, RELEASE, ROLLBACK, SAVEPOINT, Script
 from windlass.stores.postgres.watched import Watched

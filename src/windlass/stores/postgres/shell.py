@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from windlass.core.errors import OutcomeUnknown, SchemaError, StoreError, StoreTimeout, StoreUnavailable
 from windlass.ports.plan import NOW, Plan, Rows, Statement, drive
-from windlass.stores.postgres.errors import Again, Anew, Behind, Kept, Late, Lost
+from windlass.stores.pool import Late, Lost, Pool
+from windlass.stores.postgres.errors import Again, Anew, Behind, Kept
 from windlass.stores.postgres.hints import HintListener, Hints
-from windlass.stores.postgres.pool import Pool
 from windlass.stores.postgres.statements import (
     BEGIN,
     BEGIN_READING,
@@ -64,7 +64,7 @@ class Shell:
     """Runs plans, each in one transaction, on a connection of its own per thread that is inside."""
 
     def __init__(
-        self, pool: Pool, scripts: dict[str, Script], hints: Hints, clock: Clock | None, timeout: float
+        self, pool: Pool[Wire], scripts: dict[str, Script], hints: Hints, clock: Clock | None, timeout: float
     ) -> None:
         """`clock` replaces the server's."""
         self._pool = pool
@@ -197,7 +197,7 @@ class Shell:
             self._glancing.release()
 
     @property
-    def pool(self) -> Pool:
+    def pool(self) -> Pool[Wire]:
         """Where its connections come from."""
         return self._pool
 

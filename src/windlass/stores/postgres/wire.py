@@ -16,7 +16,8 @@ from psycopg import pq
 
 from windlass.core.errors import CapabilityMissing, StoreError
 from windlass.ports.plan import Rows
-from windlass.stores.postgres.errors import Late, Lost, translate
+from windlass.stores.pool import Late, Lost
+from windlass.stores.postgres.errors import translate
 from windlass.stores.postgres.statements import Part
 
 ENOUGH = 500
@@ -66,6 +67,10 @@ class Wire:
     def busy(self) -> bool:
         """Whether a transaction is open, or the server would not say."""
         return self.pg.transaction_status != pq.TransactionStatus.IDLE
+
+    def stale(self) -> bool:
+        """See stores.pool.Wire. Not asked here: who begins on a connection that was ended begins anew on another."""
+        return False
 
     def send(self, part: Part, params: Sequence[Any] = ()) -> None:
         """Queue a statement with the parameters of its script."""

@@ -230,7 +230,7 @@ def _packed(found: _Leaving) -> Parcel:
 
 
 def _given(p: Parcel) -> tuple[Any, ...]:
-    """As landing.lua takes it; the job in the order of its fields in keys.lua."""
+    """As landing.lua takes it; the job in the order of fields.py."""
     job, unique, ended = p.job, unique_of(p.job.meta), p.job.state.terminal
     ran = ended and job.worker is not None and bool(p.attempts)
     last, past = (p.attempts[-1], p.attempts[:-1]) if ran else (None, p.attempts)
@@ -238,7 +238,8 @@ def _given(p: Parcel) -> tuple[Any, ...]:
     record = (
         *(job.id, job.state.value, False, job.suspect, job.queue, p.rank, p.due),
         False if ended or job.due_at == p.due else job.due_at,
-        *(job.created_at, job.expires_at, job.fence, job.attempt, job.crashes, job.losses, job.reason, job.worker, None),
+        *(job.created_at, job.expires_at, job.fence, job.attempt, job.crashes, job.losses, job.reason, job.worker),
+        None,
         *(job.started_at, job.finished_at, False, False, None, None, limits(job.meta), unique.key if unique else None),
         *(job.task, job.version, job.tenant, job.priority, p.head_start, p.key, p.digest, job.error, job.result),
         *(p.result_until, job.result_expired),

@@ -20,7 +20,7 @@ _error = msgspec.json.Decoder(ErrorInfo).decode
 
 
 def body(payload: str, meta: str) -> msgspec.Raw:
-    """What scripts pass on unread: two strings, packed. As one string, of any bytes: Lua's msgpack knows no other kind."""
+    """What scripts pass on unread: two strings, packed. As one string of any bytes, as Lua knows no other kind."""
     packed = _encode(payload) + _encode(meta)
     return msgspec.Raw(b"\xdb" + len(packed).to_bytes(4, "big") + packed)
 

@@ -8,10 +8,14 @@ from functools import cache
 from importlib.resources import files
 from typing import NamedTuple
 
+from windlass.stores.redis.fields import FIELDS
 from windlass.stores.redis.keys import NAMES
 
 PACKAGE = "windlass.stores.redis.lua"
 _KEYS = f"local K = {{{', '.join(f'{name} = KEYS[{n}]' for n, name in enumerate(NAMES, 1))}}}"
+_FIELD = re.compile(rf"\b(?:{'|'.join(FIELDS)})\b")
+_NUMBER = {name: str(n) for n, name in enumerate(FIELDS, 1)}
+"""Written where scripts say the names of fields: Lua has room for 200 names, and would look each of them up."""
 _NEEDS = re.compile(r"-- needs:(.*)\n")
 
 
@@ -27,7 +31,7 @@ def script(name: str) -> Script:
     """By its name; raises FileNotFoundError for one that is none."""
     parts: dict[str, str] = {}
     _collect(name, parts)
-    text = "\n".join([_KEYS, *parts.values()]).encode()
+    text = _FIELD.sub(lambda name: _NUMBER[name[0]], "\n".join([_KEYS, *parts.values()])).encode()
     return Script(text, hashlib.sha1(text).hexdigest().encode())  # noqa: S324 - the name that Redis gives it
 
 

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from typing import TypeVar
+import time
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import Any, NoReturn, TypeVar
 
 import msgspec
 import redis
+from hiredis import pack_command
 
-from windlass.core.errors import SchemaError, StoreError, StoreTimeout, StoreUnavailable
+from windlass.core import errors
 from windlass.ports.plan import Plan, Rows, Statement, drive
-from windlass.stores.redis.keys import NAMES, keys_of
+from windlass.stores.pool import Late, Lost, Pool
+from windlass.stores.redis.hints import HintListener, Hints
+from windlass.stores.redis.keys import NAMES
 from windlass.stores.redis.scripts import script
+from windlass.stores.redis.wire import Wire
 
 T = TypeVar("T")
-
-TIMEOUT = 5.0
-"""Seconds that a plan waits, unless told otherwise."""
+Clock = Callable[[], int]
 
 _encode = msgspec.msgpack.Encoder().encode
 
@@ -25,59 +29,159 @@ _encode = msgspec.msgpack.Encoder().encode
 class RedisShell:
     """Runs plans. A statement is a script, which is done whole or not at all."""
 
-    def __init__(self, client: redis.Redis, prefix: str, clock: Callable[[], int] | None) -> None:
-        self._client = client
-        self._keys = keys_of(prefix, 0)
-        self._count = str(len(self._keys)).encode()
+    def __init__(
+        self,
+        pool: Pool[Wire],
+        connect: Callable[[float], Wire],
+        keys: Sequence[bytes],
+        clock: Clock | None,
+        timeout: float,
+    ) -> None:
+        """`connect` makes the connections of listeners, which last."""
+        self.pool = pool
+        self._keys = tuple(keys)
         self._clock = clock
         self._pid = os.getpid()
         self._closed = False
-        self.timeout = TIMEOUT
+        self._prefix = cache(self._begin)
+        changes = self._keys[NAMES.index("changes")]
+        self._get_changes = pack_command(("GET", changes))
+        self._hints = Hints(changes, connect, self._arm)
+        self._hints.publish = self._say
+        self.timeout = timeout
+        pool.users += 1
 
     def run(self, plan: Plan[T], timeout: float | None = None) -> T:
-        """See Shell.run."""
+        """See Shell.run. Scripts tell the listeners."""
         self.check()
-        answer = drive(iter(plan), self._execute)
-        if plan.hint:
-            self.hint()
-        return answer
+        deadline = time.monotonic() + (self.timeout if timeout is None else timeout)
+        with self.pool.borrowed(deadline) as wire:
+            return drive(iter(plan), lambda statement: self._execute(wire, statement, deadline, write=plan.write))
 
-    def _execute(self, statement: Statement) -> Rows:
-        text, sha = script(statement.name)
-        clock = b"" if self._clock is None else str(self._clock()).encode()
-        given = (self._count, *self._keys, clock, _encode(statement.params))
-        try:
+    def _execute(self, wire: Wire, statement: Statement, deadline: float, *, write: bool) -> Rows:
+        """Raises OutcomeUnknown where nobody can say whether the server has heard it."""
+        for fresh in (False, True):
+            command = self._command(wire, statement, deadline, write=write)
             try:
-                return self._evaluate("EVALSHA", sha, given)
-            except redis.exceptions.NoScriptError:
-                return self._evaluate("EVAL", text, given)
-        except redis.exceptions.TimeoutError as error:
-            raise StoreTimeout(f"{statement.name}: {error}") from error
-        except redis.exceptions.ConnectionError as error:
-            raise StoreUnavailable(f"{statement.name}: {error}") from error
-        except redis.exceptions.RedisError as error:
-            if str(error).startswith("SCHEMA"):
-                raise SchemaError("there is no store here yet: run `windlass store migrate`") from None
-            raise StoreError(f"{statement.name}: {error}") from error
+                return self._ask(wire, statement.name, command, deadline)
+            except redis.exceptions.ResponseError as error:
+                late = str(error).startswith("LATE")
+                if not late or fresh or time.monotonic() >= deadline:
+                    self._fail(wire, statement.name, error)
+                wire.set_clock(deadline)  # the server's clock was set, or it was busy for as long as we may wait
+            except (Late, Lost) as error:
+                self.pool.forget()
+                if write:
+                    raise errors.OutcomeUnknown(
+                        f"{statement.name}: the answer was lost ({error or 'nothing was heard until the deadline'})"
+                    ) from None
+                if isinstance(error, Late):
+                    raise errors.StoreTimeout(f"{statement.name}: nothing was heard until the deadline") from None
+                raise errors.StoreUnavailable(f"{statement.name}: {error}") from None
+        raise AssertionError
 
-    def _evaluate(self, command: str, script: bytes, given: tuple[bytes, ...]) -> Rows:
-        return self._client.execute_command(command, script, *given)  # type: ignore[no-any-return,no-untyped-call]
+    def _ask(self, wire: Wire, name: str, command: bytes, deadline: float) -> Rows:
+        try:
+            return wire.ask(command, deadline)  # type: ignore[no-any-return]
+        except redis.exceptions.NoScriptError:  # restarted, failed over or flushed
+            wire.ask(pack_command(("SCRIPT", "LOAD", script(name).text)), deadline)
+            return wire.ask(command, deadline)  # type: ignore[no-any-return]
+
+    def _command(self, wire: Wire, statement: Statement, deadline: float, *, write: bool) -> bytes:
+        """A call of the script. One that writes is not begun after the deadline: it would come true after its caller was
+        told that it had not."""
+        clock = b"" if self._clock is None else str(self._clock()).encode()
+        last = str(round(deadline * 1e6) + wire.ahead).encode() if write else b""
+        given = _encode(statement.params)
+        return b"%b$%d\r\n%b\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n" % (
+            *(self._prefix(statement.name), len(clock), clock, len(given), given, len(last), last),
+        )
+
+    def _begin(self, name: str) -> bytes:
+        """The part that is always the same."""
+        pieces = (b"EVALSHA", script(name).sha, str(len(self._keys)).encode(), *self._keys)
+        packed = b"".join(b"$%d\r\n%b\r\n" % (len(piece), piece) for piece in pieces)
+        return b"*%d\r\n" % (len(pieces) + 3) + packed
+
+    def _fail(self, wire: Wire, name: str, error: redis.exceptions.ResponseError) -> NoReturn:
+        """What the server says, as the few errors that the rest knows: nothing was applied."""
+        said = str(error)
+        word = said.partition(" ")[0]
+        if word == "SCHEMA":
+            raise errors.SchemaError("there is no store here yet: run `windlass store migrate`") from None
+        if word == "LATE":
+            raise errors.StoreTimeout(f"{name}: the server was busy until the deadline; nothing was applied") from None
+        if word == "OOM" or "OOM " in said:
+            raise errors.StoreFull(f"{name}: the server's memory is full (maxmemory); nothing was applied") from None
+        if word in AWAY or isinstance(error, AWAY_KINDS):
+            wire.close()
+            raise errors.StoreUnavailable(f"{name}: the server cannot be used now: {said}; nothing was applied") from None
+        if isinstance(error, redis.exceptions.NoPermissionError) or word == "NOPERM":
+            raise errors.StoreError(f"{name}: the login lacks a right, see `windlass store roles`: {said}") from None
+        raise errors.StoreError(f"{name}: {said}") from None
+
+    # --- hints -------------------------------------------------------------------------------------------------------
+
+    def _say(self, command: bytes) -> None:
+        deadline = time.monotonic() + 1.0
+        with self.pool.borrowed(deadline) as wire:
+            wire.ask(command, deadline)
+
+    def _arm(self) -> int:
+        return self.run(LISTEN)
+
+    def changed(self) -> int:
+        """See Shell.changed."""
+        self.check()
+        deadline = time.monotonic() + self.timeout
+        with self.pool.borrowed(deadline) as wire:
+            try:
+                return int(wire.ask(self._get_changes, deadline) or 0)
+            except Late:
+                raise errors.StoreTimeout("nothing was heard until the deadline") from None
+            except Lost as error:
+                raise errors.StoreUnavailable(str(error)) from None
+            except redis.exceptions.ResponseError as error:
+                self._fail(wire, "changed", error)
+
+    def hint(self) -> None:
+        """See Shell.hint."""
+        self._hints.send()
+
+    def listen(self) -> HintListener:
+        """See Shell.listen."""
+        self.check()
+        return self._hints.listen()
 
     def check(self) -> None:
         """Raises StoreError where this shell must not be used: once it was closed, and in a forked child (I28)."""
         if self._closed:
-            raise StoreError("this store was closed")
+            raise errors.StoreError("this store was closed")
         if os.getpid() != self._pid:
-            raise StoreError(f"this store was opened by process {self._pid}; a forked child has to open it anew")
-
-    def changed(self) -> int:
-        """See Shell.changed."""
-        return int(self._client.get(self._keys[NAMES.index("changes")]) or 0)
-
-    def hint(self) -> None:
-        """See Shell.hint."""
+            raise errors.StoreError(
+                f"this store was opened by process {self._pid}; a forked child has to open it anew"
+            )
 
     def close(self) -> None:
         """See Shell.close."""
+        if self._closed:
+            return
         self._closed = True
-        self._client.close()
+        self._hints.close()
+        self.pool.leave()
+
+
+def _listen() -> Any:
+    return msgspec.msgpack.decode((yield Statement("listen")))
+
+
+LISTEN: Plan[int] = Plan(_listen, "listen", write=False)
+AWAY = frozenset({"LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "MOVED", "ASK", "BUSY", "NOREPLICAS"})
+AWAY |= {"MISCONF", "UNBLOCKED"}
+"""What a server says that cannot be used as it is now; another may be there the next time."""
+AWAY_KINDS = (
+    redis.exceptions.BusyLoadingError,
+    redis.exceptions.ReadOnlyError,
+    redis.exceptions.ClusterDownError,
+    redis.exceptions.MovedError,
+)

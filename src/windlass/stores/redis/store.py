@@ -87,14 +87,14 @@ _facts = Decoder(_Facts | None).decode
 class RedisStore(Departing):
     """Every operation of `ports.store.Store`."""
 
-    capabilities = frozenset({"atomic_batch", "durable", "search"})
+    capabilities = frozenset({"atomic_batch", "durable", "push", "search"})
 
     # --- jobs --------------------------------------------------------------------------------------------------------
 
     @plan(hint=True)
-    def enqueue(self, jobs: Sequence[NewJob]) -> Steps[list[Enqueued]]:
+    def enqueue(self, jobs: Sequence[NewJob], *, whole: bool = False) -> Steps[list[Enqueued]]:
         """See Store.enqueue."""
-        rows = _enqueued((yield from raw("enqueue", ([given(job) for job in jobs],))))
+        rows = _enqueued((yield from raw("enqueue", ([given(job) for job in jobs], whole))))
         return [
             Enqueued(
                 id, stored, bool(more[:1] and more[0]), bool(more[1:] and more[1]), Full(*more[2]) if more[2:] else None
@@ -178,11 +178,10 @@ class RedisStore(Departing):
         while True:
             answers, asked, over = [], [], set[str]()
             orphans = _orphans((yield from raw("orphans", (who,))))
-            for death, (taken, may, jobs) in zip(deaths, orphans, strict=True):
+            for death, (gone, there, jobs) in zip(deaths, orphans, strict=True):
                 # As if they came one after the other: who is taken is judged once, and judges nobody.
-                may = may and death.worker not in over and (death.observed or death.reaper not in over)
-                taken = taken or may or death.worker in over
-                answers.append(Reaped(death.worker, taken, len(jobs) if may else 0))
+                may = there and death.worker not in over and (death.observed or death.reaper not in over)
+                answers.append(Reaped(death.worker, gone or may or death.worker in over, len(jobs) if may else 0))
                 if may:
                     over.add(death.worker)
                     moves = [move(verdict(held, death, chance)) for held in jobs]
@@ -421,7 +420,7 @@ class RedisStore(Departing):
     @plan
     def migrate(self) -> Steps[int]:
         """See Store.migrate."""
-        version, tags = yield from ask("migrate", (SCHEMA, 1))
+        version, _ = yield from ask("migrate", (SCHEMA, 1))
         if version > SCHEMA:
             raise SchemaError(f"the store has schema {version}, newer than this version of Windlass knows ({SCHEMA})")
         return int(version)

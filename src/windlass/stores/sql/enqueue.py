@@ -27,7 +27,7 @@ class Enqueueing(Unique):
     """The operation `enqueue`, also used for the children of a completed job."""
 
     @plan(hint=True)
-    def enqueue(self, jobs: Sequence[NewJob]) -> Steps[list[Enqueued]]:
+    def enqueue(self, jobs: Sequence[NewJob], *, whole: bool = False) -> Steps[list[Enqueued]]:
         """See Store.enqueue."""
         now = (yield NOW)[0][0]
         bounds, departed = (yield Statement("queue_bounds"))[0]

@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any
 from windlass.core.errors import StoreTimeout
 from windlass.ports.plan import Rows, Statement
 from windlass.ports.store import Store
+from windlass.stores.pool import Late, Lost
 from windlass.stores.postgres.connection import Connector
-from windlass.stores.postgres.errors import Late, Lost
 from windlass.stores.postgres.parts import SHARE
 from windlass.stores.postgres.shell import Turn
 from windlass.stores.postgres.statements import BEGIN, ROLLBACK, Part, Script, load_scripts

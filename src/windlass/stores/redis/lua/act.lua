@@ -78,11 +78,11 @@ function changes.delete(job)
     local at = job[UNIQUE] and unique_place(job)
     local entry = at and entry_of(at)
     if entry and entry[OWNER] == job[ID] then -- remembered by nobody, not even for the rest of its window
-        call('HDEL', K.unique, at)
+        drop_entry(at)
     end
-    local owned = job[KEY] and call('HGET', K.keys, key_place(job))
-    if owned and unpack_one(owned)[1] == job[ID] then
-        call('HDEL', K.keys, key_place(job))
+    local owned = job[KEY] and kept_key(key_place(job))
+    if owned and owned[1] == job[ID] then
+        drop_key(key_place(job))
     end
     remove(read(job[ID]))
 end

@@ -26,12 +26,8 @@ local function as_held(granted)
     return list_of(found)
 end
 
--- What a claim answers: grants, when the next is due, more, limited, alive. Who finds nothing goes to sleep, and is told
--- when there is something.
+-- What a claim answers: grants, when the next is due, more, limited, alive.
 local function claimed(granted, more, limited)
-    if #granted == 0 then
-        call('HSET', K.marks, 'asleep', 1)
-    end
     local due = next_due()
     local answer = array(5) .. as_held(granted) .. pack(due, more, limited, true)
     done()

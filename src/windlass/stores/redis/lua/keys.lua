@@ -1,6 +1,6 @@
 -- needs:
 -- What the keys hold, the time, and what was given. K: the keys by their names, as scripts.py puts them before everything.
--- ARGV: the test's clock, or nothing; the parameters, as msgpack.
+-- ARGV: the test's clock, or nothing; the parameters, as msgpack; when it is too late to begin, or nothing.
 --
 -- Hashes by the id of a job: `jobs`, what is decided with, an array as msgpack; `bodies`, its payload and its meta, which
 -- scripts pass on unread; `attempts`, `logs`, `once`, `progress`, `into`. `index` has all ids by their number. The lines
@@ -16,13 +16,14 @@ local TERMINAL = {completed = K.completed, dead = K.dead, cancelled = K.cancelle
 local call, pack, unpack_one = redis.call, cmsgpack.pack, cmsgpack.unpack
 local format, sub, find, insert, concat = string.format, string.sub, string.find, table.insert, table.concat
 
-local function now_of(given)
-    if given ~= '' then
-        return tonumber(given)
-    end
+local function server_time()
     local time = call('TIME')
     return time[1] * 1000000 + time[2]
 end
 
-local now = now_of(ARGV[1])
-local given = ARGV[2] and unpack_one(ARGV[2])
+local now = ARGV[1] == '' and server_time() or tonumber(ARGV[1])
+local given = unpack_one(ARGV[2])
+
+if ARGV[3] ~= '' and (ARGV[1] == '' and now or server_time()) > tonumber(ARGV[3]) then
+    return redis.error_reply('LATE')
+end

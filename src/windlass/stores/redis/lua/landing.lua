@@ -75,8 +75,7 @@ local function unload(p)
         call('HSET', K.progress, id, p[SAYS])
     end
     for _, other in ipairs(p[OTHERS]) do
-        call('HSET', K.merged, other, id)
-        call('HSET', K.into, id, (call('HGET', K.into, id) or '') .. other .. '\0')
+        merge(other, id)
     end
     if job[KEY] and not p[LOST] then
         keep_key(key_place(job), id, job[DIGEST])

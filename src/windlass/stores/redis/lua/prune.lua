@@ -11,11 +11,11 @@ end
 -- Forget a job whose time is over; its key outlives it.
 local function prune(job)
     local at = job[KEY] and key_place(job)
-    local owned = at and call('HGET', K.keys, at)
-    if owned and unpack_one(owned)[1] == job[ID] then
-        owned = unpack_one(owned)
-        call('HSET', K.keys, at, pack({owned[1], owned[2], job[FINISHED]}))
-        call('ZADD', K.left, 0, at)
+    local owned = at and kept_key(at)
+    if owned and owned[1] == job[ID] then
+        owned[3] = job[FINISHED]
+        later('HSET', K.keys, at, pack(owned))
+        later('ZADD', K.left, 0, at)
     end
     remove(job)
 end
@@ -110,22 +110,16 @@ local function prune_results(most)
     return gone
 end
 
-local function forget_key(at)
-    call('HDEL', K.keys, at)
-    call('ZREM', K.left, at)
-end
-
 local function prune_keys()
     local gone = 0
     for _, member in ipairs(until_now(K.outliving, now - keys_age, limit)) do
         local at = sub(member, 2)
         if sub(member, 1, 1) == 'k' then
-            local owned = call('HGET', K.keys, at)
-            owned = owned and unpack_one(owned)
+            local owned = kept_key(at)
             local owner = owned and read(owned[1])
             local ended = owner and owner[FINISHED] or not owner and owned and owned[3]
             if ended and ended + keys_age <= now then
-                forget_key(at)
+                drop_key(at)
                 gone = gone + 1
             end
             call('ZREM', K.outliving, member)
@@ -140,7 +134,7 @@ local function prune_windows()
         if sub(member, 1, 1) == 'u' then
             local entry = entry_of(at)
             if entry and not entry[LIVE] and entry[WINDOW] <= now then
-                call('HDEL', K.unique, at)
+                drop_entry(at)
             end
             if not entry or entry[LIVE] or entry[WINDOW] <= now then
                 call('ZREM', K.outliving, member)

@@ -7,15 +7,6 @@ if call('HEXISTS', K.marks, 'schema') == 0 then
     return redis.error_reply('SCHEMA')
 end
 
--- The fields of a job. Its id is not kept, as it is the name of the field in `jobs`.
-local ID, STATE, SEQ, SUSPECT, QUEUE, RANK, DUE_AT, PARKED, CREATED, EXPIRES, FENCE, ATTEMPT, CRASHES, LOSSES = 1, 2, 3, 4,
-    5, 6, 7, 8, 9, 10, 11, 12, 13, 14
-local REASON, WORKER, GRANT, STARTED, FINISHED, CANCELLING, STOPS, BLOCKER, MOST, LIMITS, UNIQUE = 15, 16, 17, 18, 19, 20,
-    21, 22, 23, 24, 25
-local TASK, VERSION, TENANT, PRIORITY, HEAD_START, KEY, DIGEST, ERROR, RESULT, RESULT_UNTIL, RESULT_GONE = 26, 27, 28, 29,
-    30, 31, 32, 33, 34, 35, 36
-local OUTCOME, NUMBER, PARENT, SCHEDULE, TAGS, FINGERPRINT = 37, 38, 39, 40, 41, 42
-
 -- --- where a job stands -------------------------------------------------------------------------------------------
 
 -- A whole number as eight bytes that sort as it does: how, and which seven of them.
@@ -110,9 +101,14 @@ local jobs = {} -- by id, as they are now; false: there is none
 local touched = {} -- those that are not written yet
 local stood = {} -- of each of them: lines, state, until when its result was kept
 local removed = {}
+local pending = {} -- commands that are to come with the next `flush`
 local counted = {} -- by state, by queue: what is to be added
 local places = {} -- of some: lines, as they were met there
 local CHUNK = 2000 -- arguments of one command: 8,000 are all that fit on Lua's stack
+
+local function later(...)
+    insert(pending, {...})
+end
 
 local function send(command, key, args)
     for from = 1, #args, CHUNK do
@@ -203,11 +199,12 @@ local function enter(job, body)
     insert(bodies, body)
 end
 
--- Tell those who sleep, once, that there is something to claim, or sooner than they know: who finds nothing says that it
--- sleeps (see claim.lua), in one script, so nobody is forgotten in between.
+-- Tell those who listen, once, that there is something to claim, or sooner than they know. They say that they listen, and
+-- learn in the same script how often something came before (listen.lua), so nothing is missed in between.
 local function wake()
-    if call('HDEL', K.marks, 'asleep') == 1 then
-        call('SPUBLISH', K.changes, '')
+    local count = call('HINCRBY', K.marks, 'came', 1)
+    if call('HDEL', K.marks, 'listening') == 1 then
+        call('SPUBLISH', K.changes, count)
     end
 end
 
@@ -298,9 +295,13 @@ end
 
 -- Write what was changed so far. Whoever asks which jobs stand in a line does this first; see `between`.
 local function flush()
-    if #touched == 0 then
+    if #touched == 0 and #pending == 0 then
         return
     end
+    for _, command in ipairs(pending) do
+        call(unpack(command))
+    end
+    pending = {}
     local batch, gone, come, ends, records, kinds, results = touched, {}, {}, {}, {}, {}, {}
     touched = {}
     for _, job in ipairs(batch) do

@@ -41,7 +41,7 @@ end
 local function add_attempt(job, run)
     local past = attempts_of(job[ID])
     insert(past, run)
-    call('HSET', K.attempts, job[ID], pack(past))
+    later('HSET', K.attempts, job[ID], pack(past))
 end
 
 -- The last run of a job that has ended becomes history, as the job lives again.

@@ -29,15 +29,21 @@ end
 
 -- --- idempotency keys ---------------------------------------------------------------------------------------------
 
--- Who has a key: {id, digest}; nil where it is free, a day after the end of the job that had it.
-local function key_owner(at)
-    local found = call('HGET', K.keys, at)
-    if not found then
-        return nil
+local owned_by = {} -- by place: id, digest, when its job ended if that is gone; false: nobody
+
+local function kept_key(at)
+    if owned_by[at] == nil then
+        local found = call('HGET', K.keys, at)
+        owned_by[at] = found and unpack_one(found)
     end
-    local owned = unpack_one(found)
-    local owner = read(owned[1])
-    local ended = owned[3]
+    return owned_by[at] or nil
+end
+
+-- Who has a key; nil where it is free, a day after the end of the job that had it.
+local function key_owner(at)
+    local owned = kept_key(at)
+    local owner = owned and read(owned[1])
+    local ended = owned and owned[3]
     if owner then
         ended = owner[FINISHED]
     end
@@ -48,9 +54,16 @@ local function key_owner(at)
 end
 
 local function keep_key(at, id, digest)
-    call('HSET', K.keys, at, pack({id, digest, false}))
-    call('ZREM', K.left, at)
-    call('ZREM', K.outliving, 'k' .. at)
+    owned_by[at] = {id, digest, false}
+    later('HSET', K.keys, at, pack(owned_by[at]))
+    later('ZREM', K.left, at)
+    later('ZREM', K.outliving, 'k' .. at)
+end
+
+local function drop_key(at)
+    owned_by[at] = false
+    later('HDEL', K.keys, at)
+    later('ZREM', K.left, at)
 end
 
 -- --- bounded queues -----------------------------------------------------------------------------------------------
@@ -89,11 +102,27 @@ end
 
 -- --- unique keys --------------------------------------------------------------------------------------------------
 
+local merging = call('EXISTS', K.merged) == 1
+local merged, gathered = {}, {} -- by id, into which; and of those, what merged into them: of those that were met
+
+local function merged_into(id)
+    if merged[id] == nil then
+        merged[id] = merging and call('HGET', K.merged, id)
+    end
+    return merged[id]
+end
+
+local function merge(id, into)
+    merged[id] = into
+    later('HSET', K.merged, id, into)
+    gathered[into] = (gathered[into] or call('HGET', K.into, into) or '') .. id .. '\0'
+    later('HSET', K.into, into, gathered[into])
+end
+
 -- What was asked for last takes the place of a job that waits, which keeps its id, its history and its log.
 local function replace(id, g)
     local old = open(id)
-    call('HSET', K.merged, g[1], id)
-    call('HSET', K.into, id, (call('HGET', K.into, id) or '') .. g[1] .. '\0')
+    merge(g[1], id)
     local follows = old[STATE] == 'blocked' and old[REASON] == 'unique'
     local job = new_job(g)
     local due = job[DUE_AT]
@@ -107,7 +136,7 @@ local function replace(id, g)
     job[STATE] = follows and 'blocked' or due > now and 'scheduled' or 'queued'
     job[REASON] = follows and 'unique' or false
     if old[PARENT] and old[PARENT] ~= job[PARENT] then
-        call('ZREM', K.children, old[PARENT] .. '\0' .. place(old))
+        later('ZREM', K.children, old[PARENT] .. '\0' .. place(old))
     end
     stood[old].comes_anew = true
     for field = 1, #job do
@@ -115,8 +144,8 @@ local function replace(id, g)
     end
     insert(bodies, id)
     insert(bodies, g[8])
-    call('HDEL', K.once, id)
-    call('HDEL', K.progress, id)
+    later('HDEL', K.once, id)
+    later('HDEL', K.progress, id)
     return {id, false}
 end
 
@@ -159,15 +188,13 @@ local function expect(batch)
     read_all(ids)
 end
 
-local merging = call('EXISTS', K.merged) == 1
-
 local function store_one(g, bounded, stopped)
     local at = g[9] and g[4] .. '\0' .. g[2] .. '\0' .. g[9]
     local owned = at and key_owner(at)
     if read(g[1]) or owned and owned[1] == g[1] then
         return {g[1], true}
     end
-    local into = merging and call('HGET', K.merged, g[1])
+    local into = merged_into(g[1])
     if into then
         return {into, false}
     end
@@ -198,7 +225,6 @@ local function store_one(g, bounded, stopped)
         end
         answer = {g[1], true}
     end
-    merging = merging or not answer[2]
     if at and answer[2] then
         keep_key(at, g[1], g[10])
     end

@@ -7,20 +7,31 @@ local function unique_place(job)
     return job[TENANT] .. '\0' .. job[TASK] .. '\0' .. job[UNIQUE]
 end
 
+local entries = {} -- by place, as they are now; false: there is none
+
 local function entry_of(at)
-    local found = call('HGET', K.unique, at)
-    return found and unpack_one(found) or nil
+    if entries[at] == nil then
+        local found = call('HGET', K.unique, at)
+        entries[at] = found and unpack_one(found)
+    end
+    return entries[at] or nil
 end
 
 local function keep_entry(at, entry)
-    call('HSET', K.unique, at, pack(entry))
+    entries[at] = entry
+    later('HSET', K.unique, at, pack(entry))
+end
+
+local function drop_entry(at)
+    entries[at] = false
+    later('HDEL', K.unique, at)
 end
 
 -- The window of a throttle whose job has ended stays for itself.
 local function keep_window(at, entry)
     entry[LIVE] = false
     keep_entry(at, entry)
-    call('ZADD', K.outliving, entry[WINDOW], 'u' .. at)
+    later('ZADD', K.outliving, entry[WINDOW], 'u' .. at)
 end
 
 -- This job has ended, or is gone: its key is free, or its successor's.
@@ -38,7 +49,7 @@ local function give_up(job)
         elseif entry[WINDOW] and now < entry[WINDOW] then
             keep_window(at, entry)
         else
-            call('HDEL', K.unique, at)
+            drop_entry(at)
         end
     end
 end

@@ -1,7 +1,7 @@
-"""The connections of one process to one database: made when they are needed, kept for a while, and never too many.
+"""The connections of one process to one server: made when they are needed, kept for a while, and never too many.
 
-Not psycopg_pool: it makes connections in threads of its own and has a time-out of its own, where here one deadline
-covers making the connection, waiting for a lock, and the answer; and a fork must find no thread.
+Not the drivers' own: psycopg_pool makes connections in threads of its own and has a time-out of its own, where here one
+deadline covers making the connection, waiting for a lock, and the answer; and a fork must find no thread.
 """
 
 from __future__ import annotations
@@ -10,10 +10,9 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from typing import Any, Generic, Protocol, TypeVar
 
 from windlass.core.errors import StoreTimeout
-from windlass.stores.postgres.errors import Late, Lost
-from windlass.stores.postgres.wire import Wire
 
 KEEP = 60.0
 """Seconds for which a connection that nobody uses is kept."""
@@ -25,20 +24,66 @@ PROBE = 1.0
 """Seconds that it is given to answer."""
 
 
-class Pool:
+class Lost(Exception):
+    """The connection broke. What was sent before may have been heard."""
+
+    def __init__(self, problem: str) -> None:
+        """`problem` may be of several lines, as libpq's are."""
+        super().__init__(" ".join(problem.split()))
+
+
+class Late(Exception):
+    """The deadline passed in the middle of an exchange: the connection is of no use any more."""
+
+
+class Wire(Protocol):
+    """A connection, as the pool sees it."""
+
+    @property
+    def lost(self) -> bool:
+        """Whether it broke, or fell silent."""
+        ...
+
+    @property
+    def busy(self) -> bool:
+        """Whether something that was begun on it has not ended."""
+        ...
+
+    @property
+    def ending(self) -> bool:
+        """Whether the server has said that it is about to end it."""
+        ...
+
+    def stale(self) -> bool:
+        """Whether the server has hung up meanwhile, or says what nobody asked for."""
+        ...
+
+    def exchange(self, deadline: float) -> Any:
+        """Ask whether anybody is there. Raises Lost and Late."""
+        ...
+
+    def close(self) -> None:
+        """Give it up."""
+        ...
+
+
+W = TypeVar("W", bound=Wire)
+
+
+class Pool(Generic[W]):
     """Lends connections, one thread each. Several shells may share it; it ends with the last of them."""
 
-    def __init__(self, connect: Callable[[float], Wire], most: int) -> None:
+    def __init__(self, connect: Callable[[float], W], most: int) -> None:
         """`connect` is given the instant of the monotonic clock until which it may take."""
         self._connect = connect
         self.most = most
         self._places = threading.Semaphore(most)
-        self._idle: list[tuple[float, Wire]] = []
+        self._idle: list[tuple[float, W]] = []
         """Since when, the last used last."""
         self.users = 0
 
     @contextmanager
-    def borrowed(self, deadline: float) -> Iterator[Wire]:
+    def borrowed(self, deadline: float) -> Iterator[W]:
         """A connection for as long as the block lasts. Raises StoreTimeout, StoreUnavailable."""
         if not self._places.acquire(timeout=max(0.0, deadline - time.monotonic())):
             raise StoreTimeout(f"all {self.most} connections of this process were in use until the deadline")
@@ -51,11 +96,15 @@ class Pool:
         finally:
             self._places.release()
 
-    def _tried(self, deadline: float) -> Wire | None:
+    def _tried(self, deadline: float) -> W | None:
         """The idle connection that was used last, if there is one, and it is of use."""
         try:
             since, wire = self._idle.pop()
         except IndexError:
+            return None
+        if wire.stale():
+            wire.close()
+            self.forget()
             return None
         now = time.monotonic()
         if now - since > DOUBT:
@@ -67,14 +116,14 @@ class Pool:
                 return None
         return wire
 
-    def connect(self, deadline: float) -> Wire:
+    def connect(self, deadline: float) -> W:
         """A new connection, which is the caller's to close."""
         try:
             return self._connect(deadline)
         except Late as error:
             raise StoreTimeout(f"{error}; nothing was applied") from error
 
-    def _give_back(self, wire: Wire) -> None:
+    def _give_back(self, wire: W) -> None:
         if not self.users or wire.lost or wire.busy or wire.ending:
             wire.close()
             return

@@ -1,0 +1,171 @@
+"""How a server is reached: at its address, through a socket, by its sentinels, or as the right node of a cluster."""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+from typing import Any
+from urllib.parse import parse_qsl, unquote, urlencode
+
+import redis
+from hiredis import pack_command
+from redis.connection import parse_url
+
+from windlass.core.errors import ConfigError, StoreUnavailable
+from windlass.stores.pool import Late, Lost
+from windlass.stores.redis.wire import Wire
+
+OURS = ("prefix", "pool", "tags", "durability")
+NODES = ("redis+sentinel", "redis+cluster", "rediss+sentinel", "rediss+cluster")
+
+
+class Connector:
+    """Makes connections to wherever the store's keys are now."""
+
+    def __init__(self, url: str) -> None:
+        """Raises ConfigError for a URL that says nothing of the kind."""
+        self._options = _options(url)
+
+    def connect(self, deadline: float) -> Wire:
+        """A new connection. Raises StoreUnavailable, Late."""
+        return self._connect(self._options, deadline)
+
+    def _connect(self, options: dict[str, Any], deadline: float) -> Wire:
+        left = max(0.001, deadline - time.monotonic())
+        made = dict(options)
+        kind = made.pop("connection_class")
+        connection = kind(**made, socket_timeout=max(left, 1.0), socket_connect_timeout=left, retry=None)
+        try:
+            connection.connect()
+        except redis.exceptions.TimeoutError:
+            raise Late from None
+        except redis.exceptions.AuthenticationError as error:
+            raise StoreUnavailable(f"the server does not let us in: {error}") from None
+        except redis.exceptions.ResponseError as error:
+            raise StoreUnavailable(f"the server refuses the connection: {error}") from None
+        except (redis.exceptions.ConnectionError, OSError) as error:
+            raise StoreUnavailable(f"the server cannot be reached: {error}") from None
+        wire = Wire(connection)
+        try:
+            wire.set_clock(deadline)
+        except redis.exceptions.ResponseError as error:
+            wire.close()
+            raise StoreUnavailable(f"the server cannot be used: {error}") from None
+        except Lost as error:
+            raise StoreUnavailable(f"the server cannot be used: {error}") from None
+        return wire
+
+
+class SentinelConnector(Connector):
+    """By the name under which sentinels know the primary: whoever is it now."""
+
+    def __init__(self, url: str) -> None:
+        scheme, _, rest = url.partition("://")
+        authority, _, path = rest.partition("?")[0].partition("/")
+        credentials, at, hosts = authority.rpartition("@")
+        self._service, _, database = path.partition("/")
+        if not self._service:
+            raise ConfigError("url: redis+sentinel://host1:26379,host2:26379/NAME must name the primary: /NAME")
+        query = url.partition("?")[2]
+        self._sentinels = [_host(each, 26379) for each in hosts.split(",") if each]
+        if not self._sentinels:
+            raise ConfigError("url: redis+sentinel:// must name at least one sentinel: host:26379")
+        plain = "rediss" if scheme.startswith("rediss") else "redis"
+        super().__init__(f"{plain}://{credentials}{at}localhost/{database}{query and '?' + query}")
+        self._asked = {
+            name: value for name, value in self._options.items() if name.startswith("ssl") or name == "connection_class"
+        }
+
+    def connect(self, deadline: float) -> Wire:
+        """See Connector."""
+        problems = []
+        for host, port in self._sentinels:
+            try:
+                found = self._ask(host, port, deadline)
+            except (StoreUnavailable, Lost, Late) as error:
+                problems.append(f"{host}:{port}: {str(error) or 'no answer'}")
+                continue
+            if found is None:
+                problems.append(f"{host}:{port} knows no primary called {self._service!r}")
+                continue
+            # Whoever answers first is asked first the next time.
+            self._sentinels.sort(key=lambda each: each != (host, port))
+            return self._connect(self._options | {"host": found[0], "port": found[1]}, deadline)
+        raise StoreUnavailable(f"no sentinel names the primary: {'; '.join(problems)}")
+
+    def _ask(self, host: str, port: int, deadline: float) -> tuple[str, int] | None:
+        soon = min(deadline, time.monotonic() + 1.0)
+        wire = self._connect(self._asked | {"host": host, "port": port, "protocol": 2}, soon)
+        try:
+            answer = wire.ask(pack_command(("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._service)), soon)
+        finally:
+            wire.close()
+        return None if answer is None else (answer[0].decode(), int(answer[1]))
+
+
+class ClusterConnector(Connector):
+    """As the node that has the store's slot. All keys of a tag lie in one."""
+
+    def __init__(self, url: str, key: bytes) -> None:
+        scheme, _, rest = url.partition("://")
+        authority, slash, path = rest.partition("/")
+        credentials, at, hosts = authority.rpartition("@")
+        self._nodes = [_host(each, 6379) for each in hosts.partition("?")[0].split(",") if each]
+        if not self._nodes:
+            raise ConfigError("url: redis+cluster:// must name at least one node: host:6379")
+        self._key = key
+        plain = "rediss" if scheme.startswith("rediss") else "redis"
+        super().__init__(f"{plain}://{credentials}{at}localhost{slash}{path}")
+
+    def connect(self, deadline: float) -> Wire:
+        """See Connector."""
+        problems = []
+        for host, port in list(self._nodes):
+            try:
+                return self._at(host, port, deadline)
+            except (StoreUnavailable, Late) as error:
+                problems.append(f"{host}:{port}: {str(error) or 'no answer'}")
+        raise StoreUnavailable(f"no node of the cluster can be used: {'; '.join(problems)}")
+
+    def _at(self, host: str, port: int, deadline: float) -> Wire:
+        """Go where one is sent, a few times."""
+        for _ in range(4):
+            wire = self._connect(self._options | {"host": host, "port": port}, deadline)
+            try:
+                wire.ask(pack_command(("HEXISTS", self._key, "schema")), deadline)
+            except redis.exceptions.ResponseError as error:
+                wire.close()
+                moved = str(error).split()
+                if moved[:1] not in (["MOVED"], ["ASK"]):
+                    raise StoreUnavailable(f"the node cannot be used: {error}") from None
+                there, port = _host(moved[-1], port)
+                host = there or host  # a node that does not know its own name
+            except Lost as error:
+                raise StoreUnavailable(str(error)) from None
+            else:
+                if (host, port) not in self._nodes:
+                    self._nodes.append((host, port))
+                self._nodes.sort(key=lambda each: each != (host, port))
+                return wire
+        raise StoreUnavailable("the nodes of the cluster send us from one to the other")
+
+
+def _host(text: str, port: int) -> tuple[str, int]:
+    host, colon, number = text.rpartition(":")
+    if not colon:
+        return text, port
+    return host.strip("[]"), int(number) if number.isdecimal() else port
+
+
+def _options(url: str) -> dict[str, Any]:
+    """As redis-py wants them, without those that are ours."""
+    base, _, query = url.partition("?")
+    rest = [(name, value) for name, value in parse_qsl(query, keep_blank_values=True) if name not in OURS]
+    with suppress(ValueError):
+        options = parse_url(base + (f"?{urlencode(rest)}" if rest else ""))
+        known = {"connection_class": redis.Connection, "host": "localhost", "protocol": 2, "client_name": "windlass"}
+        if options.get("connection_class") is redis.UnixDomainSocketConnection:
+            known.pop("host")
+            options["path"] = unquote(options["path"])
+        return known | options
+    raise ConfigError("url: it cannot be read as redis://user:password@host:6379/0, with what is special in it encoded")
