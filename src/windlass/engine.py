@@ -207,10 +207,10 @@ class Engine:
         match self.settings.url.partition(":")[0]:
             case "sqlite" | "sqlite+stdlib":
                 return {"durability": self.settings.durability, "beside": beside}
-            case "postgresql":
-                return {"beside": beside}
-            case _:
+            case "memory":
                 return {}
+            case _:
+                return {"beside": beside}
 
     def _forked(self) -> None:
         """A connection must not cross a fork (I28): not be used here, nor even be closed, SQLite says, which the

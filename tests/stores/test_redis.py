@@ -1,11 +1,12 @@
-"""The Redis store, as far as it goes: it is no store by URL yet. What it does not do yet is named here."""
+"""The conformance suite on Redis."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import pytest
 import redis
 
 from tests.stores.redis_server import server
@@ -14,21 +15,20 @@ from windlass.stores.redis.keys import NAMES
 from windlass.testing import ManualClock
 from windlass.testing.conformance import Suite
 
-NOT_YET = {
-    "test_a_busy_store_times_out",
-}
-
 
 class TestRedis(Suite):
-    @pytest.fixture(autouse=True)
-    def _yet(self, request: pytest.FixtureRequest) -> None:
-        if request.node.originalname in NOT_YET:
-            pytest.skip("not yet")
-
     @staticmethod
     def make_newer(opened: Any) -> None:
         with redis.Redis.from_url(server()) as client:
             client.hset(opened.shell._keys[NAMES.index("marks")], "schema", 99)
+
+    @staticmethod
+    @contextmanager
+    def hold_up(opened: Any) -> Iterator[None]:
+        with redis.Redis.from_url(server()) as client:
+            client.client_pause(30_000, all=False)
+            yield
+            client.client_unpause()
 
     @staticmethod
     def open(path: Path, clock: ManualClock) -> OpenedRedis:

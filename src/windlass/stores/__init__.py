@@ -12,13 +12,15 @@ from windlass.core.words import near
 if TYPE_CHECKING:
     from windlass.ports.store import Opened
 
+REDIS = ("redis", "rediss", "unix", *(f"{tls}+{kind}" for kind in ("sentinel", "cluster") for tls in ("redis", "rediss")))
 SCHEMES = {
     "memory": "windlass.stores.memory:open_memory",
     "postgresql": "windlass.stores.postgres:open_postgres",
+    **dict.fromkeys(REDIS, "windlass.stores.redis:open_redis"),
     "sqlite": "windlass.stores.sqlite:open_sqlite",
     "sqlite+stdlib": "windlass.stores.sqlite:open_sqlite",
 }
-EXTRAS = {"postgresql": "postgres"}
+EXTRAS = {"postgresql": "postgres", **dict.fromkeys(REDIS, "redis")}
 """What of Windlass has to be installed for a store whose driver does not come with it."""
 
 

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+import pytest
 from msgspec.structs import replace
 
-from windlass.core.job import Discarded, State, Succeeded
-from windlass.ports.store import KEY_KEEP, Enqueued, Filter, PruneRules, Selected, Selection
+from windlass.core.flow import Bounds
+from windlass.core.job import Discarded, NewJob, State, Succeeded
+from windlass.ports.plan import Plan, Steps
+from windlass.ports.store import KEY_KEEP, Enqueued, Filter, PruneRules, QueueChange, Selected, Selection
 from windlass.testing.conformance.values import NAMES, NUMBERS, PAYLOADS
 from windlass.testing.conformance.world import DAY, HOUR, MINUTE, World
+
+
+class KeptOut(Exception):
+    """What a client makes of an answer."""
 
 
 class Enqueueing:
@@ -105,6 +112,30 @@ class Enqueueing:
         assert world.dump() == before
 
     # --- idempotency keys ----------------------------------------------------------------------------------
+
+    def test_all_or_none(self, world: World) -> None:
+        """What is kept out keeps out the whole batch, and what came with it has left no trace."""
+        old = world.job(idempotency_key="k", digest="old")
+        unique = '{"unique":["u","reject"]}'
+        world.enqueue(old, world.job(meta=unique))
+        world.run(world.store.queues([QueueChange("full", bounds=Bounds(depth=1))]))
+        world.put(queue="full")
+        for out in (world.job(idempotency_key="k", digest="new"), world.job(meta=unique), world.job(queue="full")):
+            beside = [world.job(idempotency_key="other"), world.job(meta='{"unique":["v","replace"]}')]
+            after = world.job(meta='{"unique":["v","replace"]}', payload="[[1],{}]")
+            world.known |= dict.fromkeys(job.id for job in (out, *beside, after))
+            before = world.dump()
+
+            def steps(jobs: Sequence[NewJob] = (*beside, out, after)) -> Steps[None]:
+                answers = yield from world.store.enqueue(jobs, whole=True)
+                assert [answer.inserted for answer in answers] == [True, True, False, False]
+                raise KeptOut
+
+            with pytest.raises(KeptOut):
+                world.run(Plan(steps, "enqueue", write=True))
+            assert world.dump() == before
+        assert all(answer.inserted for answer in world.enqueue(*beside))
+        world.healthy()
 
     def test_a_key_has_one_owner(self, world: World) -> None:
         """I10b: every later caller gets the id of the first, and is told when its own payload was another."""
