@@ -12,7 +12,8 @@ from windlass.core.words import near
 if TYPE_CHECKING:
     from windlass.ports.store import Opened
 
-REDIS = ("redis", "rediss", "unix", *(f"{tls}+{kind}" for kind in ("sentinel", "cluster") for tls in ("redis", "rediss")))
+_NODES = (f"{plain}+{kind}" for kind in ("sentinel", "cluster") for plain in ("redis", "rediss"))
+REDIS = ("redis", "rediss", "unix", *_NODES)
 SCHEMES = {
     "memory": "windlass.stores.memory:open_memory",
     "postgresql": "windlass.stores.postgres:open_postgres",

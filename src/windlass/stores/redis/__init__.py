@@ -6,20 +6,20 @@ import asyncio
 import hashlib
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Iterator
 from typing import Any, NoReturn
 from urllib.parse import parse_qsl
 
 from windlass.core.errors import CapabilityMissing, ConfigError
+from windlass.core.health import Reading
 from windlass.core.words import redacted
 from windlass.stores.address import check_address
 from windlass.stores.async_shell import AsyncShell
 from windlass.stores.pool import Pool
 from windlass.stores.redis.connection import ClusterConnector, Connector, SentinelConnector
 from windlass.stores.redis.keys import keys_of
-from windlass.stores.redis.shell import Clock, RedisShell
+from windlass.stores.redis.shell import Clock, Durability, RedisShell
 from windlass.stores.redis.store import RedisStore
-from windlass.stores.redis.wire import Wire
 from windlass.stores.run_directory import own_directory
 
 PREFIX = "windlass"
@@ -33,11 +33,13 @@ def open_redis(
 ) -> OpenedRedis:
     """Open the store on the server that `url` names; nothing is sent before the first operation.
 
-    `redis://user:password@host:6379/0`, `rediss://` with TLS, `unix:///path.sock?db=0`, `redis+sentinel://host1,host2/NAME/0`
-    (the primary of that name, whoever is it) and `redis+cluster://host1,host2`. Of the parameters behind a `?`, `prefix`
-    is what the store's keys begin with (default: windlass), and `pool` how many connections this process may have at
-    once (default: 8); the others are redis-py's. `beside` is the same store, opened in this process already: each is
-    closed by itself, but both use the same connections. Raises ConfigError for what cannot be right.
+    `redis://user:password@host:6379/0`, `rediss://` with TLS, `unix:///path.sock?db=0`,
+    `redis+sentinel://host1,host2/NAME/0` (the primary of that name, whoever is it) and `redis+cluster://host1,host2`.
+    Of the parameters behind a `?`, `prefix` is what the store's keys begin with (default: windlass), `pool` how many
+    connections this process may have at once (default: 8), and `durability` when a write is acknowledged: once the
+    `server` has it (the default: what that survives its settings say), once it is on its `disk`, or once a `replica`
+    has it. The others are redis-py's. `beside` is the same store, opened in this process already: each is closed by
+    itself, but both use the same connections. Raises ConfigError for what cannot be right.
     """
     if not url.startswith("unix:"):
         check_address(url)
@@ -45,10 +47,14 @@ def open_redis(
     prefix = ours.get("prefix", PREFIX)
     if not _PREFIX.fullmatch(prefix):
         raise ConfigError(f"url: prefix={prefix!r} must have 1 to 200 characters, and no space and no brace among them")
+    durability = ours.get("durability", Durability.SERVER.value)
+    if durability not in set(Durability):
+        raise ConfigError(f"url: durability={durability!r} must be one of {', '.join(Durability)}")
     keys = keys_of(prefix, 0)
     connector = _connector(url, keys[0])
     pool = Pool(connector.connect, _number(ours.get("pool", str(CONNECTIONS)))) if beside is None else beside.shell.pool
-    return OpenedRedis(url, f"{url.partition('?')[0]}\n{prefix}", RedisShell(pool, connector.connect, keys, clock, timeout))
+    shell = RedisShell(pool, connector.connect, keys, clock, timeout, Durability(durability))
+    return OpenedRedis(url, prefix, shell)
 
 
 def _connector(url: str, key: bytes) -> Connector:
@@ -63,11 +69,12 @@ def _connector(url: str, key: bytes) -> Connector:
 class OpenedRedis:
     """See ports.store.Opened."""
 
-    def __init__(self, url: str, identity: str, shell: RedisShell) -> None:
+    def __init__(self, url: str, prefix: str, shell: RedisShell) -> None:
         self.url = redacted(url)
+        self.prefix = prefix
         self.store: Any = RedisStore()
         self.shell = shell
-        self._identity = identity
+        self._identity = f"{url.partition('?')[0]}\n{prefix}"
         self._async: dict[asyncio.AbstractEventLoop, AsyncShell] = {}
 
     def async_shell(self) -> AsyncShell:
@@ -93,6 +100,18 @@ class OpenedRedis:
         digest = hashlib.sha256(self._identity.encode()).hexdigest()[:16]
         base = own_directory()
         return None if base is None else os.path.join(base, f"redis-{digest}")
+
+    def roles_sql(self) -> str:
+        """The commands that make the users of those who work, and of those who only read."""
+        from windlass.stores.redis.rights import roles
+
+        return roles(self.prefix)
+
+    def diagnose(self) -> Iterator[Reading]:
+        """What `windlass store doctor` wants to know of this store in particular."""
+        from windlass.stores.redis.diagnosis import diagnose
+
+        return diagnose(self)
 
     def close(self) -> None:
         """See ports.store.Opened."""

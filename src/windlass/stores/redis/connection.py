@@ -11,12 +11,13 @@ import redis
 from hiredis import pack_command
 from redis.connection import parse_url
 
-from windlass.core.errors import ConfigError, StoreUnavailable
+from windlass.core.errors import ConfigError, StoreError, StoreUnavailable
 from windlass.stores.pool import Late, Lost
 from windlass.stores.redis.wire import Wire
 
 OURS = ("prefix", "pool", "tags", "durability")
-NODES = ("redis+sentinel", "redis+cluster", "rediss+sentinel", "rediss+cluster")
+OLDEST = 7
+"""The first Redis whose scripts say what they may do when memory is full, and that publishes where a key lies."""
 
 
 class Connector:
@@ -27,8 +28,8 @@ class Connector:
         self._options = _options(url)
 
     def connect(self, deadline: float) -> Wire:
-        """A new connection. Raises StoreUnavailable, Late."""
-        return self._connect(self._options, deadline)
+        """A new connection. Raises StoreUnavailable, Late, and StoreError for a server on which jobs would be lost."""
+        return self._greet(self._connect(self._options, deadline), deadline)
 
     def _connect(self, options: dict[str, Any], deadline: float) -> Wire:
         left = max(0.001, deadline - time.monotonic())
@@ -45,14 +46,21 @@ class Connector:
             raise StoreUnavailable(f"the server refuses the connection: {error}") from None
         except (redis.exceptions.ConnectionError, OSError) as error:
             raise StoreUnavailable(f"the server cannot be reached: {error}") from None
-        wire = Wire(connection)
+        return Wire(connection)
+
+    def _greet(self, wire: Wire, deadline: float) -> Wire:
+        """Whoever is to keep jobs is asked for its clock, and whether it can."""
         try:
             wire.set_clock(deadline)
+            facts = server_facts(wire, deadline)
         except redis.exceptions.ResponseError as error:
             wire.close()
             raise StoreUnavailable(f"the server cannot be used: {error}") from None
         except Lost as error:
             raise StoreUnavailable(f"the server cannot be used: {error}") from None
+        if problem := problem_of(facts):
+            wire.close()
+            raise StoreError(problem)
         return wire
 
 
@@ -90,7 +98,8 @@ class SentinelConnector(Connector):
                 continue
             # Whoever answers first is asked first the next time.
             self._sentinels.sort(key=lambda each: each != (host, port))
-            return self._connect(self._options | {"host": found[0], "port": found[1]}, deadline)
+            at = {"host": found[0], "port": found[1]}
+            return self._greet(self._connect(self._options | at, deadline), deadline)
         raise StoreUnavailable(f"no sentinel names the primary: {'; '.join(problems)}")
 
     def _ask(self, host: str, port: int, deadline: float) -> tuple[str, int] | None:
@@ -146,8 +155,31 @@ class ClusterConnector(Connector):
                 if (host, port) not in self._nodes:
                     self._nodes.append((host, port))
                 self._nodes.sort(key=lambda each: each != (host, port))
-                return wire
+                return self._greet(wire, deadline)
         raise StoreUnavailable("the nodes of the cluster send us from one to the other")
+
+
+def server_facts(wire: Wire, deadline: float) -> dict[str, str]:
+    """What the server says of itself. Managed servers, which refuse CONFIG, say that much; nothing where even this is
+    refused."""
+    try:
+        said = wire.ask(pack_command(("INFO", "server", "memory", "persistence", "replication")), deadline)
+    except redis.exceptions.NoPermissionError:
+        return {}
+    return dict(line.split(":", 1) for line in said.decode().splitlines() if ":" in line)
+
+
+def problem_of(facts: dict[str, str]) -> str:
+    """Why jobs cannot be kept there; empty if they can."""
+    version = facts.get("redis_version", "7.0")
+    if int(version.partition(".")[0]) < OLDEST:
+        return f"the server is Redis {version}; it must be Redis 7.0 or Valkey 8, or later"
+    if (policy := facts.get("maxmemory_policy", "noeviction")).startswith("allkeys-"):
+        return (
+            f"the server evicts what it likes when its memory is full (maxmemory-policy {policy}), jobs among it: set "
+            "maxmemory-policy to noeviction, or use another server for jobs"
+        )
+    return ""
 
 
 def _host(text: str, port: int) -> tuple[str, int]:

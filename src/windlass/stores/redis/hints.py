@@ -1,5 +1,5 @@
-"""Hints by way of the server: a script that puts something in line tells those who listen, once for all that comes until
-they listen again. See lua/record.lua, wake."""
+"""Hints by way of the server: a script that puts something in line tells those who listen, once for all that comes
+until they listen again. See lua/record.lua, wake."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Hints:
     """Receives the hints of one store, and sends those that no script sends."""
 
     def __init__(self, channel: bytes, connect: Callable[[float], Wire], arm: Callable[[], int]) -> None:
-        """`connect` makes a connection for a listener; `arm` asks for the next hint, and answers how many there were."""
+        """`connect` makes a connection for a listener; `arm` asks for the next hint, and answers how many were due."""
         self._channel = channel
         self._connect = connect
         self._arm = arm

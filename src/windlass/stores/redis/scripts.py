@@ -12,6 +12,16 @@ from windlass.stores.redis.fields import FIELDS
 from windlass.stores.redis.keys import NAMES
 
 PACKAGE = "windlass.stores.redis.lua"
+COMING = frozenset({"enqueue", "fan_out", "fire", "arrive"})
+"""Scripts by which jobs come in: refused while memory is full, when all others go on, so that it becomes less."""
+READING = frozenset(
+    {
+        *("attempts", "audit", "backlog", "cas_get", "children", "dead", "departing", "endings", "families", "fetch"),
+        *("held", "hours", "lapsed", "leaving", "logs", "orphans", "parcels", "seq_of", "standing", "stats", "tallies"),
+        *("tick", "version", "walk", "why", "worker_list"),
+    }
+)
+"""Scripts that change nothing: whoever may only read may run them, and the server sees to it."""
 _KEYS = f"local K = {{{', '.join(f'{name} = KEYS[{n}]' for n, name in enumerate(NAMES, 1))}}}"
 _FIELD = re.compile(rf"\b(?:{'|'.join(FIELDS)})\b")
 _NUMBER = {name: str(n) for n, name in enumerate(FIELDS, 1)}
@@ -24,6 +34,7 @@ class Script(NamedTuple):
 
     text: bytes
     sha: bytes
+    command: bytes
 
 
 @cache
@@ -31,8 +42,11 @@ def script(name: str) -> Script:
     """By its name; raises FileNotFoundError for one that is none."""
     parts: dict[str, str] = {}
     _collect(name, parts)
-    text = _FIELD.sub(lambda name: _NUMBER[name[0]], "\n".join([_KEYS, *parts.values()])).encode()
-    return Script(text, hashlib.sha1(text).hexdigest().encode())  # noqa: S324 - the name that Redis gives it
+    reads = name in READING
+    head = "#!lua" if name in COMING else f"#!lua flags={'no-writes' if reads else 'allow-oom'}"
+    text = _FIELD.sub(lambda field: _NUMBER[field[0]], "\n".join([head, _KEYS, *parts.values()])).encode()
+    sha = hashlib.sha1(text).hexdigest().encode()  # noqa: S324 - the name that Redis gives it
+    return Script(text, sha, b"EVALSHA_RO" if reads else b"EVALSHA")
 
 
 def _collect(name: str, parts: dict[str, str]) -> None:

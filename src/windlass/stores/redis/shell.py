@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Sequence
+from enum import StrEnum
 from functools import cache
 from typing import Any, NoReturn, TypeVar
 
@@ -21,6 +22,21 @@ from windlass.stores.redis.scripts import script
 from windlass.stores.redis.wire import Wire
 
 T = TypeVar("T")
+
+
+class Durability(StrEnum):
+    """What an acknowledged write survives."""
+
+    SERVER = "server"
+    """What the server's own settings say: with `appendfsync everysec`, all but the last second before a crash of it."""
+    DISK = "disk"
+    """A crash of the server: it is in the append-only file, on disk."""
+    REPLICA = "replica"
+    """The loss of the server: at least one replica has it."""
+
+
+PASSING = frozenset({"beat", "report", "listen"})
+"""What is said again soon: nobody waits until it cannot be lost."""
 Clock = Callable[[], int]
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -36,11 +52,13 @@ class RedisShell:
         keys: Sequence[bytes],
         clock: Clock | None,
         timeout: float,
+        durability: Durability = Durability.SERVER,
     ) -> None:
         """`connect` makes the connections of listeners, which last."""
         self.pool = pool
         self._keys = tuple(keys)
         self._clock = clock
+        self.durability = durability
         self._pid = os.getpid()
         self._closed = False
         self._prefix = cache(self._begin)
@@ -56,7 +74,25 @@ class RedisShell:
         self.check()
         deadline = time.monotonic() + (self.timeout if timeout is None else timeout)
         with self.pool.borrowed(deadline) as wire:
-            return drive(iter(plan), lambda statement: self._execute(wire, statement, deadline, write=plan.write))
+            answer = drive(iter(plan), lambda statement: self._execute(wire, statement, deadline, write=plan.write))
+            if plan.write and plan.name not in PASSING and self.durability is not Durability.SERVER:
+                self._confirm(wire, plan.name, deadline)
+            return answer
+
+    def _confirm(self, wire: Wire, name: str, deadline: float) -> None:
+        """Wait until what this connection wrote is where the profile says. Raises OutcomeUnknown if that takes too
+        long: it was applied, and may be lost again with the server."""
+        left = max(1, round((deadline - time.monotonic()) * 1e3))
+        command = ("WAITAOF", 1, 0, left) if self.durability is Durability.DISK else ("WAIT", 1, left)
+        try:
+            reached = wire.ask(pack_command(command), deadline + 1.0)
+        except redis.exceptions.ResponseError as error:
+            raise errors.OutcomeUnknown(f"{name}: durability={self.durability}: {error}") from None
+        except (Late, Lost) as error:
+            raise errors.OutcomeUnknown(f"{name}: the answer was lost ({error})") from None
+        if not (reached[0] if isinstance(reached, list) else reached):
+            where = "the disk of the server" if self.durability is Durability.DISK else "a replica"
+            raise errors.OutcomeUnknown(f"{name}: it was applied, and has not reached {where} until the deadline")
 
     def _execute(self, wire: Wire, statement: Statement, deadline: float, *, write: bool) -> Rows:
         """Raises OutcomeUnknown where nobody can say whether the server has heard it."""
@@ -88,8 +124,8 @@ class RedisShell:
             return wire.ask(command, deadline)  # type: ignore[no-any-return]
 
     def _command(self, wire: Wire, statement: Statement, deadline: float, *, write: bool) -> bytes:
-        """A call of the script. One that writes is not begun after the deadline: it would come true after its caller was
-        told that it had not."""
+        """A call of the script. One that writes is not begun after the deadline: it would come true after its caller
+        was told that it had not."""
         clock = b"" if self._clock is None else str(self._clock()).encode()
         last = str(round(deadline * 1e6) + wire.ahead).encode() if write else b""
         given = _encode(statement.params)
@@ -99,7 +135,8 @@ class RedisShell:
 
     def _begin(self, name: str) -> bytes:
         """The part that is always the same."""
-        pieces = (b"EVALSHA", script(name).sha, str(len(self._keys)).encode(), *self._keys)
+        found = script(name)
+        pieces = (found.command, found.sha, str(len(self._keys)).encode(), *self._keys)
         packed = b"".join(b"$%d\r\n%b\r\n" % (len(piece), piece) for piece in pieces)
         return b"*%d\r\n" % (len(pieces) + 3) + packed
 
@@ -115,7 +152,8 @@ class RedisShell:
             raise errors.StoreFull(f"{name}: the server's memory is full (maxmemory); nothing was applied") from None
         if word in AWAY or isinstance(error, AWAY_KINDS):
             wire.close()
-            raise errors.StoreUnavailable(f"{name}: the server cannot be used now: {said}; nothing was applied") from None
+            problem = f"{name}: the server cannot be used now: {said}; nothing was applied"
+            raise errors.StoreUnavailable(problem) from None
         if isinstance(error, redis.exceptions.NoPermissionError) or word == "NOPERM":
             raise errors.StoreError(f"{name}: the login lacks a right, see `windlass store roles`: {said}") from None
         raise errors.StoreError(f"{name}: {said}") from None
@@ -175,7 +213,7 @@ def _listen() -> Any:
     return msgspec.msgpack.decode((yield Statement("listen")))
 
 
-LISTEN: Plan[int] = Plan(_listen, "listen", write=False)
+LISTEN: Plan[int] = Plan(_listen, "listen", write=True)
 AWAY = frozenset({"LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "MOVED", "ASK", "BUSY", "NOREPLICAS"})
 AWAY |= {"MISCONF", "UNBLOCKED"}
 """What a server says that cannot be used as it is now; another may be there the next time."""

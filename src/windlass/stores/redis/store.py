@@ -51,6 +51,8 @@ from windlass.stores.redis.given import given, move
 
 AHEAD = 10_000
 """Where the place in line stops being counted."""
+LABELS = 8
+"""Labels, each of 256 jobs, that one chore looks at."""
 HEADS = 100
 """Of each queue, the first in line among which the one that waits longest is looked for."""
 SCHEMA = 1
@@ -88,6 +90,10 @@ class RedisStore(Departing):
     """Every operation of `ports.store.Store`."""
 
     capabilities = frozenset({"atomic_batch", "durable", "push", "search"})
+
+    def __init__(self) -> None:
+        self._label: bytes | None = None
+        """The one up to which it was seen whether they are still true."""
 
     # --- jobs --------------------------------------------------------------------------------------------------------
 
@@ -267,7 +273,14 @@ class RedisStore(Departing):
 
     def chores(self, rules: PruneRules) -> Sequence[Any]:
         """See Store.chores."""
-        return ()
+        return (self._relabel(),)
+
+    @plan
+    def _relabel(self) -> Steps[bool]:
+        """A few labels each time, round and round."""
+        more, last = yield from ask("relabel", (self._label, LABELS))
+        self._label = last if more else None
+        return False
 
     # --- reading -----------------------------------------------------------------------------------------------------
 

@@ -125,12 +125,3 @@ local function last_block(groups, at)
     until at == start
     return at
 end
-
--- Of a block that was read whole: states that nobody in it has any more are no longer said of it.
-local function unlabel(block, f, met)
-    for _, state in ipairs(f.states or {}) do
-        if not met[state] then
-            call('ZREM', K.labels, 's' .. state .. '\0' .. block, '\0' .. block .. 's' .. state)
-        end
-    end
-end

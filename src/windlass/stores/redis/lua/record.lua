@@ -414,6 +414,11 @@ local function array(n)
     return n < 16 and string.char(144 + n) or '\221' .. struct.pack('>I4', n)
 end
 
+-- Any bytes, as Python is to have them.
+local function binary(bytes)
+    return '\198' .. struct.pack('>I4', #bytes) .. bytes
+end
+
 local function list_of(packed)
     return array(#packed) .. concat(packed)
 end

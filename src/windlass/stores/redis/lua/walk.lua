@@ -59,17 +59,10 @@ local function blocks()
         if not at or start + 255 < first then
             return NIL
         end
-        local last, met = math.min(before - 1, start + 255), {}
-        local ids = call('ZREVRANGEBYSCORE', K.index, format('%.0f', last), format('%.0f', start))
-        local reached = take(ids)
+        local last = format('%.0f', math.min(before - 1, start + 255))
+        local reached = take(call('ZREVRANGEBYSCORE', K.index, last, format('%.0f', start)))
         if reached then
             return reached
-        end
-        for _, id in ipairs(ids) do
-            met[read(id)[STATE]] = true
-        end
-        if last == start + 255 then
-            unlabel(at, f, met)
         end
         before = start
         if start == 0 then
