@@ -26,33 +26,69 @@ def server() -> str:
 
 
 def _start() -> str:
+    started = Started()
+    atexit.register(started.end)
+    return started.url
+
+
+class Started:
+    """A server of a test's own, with settings of its own."""
+
+    def __init__(self, *options: str, port: int | None = None) -> None:
+        self.port = free_port() if port is None else port
+        self.place = Path(tempfile.mkdtemp(prefix="windlass-redis-"))
+        self.url = f"redis://127.0.0.1:{self.port}/0"
+        at = ("--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.place), "--pidfile", f"{self.place}/pid")
+        self._command = [str(binary()), *at, "--save", "", "--daemonize", "yes", *options]
+        self.begin()
+
+    def begin(self) -> None:
+        """Start it, again if need be, and wait until it answers."""
+        # Nobody's child, and without a mark of a test's: it outlives the test that happened to need it first.
+        clean = {name: value for name, value in os.environ.items() if not name.startswith("WINDLASS_")}
+        subprocess.run(self._command, env=clean, check=True, capture_output=True)
+        for _ in range(500):
+            try:
+                with self.client() as client:
+                    client.ping()
+                return
+            except redis.exceptions.ConnectionError:
+                time.sleep(0.02)
+        raise AssertionError("the server does not answer")
+
+    def client(self) -> redis.Redis:
+        """For what no store does."""
+        return redis.Redis.from_url(self.url)
+
+    @property
+    def pid(self) -> int:
+        """Of its process."""
+        return int(self.place.joinpath("pid").read_text())
+
+    def kill(self) -> None:
+        """With -9, and wait until it is gone."""
+        with suppress(OSError, ValueError):
+            pid = self.pid
+            os.kill(pid, signal.SIGKILL)
+            for _ in range(500):
+                os.kill(pid, 0)
+                time.sleep(0.01)
+
+    def end(self) -> None:
+        """Leave nothing behind."""
+        self.kill()
+        shutil.rmtree(self.place, ignore_errors=True)
+
+
+def free_port() -> int:
+    """One on which nobody listens now."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    place = tempfile.mkdtemp(prefix="windlass-redis-")
-    command = [str(_binary()), "--port", str(port), "--bind", "127.0.0.1", "--dir", place, "--save", ""]
-    # Nobody's child, and without a mark of a test's: it outlives the test that happened to need it first.
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("WINDLASS_")}
-    subprocess.run([*command, "--daemonize", "yes", "--pidfile", f"{place}/pid"], env=clean, check=True, capture_output=True)
-
-    def end() -> None:
-        with suppress(OSError, ValueError):
-            os.kill(int(Path(place, "pid").read_text()), signal.SIGKILL)
-        shutil.rmtree(place)
-
-    atexit.register(end)
-    url = f"redis://127.0.0.1:{port}/0"
-    for _ in range(500):
-        try:
-            with redis.Redis.from_url(url) as client:
-                client.ping()
-            return url
-        except redis.exceptions.ConnectionError:
-            time.sleep(0.02)
-    raise AssertionError("the server does not answer")
+        port: int = free.getsockname()[1]
+        return port
 
 
-def _binary() -> Path:
+def binary() -> Path:
     for name in ("redis-server", "valkey-server"):
         if found := shutil.which(name):
             return Path(found)

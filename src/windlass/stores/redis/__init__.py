@@ -16,9 +16,9 @@ from windlass.core.words import redacted
 from windlass.stores.address import check_address
 from windlass.stores.async_shell import AsyncShell
 from windlass.stores.pool import Pool
-from windlass.stores.redis.connection import ClusterConnector, Connector, SentinelConnector
+from windlass.stores.redis.connection import ClusterConnector, Connector, Durability, SentinelConnector
 from windlass.stores.redis.keys import keys_of
-from windlass.stores.redis.shell import Clock, Durability, RedisShell
+from windlass.stores.redis.shell import Clock, RedisShell
 from windlass.stores.redis.store import RedisStore
 from windlass.stores.run_directory import own_directory
 
@@ -51,19 +51,19 @@ def open_redis(
     if durability not in set(Durability):
         raise ConfigError(f"url: durability={durability!r} must be one of {', '.join(Durability)}")
     keys = keys_of(prefix, 0)
-    connector = _connector(url, keys[0])
+    connector = _connector(url, Durability(durability), keys[0])
     pool = Pool(connector.connect, _number(ours.get("pool", str(CONNECTIONS)))) if beside is None else beside.shell.pool
     shell = RedisShell(pool, connector.connect, keys, clock, timeout, Durability(durability))
     return OpenedRedis(url, prefix, shell)
 
 
-def _connector(url: str, key: bytes) -> Connector:
+def _connector(url: str, durability: Durability, key: bytes) -> Connector:
     scheme = url.partition("://")[0]
     if scheme.endswith("+sentinel"):
-        return SentinelConnector(url)
+        return SentinelConnector(url, durability)
     if scheme.endswith("+cluster"):
-        return ClusterConnector(url, key)
-    return Connector(url)
+        return ClusterConnector(url, durability, key)
+    return Connector(url, durability)
 
 
 class OpenedRedis:

@@ -4,18 +4,32 @@ from __future__ import annotations
 
 import time
 from contextlib import suppress
+from enum import StrEnum
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlencode
 
 import redis
-from hiredis import pack_command
 from redis.connection import parse_url
 
 from windlass.core.errors import ConfigError, StoreError, StoreUnavailable
 from windlass.stores.pool import Late, Lost
-from windlass.stores.redis.wire import Wire
+from windlass.stores.redis.wire import Wire, packed
+
+
+class Durability(StrEnum):
+    """What an acknowledged write survives."""
+
+    SERVER = "server"
+    """What the server's own settings say: with `appendfsync everysec`, all but the last second before a crash of it."""
+    DISK = "disk"
+    """A crash of the server: it is in the append-only file, on disk."""
+    REPLICA = "replica"
+    """The loss of the server: at least one replica has it."""
+
 
 OURS = ("prefix", "pool", "tags", "durability")
+WAITAOF = (7, 2)
+"""The first Redis that says when something is on disk."""
 OLDEST = 7
 """The first Redis whose scripts say what they may do when memory is full, and that publishes where a key lies."""
 
@@ -23,9 +37,10 @@ OLDEST = 7
 class Connector:
     """Makes connections to wherever the store's keys are now."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, durability: Durability) -> None:
         """Raises ConfigError for a URL that says nothing of the kind."""
         self._options = _options(url)
+        self._durability = durability
 
     def connect(self, deadline: float) -> Wire:
         """A new connection. Raises StoreUnavailable, Late, and StoreError for a server on which jobs would be lost."""
@@ -58,16 +73,32 @@ class Connector:
             raise StoreUnavailable(f"the server cannot be used: {error}") from None
         except Lost as error:
             raise StoreUnavailable(f"the server cannot be used: {error}") from None
-        if problem := problem_of(facts):
+        if problem := problem_of(facts) or self._problem_of_disk(wire, facts, deadline):
             wire.close()
             raise StoreError(problem)
         return wire
 
 
+    def _problem_of_disk(self, wire: Wire, facts: dict[str, str], deadline: float) -> str:
+        """Why nobody can be told there that something is on disk."""
+        if self._durability is not Durability.DISK or not facts:
+            return ""
+        if facts.get("aof_enabled") != "1":
+            return "url: durability=disk: the server keeps no file of its writes (appendonly no)"
+        major, minor = (int(each) for each in facts["redis_version"].split(".")[:2])
+        if (major, minor) >= WAITAOF:
+            return ""
+        # It answers after it has written, and written through.
+        wire.confirmed = setting(wire, "appendfsync", deadline) == "always"
+        if wire.confirmed:
+            return ""
+        return "url: durability=disk: before Redis 7.2 that takes appendfsync always"
+
+
 class SentinelConnector(Connector):
     """By the name under which sentinels know the primary: whoever is it now."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, durability: Durability) -> None:
         scheme, _, rest = url.partition("://")
         authority, _, path = rest.partition("?")[0].partition("/")
         credentials, at, hosts = authority.rpartition("@")
@@ -79,7 +110,7 @@ class SentinelConnector(Connector):
         if not self._sentinels:
             raise ConfigError("url: redis+sentinel:// must name at least one sentinel: host:26379")
         plain = "rediss" if scheme.startswith("rediss") else "redis"
-        super().__init__(f"{plain}://{credentials}{at}localhost/{database}{query and '?' + query}")
+        super().__init__(f"{plain}://{credentials}{at}localhost/{database}{query and '?' + query}", durability)
         self._asked = {
             name: value for name, value in self._options.items() if name.startswith("ssl") or name == "connection_class"
         }
@@ -106,7 +137,7 @@ class SentinelConnector(Connector):
         soon = min(deadline, time.monotonic() + 1.0)
         wire = self._connect(self._asked | {"host": host, "port": port, "protocol": 2}, soon)
         try:
-            answer = wire.ask(pack_command(("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._service)), soon)
+            answer = wire.ask(packed("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._service), soon)
         finally:
             wire.close()
         return None if answer is None else (answer[0].decode(), int(answer[1]))
@@ -115,7 +146,7 @@ class SentinelConnector(Connector):
 class ClusterConnector(Connector):
     """As the node that has the store's slot. All keys of a tag lie in one."""
 
-    def __init__(self, url: str, key: bytes) -> None:
+    def __init__(self, url: str, durability: Durability, key: bytes) -> None:
         scheme, _, rest = url.partition("://")
         authority, slash, path = rest.partition("/")
         credentials, at, hosts = authority.rpartition("@")
@@ -124,7 +155,7 @@ class ClusterConnector(Connector):
             raise ConfigError("url: redis+cluster:// must name at least one node: host:6379")
         self._key = key
         plain = "rediss" if scheme.startswith("rediss") else "redis"
-        super().__init__(f"{plain}://{credentials}{at}localhost{slash}{path}")
+        super().__init__(f"{plain}://{credentials}{at}localhost{slash}{path}", durability)
 
     def connect(self, deadline: float) -> Wire:
         """See Connector."""
@@ -141,14 +172,12 @@ class ClusterConnector(Connector):
         for _ in range(4):
             wire = self._connect(self._options | {"host": host, "port": port}, deadline)
             try:
-                wire.ask(pack_command(("HEXISTS", self._key, "schema")), deadline)
+                wire.ask(packed("HEXISTS", self._key, "schema"), deadline)
             except redis.exceptions.ResponseError as error:
                 wire.close()
-                moved = str(error).split()
-                if moved[:1] not in (["MOVED"], ["ASK"]):
+                if not isinstance(error, redis.exceptions.AskError):  # which a MovedError is, too
                     raise StoreUnavailable(f"the node cannot be used: {error}") from None
-                there, port = _host(moved[-1], port)
-                host = there or host  # a node that does not know its own name
+                host, port = error.host or host, error.port  # a node may not know its own name
             except Lost as error:
                 raise StoreUnavailable(str(error)) from None
             else:
@@ -163,10 +192,19 @@ def server_facts(wire: Wire, deadline: float) -> dict[str, str]:
     """What the server says of itself. Managed servers, which refuse CONFIG, say that much; nothing where even this is
     refused."""
     try:
-        said = wire.ask(pack_command(("INFO", "server", "memory", "persistence", "replication")), deadline)
+        said = wire.ask(packed("INFO", "server", "memory", "persistence", "replication"), deadline)
     except redis.exceptions.NoPermissionError:
         return {}
     return dict(line.split(":", 1) for line in said.decode().splitlines() if ":" in line)
+
+
+def setting(wire: Wire, name: str, deadline: float) -> str | None:
+    """Of the server; None where it, as managed ones do, keeps its settings to itself."""
+    try:
+        answer = wire.ask(packed("CONFIG", "GET", name), deadline)
+    except redis.exceptions.ResponseError:
+        return None
+    return answer[1].decode() if answer else None
 
 
 def problem_of(facts: dict[str, str]) -> str:
@@ -194,8 +232,10 @@ def _options(url: str) -> dict[str, Any]:
     base, _, query = url.partition("?")
     rest = [(name, value) for name, value in parse_qsl(query, keep_blank_values=True) if name not in OURS]
     with suppress(ValueError):
-        options = parse_url(base + (f"?{urlencode(rest)}" if rest else ""))
-        known = {"connection_class": redis.Connection, "host": "localhost", "protocol": 2, "client_name": "windlass"}
+        text = base + (f"?{urlencode(rest)}" if rest else "")
+        options: dict[str, Any] = parse_url(text)  # type: ignore[no-untyped-call]
+        known: dict[str, Any] = {"connection_class": redis.Connection, "host": "localhost"}
+        known |= {"protocol": 2, "client_name": "windlass"}
         if options.get("connection_class") is redis.UnixDomainSocketConnection:
             known.pop("host")
             options["path"] = unquote(options["path"])

@@ -137,7 +137,8 @@ class Departing(Scheduling, Leading):
 
     def _joining(self, schedules: Sequence[Scheduled]) -> Steps[tuple[list[Arrival], list[Field]]]:
         known, texts, now = (yield from read_schedules()) if schedules else ({}, {}, 0)
-        answers, fields = [], []
+        answers: list[Arrival] = []
+        fields: list[Field] = []
         floor = int(texts.get(FLOOR, "0"))
         for each in schedules:
             name = each.said.name
@@ -172,8 +173,8 @@ class Departing(Scheduling, Leading):
         return Standing(
             departing=departing,
             queues={queue: rules(each) for queue, each in queues},
-            keys=tuple(LeftKey(*place.split("\0"), id, digest, ended + KEY_KEEP) for place, id, digest, ended in left),
-            windows=tuple(LeftWindow(*place.split("\0"), id, until) for place, id, until in windows),
+            keys=tuple(LeftKey(*_parts(place), id, digest, ended + KEY_KEEP) for place, id, digest, ended in left),
+            windows=tuple(LeftWindow(*_parts(place), id, until) for place, id, until in windows),
             term=term,
             revision=int(texts.get(FLOOR, "0")),
         )
@@ -190,6 +191,11 @@ class Departing(Scheduling, Leading):
 def _place(left: LeftKey | LeftWindow) -> str:
     """Where a key is kept."""
     return f"{left.tenant}\0{left.task}\0{left.key}"
+
+
+def _parts(place: str) -> tuple[str, str, str]:
+    tenant, task, key = place.split("\0", 2)
+    return tenant, task, key
 
 
 def rules(kept: dict[str, Any]) -> QueueRules:

@@ -7,24 +7,21 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import redis
-from hiredis import pack_command
 
 from windlass.core.errors import StoreError
 from windlass.core.health import Reading
 from windlass.stores.pool import Late, Lost
-from windlass.stores.redis.connection import problem_of, server_facts
-from windlass.stores.redis.shell import Durability
+from windlass.stores.redis.connection import Durability, problem_of, server_facts, setting
 from windlass.stores.redis.store import SCHEMA
 
 if TYPE_CHECKING:
     from windlass.stores.redis import OpenedRedis
-    from windlass.stores.redis.wire import Wire
 
 FULL, NEARLY = 0.95, 0.8
 """Shares of maxmemory from which on enqueues are about to be refused, and somebody should think about it."""
 CLOCK_FAR = 2_000_000
 """Microseconds between the server's clock and ours."""
-ASKED = ("appendonly", "appendfsync", "save", "min-replicas-to-write")
+ASKED = ("appendfsync", "save")
 
 
 def diagnose(opened: OpenedRedis) -> Iterator[Reading]:
@@ -33,7 +30,7 @@ def diagnose(opened: OpenedRedis) -> Iterator[Reading]:
     try:
         with opened.shell.pool.borrowed(deadline) as wire:
             facts = server_facts(wire, deadline)
-            settings = _settings(wire, deadline)
+            settings = {name: value for name in ASKED if (value := setting(wire, name, deadline)) is not None}
             ahead = wire.ahead - round((time.time() - time.monotonic()) * 1e6)
         version = opened.shell.run(opened.store.version())
     except (StoreError, Late, Lost, redis.exceptions.ResponseError) as error:
@@ -53,19 +50,6 @@ def diagnose(opened: OpenedRedis) -> Iterator[Reading]:
         yield Reading("schema", version, "bad", "is newer than this version of Windlass knows")
     else:
         yield Reading("schema", version)
-
-
-def _settings(wire: Wire, deadline: float) -> dict[str, str]:
-    """Empty where the server, as managed ones do, keeps its settings to itself."""
-    found = {}
-    for name in ASKED:
-        try:
-            answer = wire.ask(pack_command(("CONFIG", "GET", name)), deadline)
-        except redis.exceptions.ResponseError:
-            return {}
-        if answer:
-            found[name] = answer[1].decode()
-    return found
 
 
 def _memory(facts: dict[str, str]) -> Iterator[Reading]:

@@ -11,11 +11,10 @@ from collections.abc import Callable
 from contextlib import suppress
 
 import redis
-from hiredis import pack_command
 
 from windlass.core.errors import StoreError
 from windlass.stores.pool import Late, Lost
-from windlass.stores.redis.wire import Wire
+from windlass.stores.redis.wire import Wire, packed
 
 PAUSE = 0.002
 """Seconds after a hint in which no other is asked for: whatever comes meanwhile shares the next one."""
@@ -51,7 +50,7 @@ class Hints:
                         self._thread.start()
 
     def _serve(self) -> None:
-        command = pack_command(("SPUBLISH", self._channel, "0"))
+        command = packed("SPUBLISH", self._channel, "0")
         while True:
             self._wanted.wait()
             if self._closed:
@@ -88,8 +87,8 @@ class HintListener:
         arm: Callable[[], int],
         closed: Callable[[HintListener], object],
     ) -> None:
-        self._subscribe = pack_command(("SSUBSCRIBE", channel))
-        self._ping = pack_command(("PING",))
+        self._subscribe = packed("SSUBSCRIBE", channel)
+        self._ping = packed("PING")
         self._connect = connect
         self._arm = arm
         self._on_close = closed

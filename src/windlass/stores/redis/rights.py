@@ -8,9 +8,10 @@ READ = (
     *("zrangebylex", "zrangebyscore", "zrevrange", "zrevrangebylex", "zrevrangebyscore", "zscore"),
 )
 """The commands that scripts which read give."""
+# WAIT and WAITAOF are among those that block; servers before 7.2 know no WAITAOF, and refuse a user who may.
 WRITE = (
     *("evalsha", "hdel", "hincrby", "hset", "hsetnx", "incr", "ltrim", "rpush", "set", "zadd", "zrem"),
-    *("spublish", "ssubscribe", "sunsubscribe", "wait", "waitaof"),
+    *("spublish", "ssubscribe", "sunsubscribe", "@blocking"),
 )
 
 

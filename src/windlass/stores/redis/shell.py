@@ -5,34 +5,22 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Sequence
-from enum import StrEnum
 from functools import cache
 from typing import Any, NoReturn, TypeVar
 
 import msgspec
 import redis
-from hiredis import pack_command
 
 from windlass.core import errors
 from windlass.ports.plan import Plan, Rows, Statement, drive
 from windlass.stores.pool import Late, Lost, Pool
+from windlass.stores.redis.connection import Durability
 from windlass.stores.redis.hints import HintListener, Hints
 from windlass.stores.redis.keys import NAMES
 from windlass.stores.redis.scripts import script
-from windlass.stores.redis.wire import Wire
+from windlass.stores.redis.wire import Wire, packed
 
 T = TypeVar("T")
-
-
-class Durability(StrEnum):
-    """What an acknowledged write survives."""
-
-    SERVER = "server"
-    """What the server's own settings say: with `appendfsync everysec`, all but the last second before a crash of it."""
-    DISK = "disk"
-    """A crash of the server: it is in the append-only file, on disk."""
-    REPLICA = "replica"
-    """The loss of the server: at least one replica has it."""
 
 
 PASSING = frozenset({"beat", "report", "listen"})
@@ -63,7 +51,7 @@ class RedisShell:
         self._closed = False
         self._prefix = cache(self._begin)
         changes = self._keys[NAMES.index("changes")]
-        self._get_changes = pack_command(("GET", changes))
+        self._get_changes = packed("GET", changes)
         self._hints = Hints(changes, connect, self._arm)
         self._hints.publish = self._say
         self.timeout = timeout
@@ -82,16 +70,19 @@ class RedisShell:
     def _confirm(self, wire: Wire, name: str, deadline: float) -> None:
         """Wait until what this connection wrote is where the profile says. Raises OutcomeUnknown if that takes too
         long: it was applied, and may be lost again with the server."""
+        if wire.confirmed:
+            return
         left = max(1, round((deadline - time.monotonic()) * 1e3))
-        command = ("WAITAOF", 1, 0, left) if self.durability is Durability.DISK else ("WAIT", 1, left)
+        disk = self.durability is Durability.DISK
+        command = packed("WAITAOF", 1, 0, left) if disk else packed("WAIT", 1, left)
         try:
-            reached = wire.ask(pack_command(command), deadline + 1.0)
+            reached = wire.ask(command, deadline + 1.0)
         except redis.exceptions.ResponseError as error:
             raise errors.OutcomeUnknown(f"{name}: durability={self.durability}: {error}") from None
         except (Late, Lost) as error:
             raise errors.OutcomeUnknown(f"{name}: the answer was lost ({error})") from None
         if not (reached[0] if isinstance(reached, list) else reached):
-            where = "the disk of the server" if self.durability is Durability.DISK else "a replica"
+            where = "the disk of the server" if disk else "a replica"
             raise errors.OutcomeUnknown(f"{name}: it was applied, and has not reached {where} until the deadline")
 
     def _execute(self, wire: Wire, statement: Statement, deadline: float, *, write: bool) -> Rows:
@@ -108,9 +99,8 @@ class RedisShell:
             except (Late, Lost) as error:
                 self.pool.forget()
                 if write:
-                    raise errors.OutcomeUnknown(
-                        f"{statement.name}: the answer was lost ({error or 'nothing was heard until the deadline'})"
-                    ) from None
+                    why = str(error) or "nothing was heard until the deadline"
+                    raise errors.OutcomeUnknown(f"{statement.name}: the answer was lost ({why})") from None
                 if isinstance(error, Late):
                     raise errors.StoreTimeout(f"{statement.name}: nothing was heard until the deadline") from None
                 raise errors.StoreUnavailable(f"{statement.name}: {error}") from None
@@ -120,7 +110,7 @@ class RedisShell:
         try:
             return wire.ask(command, deadline)  # type: ignore[no-any-return]
         except redis.exceptions.NoScriptError:  # restarted, failed over or flushed
-            wire.ask(pack_command(("SCRIPT", "LOAD", script(name).text)), deadline)
+            wire.ask(packed("SCRIPT", "LOAD", script(name).text), deadline)
             return wire.ask(command, deadline)  # type: ignore[no-any-return]
 
     def _command(self, wire: Wire, statement: Statement, deadline: float, *, write: bool) -> bytes:
@@ -148,7 +138,7 @@ class RedisShell:
             raise errors.SchemaError("there is no store here yet: run `windlass store migrate`") from None
         if word == "LATE":
             raise errors.StoreTimeout(f"{name}: the server was busy until the deadline; nothing was applied") from None
-        if word == "OOM" or "OOM " in said:
+        if isinstance(error, redis.exceptions.OutOfMemoryError) or word == "OOM":
             raise errors.StoreFull(f"{name}: the server's memory is full (maxmemory); nothing was applied") from None
         if word in AWAY or isinstance(error, AWAY_KINDS):
             wire.close()

@@ -309,8 +309,8 @@ class RedisStore(Departing):
     @plan(write=False)
     def stats(self, exact: bool = False) -> Steps[Stats]:
         """See Store.stats. Counted as jobs move, so these are always exact."""
-        rows, heads, now = yield from ask("stats", (HEADS,))
-        known_rules = yield from self._rules()
+        rows, heads, now, said = yield from ask("stats", (HEADS,))
+        known_rules = {queue: rules(each) for queue, each in said}
         counts = {(state, queue): n for state, queue, n in rows}
         states = {s.value: sum(n for (state, _), n in counts.items() if state == s) for s in State}
         oldest: dict[str, int] = {}
@@ -342,13 +342,11 @@ class RedisStore(Departing):
     @plan
     def queues(self, changes: Sequence[QueueChange] = ()) -> Steps[dict[str, QueueRules]]:
         """See Store.queues."""
-        return (yield from self._rules(changes))
-
-    def _rules(self, changes: Sequence[QueueChange] = ()) -> Steps[dict[str, QueueRules]]:
         said = [
             (c.queue, c.paused, c.limit, None if c.bounds is None else msgspec.to_builtins(c.bounds)) for c in changes
         ]
-        return {queue: rules(each) for queue, each in (yield from ask("queues", (said,)))}
+        rows = (yield from ask("queues", (said,))) if said else (yield from ask("rules"))
+        return {queue: rules(each) for queue, each in rows}
 
     @plan(hint=True)
     def fan_out(self, token: Token, name: str, after: int, jobs: Sequence[NewJob]) -> Steps[int]:

@@ -15,6 +15,11 @@ from windlass.stores.pool import Late, Lost
 Answer = Any
 
 
+def packed(*pieces: str | int | bytes) -> bytes:
+    """A command as the server reads it."""
+    return pack_command(pieces)  # type: ignore[no-any-return,arg-type]
+
+
 class Wire:
     """See above. Of redis-py it is the connection alone: its clients have time-outs and retries of their own."""
 
@@ -23,13 +28,15 @@ class Wire:
         self._connection = connection
         self.lost = self.busy = False
         self.ending = False
+        self.confirmed = False
+        """Whether what it answers is on disk already."""
         self.ahead = 0
         """Microseconds by which the server's clock is ahead of the monotonic one here."""
 
     def set_clock(self, deadline: float) -> None:
         """Ask the server for its time."""
         began = time.monotonic()
-        seconds, micros = self.ask(pack_command(("TIME",)), deadline)
+        seconds, micros = self.ask(packed("TIME"), deadline)
         self.ahead = int(seconds) * 1_000_000 + int(micros) - round(began * 1e6)
 
     def ask(self, command: bytes, deadline: float) -> Answer:
@@ -48,7 +55,7 @@ class Wire:
     def send(self, command: bytes) -> None:
         """Say something without waiting for an answer. Raises Lost and Late."""
         try:
-            self._connection.send_packed_command([command], check_health=False)
+            self._connection.send_packed_command([command], check_health=False)  # type: ignore[no-untyped-call]
         except redis.exceptions.TimeoutError:
             self.lost = True
             raise Late from None
@@ -79,14 +86,15 @@ class Wire:
 
     def exchange(self, deadline: float) -> None:
         """See stores.pool.Wire."""
-        self.ask(pack_command(("PING",)), deadline)
+        self.ask(packed("PING"), deadline)
 
     def fileno(self) -> int:
-        """Of the socket."""
-        return self._connection._sock.fileno()  # type: ignore[no-any-return,attr-defined]  # noqa: SLF001 - it has no other
+        """Of the socket, for which redis-py has no other word."""
+        socket: Any = self._connection._sock  # type: ignore[attr-defined]  # noqa: SLF001
+        return socket.fileno()  # type: ignore[no-any-return]
 
     def close(self) -> None:
         """See stores.pool.Wire."""
         self.lost = True
         with suppress(Exception):
-            self._connection.disconnect()
+            self._connection.disconnect()  # type: ignore[no-untyped-call]

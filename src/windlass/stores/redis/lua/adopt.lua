@@ -1,6 +1,6 @@
 -- needs: unique
--- given: rules of queues, keys, windows (as standing.lua answers them), the least term, the least revision, and the fields
--- in which those are kept. Takes over what is not known here.
+-- given: rules of queues, keys, windows (as standing.lua answers them), the least term, the least revision, and the
+-- fields in which those are kept. Takes over what is not known here.
 
 for _, each in ipairs(given[1]) do
     call('HSETNX', K.queues, each[1], pack(each[2]))

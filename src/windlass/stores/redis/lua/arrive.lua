@@ -1,7 +1,7 @@
 -- needs: cas departure landing
--- given: source, number, parcels, schedules (as cas.lua takes them). Answers the last number that came from there, and of
--- each parcel its id, how it went, and who was in its way; only the last number where that is greater; nil where a schedule
--- is no longer as it was read. In both cases nothing is done.
+-- given: source, number, parcels, schedules (as cas.lua takes them). Answers the last number that came from there, and
+-- of each parcel its id, how it went, and who was in its way; only the last number where that is greater; nil where a
+-- schedule is no longer as it was read. In both cases nothing is done.
 
 local source, number = given[1], given[2]
 local last = tonumber(call('HGET', K.marks, 'from:' .. source) or 0)

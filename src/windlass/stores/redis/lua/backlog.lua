@@ -1,6 +1,6 @@
 -- needs: record
--- given: behind which number, how many, how many to look at. Answers jobs that have not ended, and how far it was looked,
--- nil at the end.
+-- given: behind which number, how many, how many to look at. Answers jobs that have not ended, and how far it was
+-- looked, nil at the end.
 
 local found, at = {}, NIL
 local ids = call('ZRANGEBYSCORE', K.index, '(' .. format('%.0f', given[1]), '+inf', 'LIMIT', 0, given[3])

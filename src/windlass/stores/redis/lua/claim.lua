@@ -12,8 +12,8 @@ for _, each in ipairs(given[5]) do
     excluded[each[1] .. '\0' .. each[2]] = true
 end
 
--- The first of a line: those that are ready, those of them that this worker can run, and whether there may be more behind.
--- What stands first is looked at first, the rest only if that was not enough.
+-- The first of a line: those that are ready, those of them that this worker can run, and whether there may be more
+-- behind. What stands first is looked at first, the rest only if that was not enough.
 local function front(queue, room)
     local line, ready, runnable, limited, from = ready_line(suspects, queue), {}, {}, false, 0
     for _, most in ipairs({room, CLAIM_WINDOW}) do

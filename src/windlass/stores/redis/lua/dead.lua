@@ -1,6 +1,6 @@
 -- needs: record
--- given: before which number (nil: the end), how many to look at. Answers, of those that died, newest first: fingerprint,
--- when, id; and the number that was reached, nil at the end.
+-- given: before which number (nil: the end), how many to look at. Answers, of those that died, newest first:
+-- fingerprint, when, id; and the number that was reached, nil at the end.
 
 local found, at = {}, nil
 local block = block_of((given[1] or 2 ^ 47) - 1)

@@ -13,8 +13,9 @@ local function parcel_of(job, packed)
     local owned = job[KEY] and call('HGET', K.keys, key_place(job))
     local entry = job[UNIQUE] and entry_of(unique_place(job))
     return array(14) .. packed .. pack(
-        job[HEAD_START], job[RANK], job[DUE_AT], history(job), logs, once and unpack_one(once) or {}, job[RESULT_UNTIL] or NIL,
-        job[KEY] or NIL, job[KEY] and job[DIGEST] or '', job[KEY] ~= false and (not owned or unpack_one(owned)[1] ~= id),
+        job[HEAD_START], job[RANK], job[DUE_AT], history(job), logs, once and unpack_one(once) or {},
+        job[RESULT_UNTIL] or NIL, job[KEY] or NIL, job[KEY] and job[DIGEST] or '',
+        job[KEY] ~= false and (not owned or unpack_one(owned)[1] ~= id),
         entry and entry[OWNER] == id and entry[WINDOW] or NIL, entry and entry[SUCCESSOR] == id and entry[OWNER] or NIL,
         merged)
 end

@@ -1,6 +1,6 @@
 -- needs: store
--- given: jobs, whether to store all or none. Answers, for each: the id that stands for it, stored, conflict, refused, how
--- full its queue is.
+-- given: jobs, whether to store all or none. Answers, for each: the id that stands for it, stored, conflict, refused,
+-- how full its queue is.
 
 local answers, leaving = {}, call('EXISTS', K.departed) == 1
 expect(given[1])

@@ -1,7 +1,8 @@
 -- needs: store
 -- given: ticks, no two of one schedule (schedule, what was read of it, its previous jobs that lived then, all of them,
 -- whether to cancel them, whether to skip, the job if there is one, what to keep if it is stored, and if it is not).
--- Answers for each 'fired', 'skipped' or 'moved'; or nil where something is no longer as it was read, and nothing is done.
+-- Answers for each 'fired', 'skipped' or 'moved'; or nil where something is no longer as it was read, and nothing is
+-- done.
 
 local function lives(id)
     local job = read(id)

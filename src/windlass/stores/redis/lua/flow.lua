@@ -11,6 +11,14 @@ local function rules_of(queue)
     return rules[queue]
 end
 
+local function all_rules()
+    local found, flat = {}, call('HGETALL', K.queues)
+    for n = 1, #flat, 2 do
+        insert(found, {flat[n], unpack_one(flat[n + 1])})
+    end
+    return found
+end
+
 local function runs_under(key)
     return how_many(K.permits, key .. '\0')
 end

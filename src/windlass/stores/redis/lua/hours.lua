@@ -1,6 +1,6 @@
 -- needs: record
--- given: since, until. Answers the numbers between which all jobs are that came in that time: by the hours of which there
--- are any, each of them with its first block and its last.
+-- given: since, until. Answers the numbers between which all jobs are that came in that time: by the hours of which
+-- there are any, each of them with its first block and its last.
 
 local from, to = hour_of(given[1] or 0), hour_of(given[2] or 9007199254740991)
 local low, high = false, false

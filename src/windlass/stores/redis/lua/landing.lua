@@ -1,9 +1,10 @@
 -- needs: store
--- Jobs that come from another store. Of a parcel: the job as record.lua has it, its body, attempts, logs, first results,
--- progress, whether it lost its key, until when its unique key stands for it, whom it follows, ids that are merged into it,
--- its unique policy, its digest.
+-- Jobs that come from another store. Of a parcel: the job as record.lua has it, its body, attempts, logs, first
+-- results, progress, whether it lost its key, until when its unique key stands for it, whom it follows, ids that are
+-- merged into it, its unique policy, its digest.
 
-local JOB, BODY, PAST, LINES, FIRSTS, SAYS, LOST, UNTIL, FOLLOWS, OTHERS, POLICY, PRINT = 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12
+local JOB, BODY, PAST, LINES, FIRSTS, SAYS, LOST, UNTIL = 1, 2, 3, 4, 5, 6, 7, 8
+local FOLLOWS, OTHERS, POLICY, PRINT = 9, 10, 11, 12
 
 -- Whoever has its idempotency key; one that left it behind when it departed does not.
 local function other_with_key(p)
@@ -26,8 +27,7 @@ local function may_follow(p, entry, owner)
     if p[FOLLOWS] == entry[OWNER] then
         return true
     end
-    local policy = p[POLICY]
-    return owner and owner[STATE] == 'running' and (policy == 'replace' or policy == 'keep-last' or policy == 'debounce')
+    return owner and owner[STATE] == 'running' and GIVES_WAY[p[POLICY]]
 end
 
 -- A living job, with its unique key or behind whoever has it. Who keeps it out.

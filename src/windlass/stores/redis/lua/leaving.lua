@@ -39,7 +39,7 @@ local function timed(member)
     return sub(member, 7)
 end
 
-local function ended_and(member)
+local function itself(member)
     return member
 end
 
@@ -53,7 +53,10 @@ end
 
 -- What waits is wanted sooner than what has ended.
 local function leaving()
-    for _, each in ipairs({{K.ready, behind_queue}, {K.due, timed}, {K.blocked, behind_key}, {K.following, timed}, {K.index, ended_and}}) do
+    local lines = {
+        {K.ready, behind_queue}, {K.due, timed}, {K.blocked, behind_key}, {K.following, timed}, {K.index, itself},
+    }
+    for _, each in ipairs(lines) do
         local found = first_of(line(each[1]), each[2])
         if #found > 0 then
             return found

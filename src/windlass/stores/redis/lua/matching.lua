@@ -105,8 +105,8 @@ local function last_of(group, at)
     return best
 end
 
--- The last block, not behind `at`, that may have a job that fits: each group in turn goes back to where it has one, until
--- all are in one block.
+-- The last block, not behind `at`, that may have a job that fits: each group in turn goes back to where it has one,
+-- until all are in one block.
 local function last_block(groups, at)
     if #groups == 0 then
         local last = struct.unpack('>I5', at) * 256 + 255

@@ -1,5 +1,6 @@
 -- needs: grant
--- given: deaths (worker, reaper, observed). Answers, for each: whether it was taken, whether it may be, and what it holds.
+-- given: deaths (worker, reaper, observed). Answers, for each: whether it was taken, whether it may be, and what it
+-- holds.
 
 local answers = {}
 for n, death in ipairs(given[1]) do

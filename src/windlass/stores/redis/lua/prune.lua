@@ -162,7 +162,8 @@ local keys = prune_keys()
 prune_windows()
 local workers = prune_workers()
 cas(K.leads, given[6])
-for _, id in ipairs(call('ZRANGEBYSCORE', K.departed, '-inf', '(' .. format('%.0f', now - given[5]), 'LIMIT', 0, limit)) do
+local known_until = '(' .. format('%.0f', now - given[5])
+for _, id in ipairs(call('ZRANGEBYSCORE', K.departed, '-inf', known_until, 'LIMIT', 0, limit)) do
     call('ZREM', K.departed, id)
 end
 return done_with({gone, results, keys, workers, more or gone + results >= limit})

@@ -15,12 +15,5 @@ for _, each in ipairs(given[1]) do
     said.paused = said.paused or false
     call('HSET', K.queues, each[1], pack(said))
 end
-local found, flat = {}, call('HGETALL', K.queues)
-for n = 1, #flat, 2 do
-    insert(found, {flat[n], unpack_one(flat[n + 1])})
-end
-if #given[1] > 0 then
-    wake()
-    return done_with(found)
-end
-return pack(found)
+wake()
+return done_with(all_rules())

@@ -1,6 +1,6 @@
 -- needs: settle_one workers
--- given: deaths (worker, reaper, observed, transitions). Answers whether it was done: not if one of the workers has been
--- judged, or has other jobs, since `orphans` was asked.
+-- given: deaths (worker, reaper, observed, transitions). Answers whether it was done: not if one of the workers has
+-- been judged, or has other jobs, since `orphans` was asked.
 
 local function still(death)
     local worker, held, transitions = worker_of(death[1]), held_by(death[1]), death[4]

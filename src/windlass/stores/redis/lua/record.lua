@@ -1,7 +1,8 @@
 -- needs: keys
--- What nearly every script begins with: its unit of work. A job is read once, changed here, and written by `flush` with all
--- that follows from it, in as few commands as there are kinds of things to write: one by one they were half of the server's
--- time. So no line can disagree with the job (I3), and a script that fails before it flushes has changed nothing.
+-- What nearly every script begins with: its unit of work. A job is read once, changed here, and written by `flush` with
+-- all that follows from it, in as few commands as there are kinds of things to write: one by one they were half of the
+-- server's time. So no line can disagree with the job (I3), and a script that fails before it flushes has changed
+-- nothing.
 
 if call('HEXISTS', K.marks, 'schema') == 0 then
     return redis.error_reply('SCHEMA')
@@ -85,7 +86,8 @@ local function lines(job)
     return found
 end
 
--- Grows whatever the clock does, and jumps ahead with it: a store that lost its latest writes is past every fence it gave.
+-- Grows whatever the clock does, and jumps ahead with it: a store that lost its latest writes is past every fence it
+-- gave.
 local function fence_of(job)
     return math.max(job[FENCE] + 1, now)
 end
@@ -199,8 +201,8 @@ local function enter(job, body)
     insert(bodies, body)
 end
 
--- Tell those who listen, once, that there is something to claim, or sooner than they know. They say that they listen, and
--- learn in the same script how often something came before (listen.lua), so nothing is missed in between.
+-- Tell those who listen, once, that there is something to claim, or sooner than they know. They say that they listen,
+-- and learn in the same script how often something came before (listen.lua), so nothing is missed in between.
 local function wake()
     local count = call('HINCRBY', K.marks, 'came', 1)
     if call('HDEL', K.marks, 'listening') == 1 then

@@ -1,6 +1,7 @@
 -- needs: record
--- given: behind which label, how many. Of labels of states, takes away those that nothing in their block has any more: a
--- search for what waits would look at every block in which anything ever waited. Answers the last one, nil at the end.
+-- given: behind which label, how many. Of labels of states, takes away those that nothing in their block has any more:
+-- a search for what waits would look at every block in which anything ever waited. Answers the last one, nil at the
+-- end.
 
 local members = call('ZRANGEBYLEX', K.labels, '(' .. (given[1] or STATE_LABEL), '(t', 'LIMIT', 0, given[2])
 for _, member in ipairs(members) do

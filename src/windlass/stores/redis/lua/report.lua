@@ -1,6 +1,6 @@
 -- needs: record
--- given: progress (id, fence, text), logs (id, fence, line as msgpack), how many lines are kept. Answers the tokens that
--- may not speak.
+-- given: progress (id, fence, text), logs (id, fence, line as msgpack), how many lines are kept. Answers the tokens
+-- that may not speak.
 
 local dead, may = {}, {}
 

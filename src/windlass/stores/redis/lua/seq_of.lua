@@ -1,6 +1,6 @@
 -- needs: record
--- given: id. Answers its place in the order of enqueue; if it is gone, that behind the last one with a smaller id, as ids
--- are made in the order of time.
+-- given: id. Answers its place in the order of enqueue; if it is gone, that behind the last one with a smaller id, as
+-- ids are made in the order of time.
 
 local job = read(given[1])
 if job then

@@ -1,7 +1,7 @@
 -- needs: departure
--- given: target, jobs (id, print, text, digest), schedules (name, as read, as it stays, text, its previous jobs). Sets them
--- aside. Answers under which number; nil where one of them is no longer as it was read, or others are set aside already,
--- and nothing is done.
+-- given: target, jobs (id, print, text, digest), schedules (name, as read, as it stays, text, its previous jobs). Sets
+-- them aside. Answers under which number; nil where one of them is no longer as it was read, or others are set aside
+-- already, and nothing is done.
 
 local target, leaving, schedules = given[1], given[2], given[3]
 

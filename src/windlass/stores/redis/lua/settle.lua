@@ -1,5 +1,6 @@
 -- needs: settle_one
--- given: transitions. Answers one word each; or the key and the job of a child that is in conflict, and nothing is done.
+-- given: transitions. Answers one word each; or the key and the job of a child that is in conflict, and nothing is
+-- done.
 
 local ids, applied, chosen, children, answers, runs, ended = {}, {}, {}, {}, {}, {}, {}
 for n, t in ipairs(given[1]) do

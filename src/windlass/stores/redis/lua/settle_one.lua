@@ -1,6 +1,6 @@
 -- needs: store
--- The end of a run. Of a transition: id, fence, state, outcome, reason, after, result, error, charged, crash, loss, suspect,
--- keep rank, cancel wins, result's time to live, children (as store.lua takes them), fingerprint.
+-- The end of a run. Of a transition: id, fence, state, outcome, reason, after, result, error, charged, crash, loss,
+-- suspect, keep rank, cancel wins, result's time to live, children (as store.lua takes them), fingerprint.
 
 local function attempts_of(id)
     local found = call('HGET', K.attempts, id)

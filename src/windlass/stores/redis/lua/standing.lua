@@ -1,11 +1,8 @@
--- needs: unique
+-- needs: flow unique
 -- given: behind which key, how many keys. Answers how many are departing, the rules of queues, keys that outlived their
 -- jobs (tenant, task, key; id; digest; when their job ended), and windows (tenant, task, key; id; until when).
 
-local left, windows, queues, flat = {}, {}, {}, call('HGETALL', K.queues)
-for n = 1, #flat, 2 do
-    insert(queues, {flat[n], unpack_one(flat[n + 1])})
-end
+local left, windows = {}, {}
 local from = given[1] and '(' .. given[1] or '-'
 for n, at in ipairs(call('ZRANGEBYLEX', K.left, from, '+', 'LIMIT', 0, given[2])) do
     local owned = unpack_one(call('HGET', K.keys, at))
@@ -17,4 +14,4 @@ for _, member in ipairs(call('ZRANGE', K.outliving, 0, -1)) do
         insert(windows, {sub(member, 2), entry[OWNER], entry[WINDOW]})
     end
 end
-return pack({call('HLEN', K.departing), queues, left, windows})
+return pack({call('HLEN', K.departing), all_rules(), left, windows})

@@ -1,6 +1,6 @@
--- needs: time
--- given: how many of each queue to look at. Answers how many there are, by state and queue, and of each queue when those
--- that wait longest were due.
+-- needs: flow time
+-- given: how many of each queue to look at. Answers how many there are, by state and queue, and of each queue when
+-- those that wait longest were due; the time; and the rules of queues.
 
 local found, flat = {}, call('HGETALL', K.counts)
 for n = 1, #flat, 2 do
@@ -23,4 +23,4 @@ for _, suspect in ipairs({false, true}) do
         insert(heads, {queue, oldest})
     end
 end
-return pack({found, heads, now})
+return pack({found, heads, now, all_rules()})

@@ -1,8 +1,9 @@
 -- needs: flow unique
--- How jobs come in. Of what is given: id, task, version, tenant, queue, priority, head start, body, key, digest, after, at,
--- expires after, expires at, limits, unique (key, policy, most, window), parent, schedule, tags.
+-- How jobs come in. Of what is given: id, task, version, tenant, queue, priority, head start, body, key, digest, after,
+-- at, expires after, expires at, limits, unique (key, policy, most, window), parent, schedule, tags.
 
 local KEEP = 86400000000
+local GIVES_WAY = {replace = true, ['keep-last'] = true, debounce = true} -- policies by which the newer one counts
 
 local function or_false(value)
     if value == nil then
@@ -16,7 +17,8 @@ local function new_job(g, state, reason)
     return {
         g[1], state or due > now and 'scheduled' or 'queued', false, false, g[5], due - g[7], due, false, now,
         g[14] or g[13] and now + g[13] or false, 0, 0, 0, 0, reason or false, false, false, false, false, false, false,
-        false, false, or_false(g[15]), g[16] and g[16][1] or false, g[2], g[3], g[4], g[6], g[7], or_false(g[9]), g[9] and g[10] or '',
+        false, false, or_false(g[15]), g[16] and g[16][1] or false, g[2], g[3], g[4], g[6], g[7], or_false(g[9]),
+        g[9] and g[10] or '',
         false, false, false, false, false, false, or_false(g[17]), or_false(g[18]), or_false(g[19]), false,
     }
 end
@@ -160,7 +162,7 @@ local function beside(g, at)
     end
     if policy == 'return-existing' or policy == 'throttle' then
         return {entry[OWNER], false}
-    elseif policy ~= 'replace' and policy ~= 'keep-last' and policy ~= 'debounce' then
+    elseif not GIVES_WAY[policy] then
         return {entry[OWNER], false, false, true}
     end
     local owner = read(entry[OWNER])
@@ -231,8 +233,8 @@ local function store_one(g, bounded, stopped)
     return answer
 end
 
--- Forget a job, with all that it has written. Of the lists and labels that name it, each entry that says nothing any more
--- is taken away by whoever meets it.
+-- Forget a job, with all that it has written. Of the lists and labels that name it, each entry that says nothing any
+-- more is taken away by whoever meets it.
 local function remove(job)
     local id = job[ID]
     change(job)

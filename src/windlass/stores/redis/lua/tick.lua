@@ -1,6 +1,7 @@
 -- needs: record
--- given: schedules (name, the ids of its previous jobs, the id of the new one). Answers the time; and of each what is kept
--- of it, which of the previous live, and whether the new one is stored ('fired') or took another's place ('skipped').
+-- given: schedules (name, the ids of its previous jobs, the id of the new one). Answers the time; and of each what is
+-- kept of it, which of the previous live, and whether the new one is stored ('fired') or took another's place
+-- ('skipped').
 
 local answers = {}
 for n, each in ipairs(given[1]) do

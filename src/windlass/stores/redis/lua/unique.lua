@@ -56,7 +56,7 @@ end
 
 -- End a job that waits, without an attempt.
 local function finish(job, state, reason)
-    job[STATE], job[REASON], job[FINISHED], job[PARKED], job[BLOCKER], job[MOST] = state, reason, now, false, false, false
-    job[SUSPECT], job[ERROR] = false, false
+    job[STATE], job[REASON], job[FINISHED] = state, reason, now
+    job[PARKED], job[BLOCKER], job[MOST], job[SUSPECT], job[ERROR] = false, false, false, false, false
     give_up(job)
 end

@@ -1,7 +1,7 @@
 -- needs: matching acting
--- given: the number before which to go on (nil: the end), the first number that counts, a filter, an action, how many to
--- find, how many to look at. Newest first. Answers the ids of those that fit (and that the action would change), and the
--- number that was reached, nil at the end.
+-- given: the number before which to go on (nil: the end), the first number that counts, a filter, an action, how many
+-- to find, how many to look at. Newest first. Answers the ids of those that fit (and that the action would change), and
+-- the number that was reached, nil at the end.
 
 local before, first, f, action, most, look = given[1] or 2 ^ 47, given[2], given[3], given[4], given[5], given[6]
 local found, looked = {}, 0

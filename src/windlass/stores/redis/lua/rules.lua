@@ -1,0 +1,4 @@
+-- needs: flow
+-- Answers every queue about which anybody has said anything, with its rules.
+
+return pack(all_rules())
