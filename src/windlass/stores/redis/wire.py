@@ -90,8 +90,9 @@ class Wire:
 
     def fileno(self) -> int:
         """Of the socket, for which redis-py has no other word."""
-        socket: Any = self._connection._sock  # type: ignore[attr-defined]  # noqa: SLF001
-        return socket.fileno()  # type: ignore[no-any-return]
+        socket: Any = self._connection._sock  # noqa: SLF001
+        number: int = socket.fileno()
+        return number
 
     def close(self) -> None:
         """See stores.pool.Wire."""
