@@ -21,7 +21,8 @@ from windlass.cli import run
 from windlass.core.errors import SchemaError
 from windlass.core.health import Reading
 from windlass.core.placement import job_id
-from windlass.stores.postgres import connection, diagnosis, errors, statements
+from windlass.stores import pool
+from windlass.stores.postgres import connection, diagnosis, statements
 
 Look = Callable[..., dict[str, Reading]]
 
@@ -220,7 +221,7 @@ def test_what_libpq_says_is_one_line(look: Look) -> None:
     said = look(url="postgresql://postgres@127.0.0.1:1/nowhere")["readable"].note
     assert said.startswith("the server cannot be reached: connection to server at")
     assert not set("\n\t") & set(said)
-    assert str(errors.Lost("server closed\n\tthe connection\n")) == "server closed the connection"
+    assert str(pool.Lost("server closed\n\tthe connection\n")) == "server closed the connection"
     pooler = str(connection._unreached("FATAL:  unsupported startup parameter: options\n"))
     assert pooler.endswith("unsupported startup parameter: options; behind PgBouncer, say pooler=transaction in the URL")
 

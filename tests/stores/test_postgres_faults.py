@@ -18,7 +18,8 @@ from windlass import Windlass, stores
 from windlass.core.errors import OutcomeUnknown, StoreError, StoreTimeout, StoreUnavailable
 from windlass.ports.plan import NOW, Plan, Statement, Steps, chain
 from windlass.ports.store import ClaimRequest, Death, Opened, QueueChange, Quota
-from windlass.stores.postgres import hints, pool
+from windlass.stores import pool
+from windlass.stores.postgres import hints
 from windlass.testing.conformance.world import report
 
 RAW = "raw"

@@ -427,8 +427,11 @@ def sentinel(port: int) -> Iterator[int]:
 def test_a_cluster_of_three() -> None:
     """All keys of a store lie on one node, which is found from any."""
     with ExitStack() as stack:
-        nodes = [stack.enter_context(started("--cluster-enabled", "yes")) for _ in range(3)]
-        gather(nodes)
+        buses = [free_port() for _ in range(3)]  # else it is the port and 10,000, which may be no port
+        nodes = [
+            stack.enter_context(started("--cluster-enabled", "yes", "--cluster-port", str(bus))) for bus in buses
+        ]
+        gather(nodes, buses)
         for node in nodes:
             with opened(f"redis+cluster://127.0.0.1:{node.port}?prefix=c") as store:
                 enqueue(store)
@@ -437,7 +440,7 @@ def test_a_cluster_of_three() -> None:
             assert store.shell.run(store.store.audit()) == []
 
 
-def gather(nodes: list[Started]) -> None:
+def gather(nodes: list[Started], buses: list[int]) -> None:
     """Make a cluster of servers, each with a third of the slots."""
     each = 16_384 // len(nodes) + 1
     for n, node in enumerate(nodes):
@@ -446,8 +449,8 @@ def gather(nodes: list[Started]) -> None:
             client.execute_command("CLUSTER", "ADDSLOTSRANGE", slots[0], slots[-1])
             client.execute_command("CLUSTER", "SET-CONFIG-EPOCH", n + 1)
     with nodes[0].client() as client:
-        for node in nodes[1:]:
-            client.execute_command("CLUSTER", "MEET", "127.0.0.1", node.port)
+        for node, bus in zip(nodes[1:], buses[1:], strict=True):
+            client.execute_command("CLUSTER", "MEET", "127.0.0.1", node.port, bus)
     for node in nodes:
         with node.client() as client:
             for _ in range(500):
