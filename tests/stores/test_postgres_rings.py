@@ -53,6 +53,19 @@ def parts(opened: Opened) -> dict[str, list[tuple[int, int, int]]]:
         return {name: [(part, part == now, size(f"{name}_{part}")) for part in (0, 1)] for name, now in rings.items()}
 
 
+def situation(opened: Opened) -> dict[str, Any]:
+    """What may be in the way of a part that is to be truncated."""
+    schema = opened.store.schema  # type: ignore[attr-defined]
+    asked = {
+        "rings": f"SELECT *, extract(epoch FROM clock_timestamp()) FROM {schema}.rings",
+        "rows": f"SELECT tableoid::regclass, xmin, xmax FROM {schema}.ready",
+        "locks": "SELECT relation::regclass, locktype, mode, granted, pid FROM pg_locks WHERE pid <> pg_backend_pid()",
+        "sessions": "SELECT pid, backend_type, state, xact_start, query FROM pg_stat_activity WHERE state IS NOT NULL",
+    }
+    with psycopg.connect(database()) as connection:
+        return {name: connection.execute(text).fetchall() for name, text in asked.items()}  # type: ignore[arg-type]
+
+
 def chores(opened: Opened) -> int:
     """A round of them; answers how many were put off."""
     late = 0
@@ -186,13 +199,14 @@ def test_a_dump_that_is_just_beginning_has_the_last_rows(opened: Opened, pin: ps
         assert parts(opened)["ready"][before][2] > 0
     assert len(pin.execute(f"SELECT 1 FROM {store.schema}.ready").fetchall()) == 3
     pin.rollback()
-    for _ in range(100):
+    late = 0
+    for _ in range(300):
         threading.Event().wait(0.1)
-        chores(opened)
+        late += chores(opened)
         if not parts(opened)["ready"][before][2]:
             break
     else:
-        raise AssertionError("it is never truncated")
+        raise AssertionError(f"it is never truncated; {late} chores were put off; {situation(opened)}")
 
 
 @pytest.fixture
