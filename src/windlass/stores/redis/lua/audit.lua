@@ -24,8 +24,7 @@ for state, key in pairs(TERMINAL) do
     ends[state] = ends_of(key)
 end
 for n = 1, #flat, 2 do
-    local job = unpack_one(flat[n + 1])
-    job[ID] = flat[n]
+    local job = job_of(flat[n + 1], flat[n])
     local where, state = lines(job), job[STATE]
     counts[state .. '\0' .. job[QUEUE]] = (counts[state .. '\0' .. job[QUEUE]] or 0) + 1
     for at = 1, #where, 3 do

@@ -33,18 +33,6 @@ local function queue_room(queue)
     return most and math.max(0, most - runs_in(queue))
 end
 
--- Each of a job's keys once, with its limit.
-local function limits_of(job)
-    local found, seen = {}, {}
-    for _, limit in ipairs(job[LIMITS] or {}) do
-        if not seen[limit[1]] then
-            seen[limit[1]] = true
-            insert(found, limit)
-        end
-    end
-    return found
-end
-
 -- Go through jobs in their order until `room` are let in; the others are blocked by the first limit that is full.
 local function admit(line, room)
     local running, found, kept = {}, {}, {}

@@ -12,6 +12,7 @@
 
 local NIL = cjson.null -- which msgpack writes as nil; a job has false instead, as nil would be a hole in its array
 
+local NONE = {}
 local TERMINAL = {completed = K.completed, dead = K.dead, cancelled = K.cancelled, expired = K.expired}
 local call, pack, unpack_one = redis.call, cmsgpack.pack, cmsgpack.unpack
 local format, sub, find, insert, concat = string.format, string.sub, string.find, table.insert, table.concat

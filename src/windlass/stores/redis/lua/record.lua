@@ -49,21 +49,29 @@ local function comes_due(job)
     return job[PARKED] or job[DUE_AT]
 end
 
+-- Each of a job's keys once, with its limit.
+local function limits_of(job)
+    local found, seen = {}, {}
+    for _, limit in ipairs(job[LIMITS] or NONE) do
+        if not seen[limit[1]] then
+            seen[limit[1]] = true
+            insert(found, limit)
+        end
+    end
+    return found
+end
+
 -- Sorted sets, each with a score and a member.
 local function lines(job)
-    local state, found = job[STATE], {}
+    local state, found = job[STATE], NONE
     if state == 'queued' then
         found = {K.ready, 0, ready_line(job[SUSPECT], job[QUEUE]) .. ranked(job)}
     elseif state == 'running' then
         found = {K.held, 0, job[WORKER] .. '\0' .. job[ID]}
-        local seen = {}
-        for _, limit in ipairs(job[LIMITS] or {}) do
-            if not seen[limit[1]] then
-                seen[limit[1]] = true
-                insert(found, K.permits)
-                insert(found, 0)
-                insert(found, limit[1] .. '\0' .. job[ID])
-            end
+        for _, limit in ipairs(job[LIMITS] and limits_of(job) or NONE) do
+            insert(found, K.permits)
+            insert(found, 0)
+            insert(found, limit[1] .. '\0' .. job[ID])
         end
         return found
     elseif state == 'scheduled' or state == 'retrying' then
@@ -128,14 +136,19 @@ local function under(lists, name)
     return list
 end
 
+-- From what is kept: an array, whose elements are put into a table of their number at once. One by one it would grow
+-- seven times. What says where they end comes first, in the place of the id.
+local function job_of(kept, id)
+    local job = {cmsgpack.unpack_limit(kept, FINGERPRINT - 1, 4)}
+    job[ID] = id
+    return job
+end
+
 local function read(id)
     local job = jobs[id]
     if job == nil then
-        local found = call('HGET', K.jobs, id)
-        job = found and unpack_one(found)
-        if job then
-            job[ID] = id
-        end
+        local kept = call('HGET', K.jobs, id)
+        job = kept and job_of(kept, id)
         jobs[id] = job
     end
     return job or nil
@@ -153,11 +166,8 @@ local function read_all(ids)
     for from = 1, #wanted, CHUNK do
         local found = call('HMGET', K.jobs, unpack(wanted, from, math.min(from + CHUNK - 1, #wanted)))
         for n = 1, #found do
-            local job = found[n] and unpack_one(found[n])
-            if job then
-                job[ID] = wanted[from + n - 1]
-                jobs[job[ID]] = job
-            end
+            local id = wanted[from + n - 1]
+            jobs[id] = found[n] and job_of(found[n], id)
         end
     end
 end
