@@ -17,7 +17,7 @@ ID = "019d8e3c-1111-7000-8000-000000000001"
 MISTAKES = [
     # what was typed, the exit code, what the line says
     (["stats", "--url", "jobs.db"], 2, 'write for instance "sqlite:///jobs.db" or "memory://" (from --url)'),
-    (["stats", "--url", "mysql://x"], 2, "url: no store is called 'mysql'; there are memory://, postgresql://, sqlite://, sqlite+stdlib://"),
+    (["stats", "--url", "mysql://x"], 2, "url: no store is called 'mysql'; there are memory://, postgresql://, redis://, sqlite://, sqlite+stdlib://"),
     (["stats", "--url", "sqlite:////no/such/dir/jobs.db"], 2, "url: the directory /no/such/dir does not exist"),
     (["stats", "--url", "sqlite:///other.db"], 4, "there is no store at"),
     (["stats", "--url", "sqlite:///a.db", "--app", "tasks.py"], 2, "--url and --app both name a store"),

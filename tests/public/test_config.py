@@ -60,8 +60,8 @@ def test_the_environment_speaks_text(tmp_path: Path) -> None:
     [
         ("url", "jobs.db", "url: 'jobs.db' is no store URL; write for instance"),
         ("url", 7, "url: 7 is no store URL"),
-        ("url", "sqlit:///jobs.db", "url: no store is called 'sqlit'; there are memory://, postgresql://, sqlite://, sqlite+stdlib://. Did you mean 'sqlite'?"),
-        ("url", "kafka://x", "url: no store is called 'kafka'; there are memory://, postgresql://, sqlite://, sqlite+stdlib:// (from"),
+        ("url", "sqlit:///jobs.db", "url: no store is called 'sqlit'; there are memory://, postgresql://, redis://, sqlite://, sqlite+stdlib://. Did you mean 'sqlite'?"),
+        ("url", "kafka://x", "url: no store is called 'kafka'; there are memory://, postgresql://, redis://, sqlite://, sqlite+stdlib:// (from"),
         ("hold", "soon", "hold: 'soon' is no duration"),
         ("hold", 0, "hold: 0 must be between 0.1 and 3600 seconds"),
         ("hold", True, "hold: True is no duration"),

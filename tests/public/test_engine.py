@@ -18,7 +18,7 @@ from tests.public.conftest import URLS, Make
 from windlass import ConfigError, StoreUnavailable, Task, Windlass
 from windlass.core.errors import OutcomeUnknown, SchemaError, StoreTimeout
 from windlass.ports.store import QueueChange
-from windlass.stores import SCHEMES
+from windlass.stores import REDIS, SCHEMES
 from windlass.stores import open as open_store
 
 
@@ -131,7 +131,7 @@ def test_a_newer_schema_is_refused(make: Make, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("url", "said"),
     [
-        ("mysql://host/db", "url: no store is called 'mysql'; there are memory://, postgresql://, sqlite://, sqlite+stdlib://"),
+        ("mysql://host/db", "url: no store is called 'mysql'; there are memory://, postgresql://, redis://, sqlite://, sqlite+stdlib://"),
         ("user:secret@host", "url: it names no store; there are memory://"),
         ("sqlite:///{}/missing/jobs.db", "url: the directory "),
     ],
@@ -144,7 +144,7 @@ def test_a_url_that_opens_nothing(tmp_path: Path, url: str, said: str) -> None:
 
 def test_every_scheme_opens(tmp_path: Path) -> None:
     here = {url.partition("://")[0] for url in URLS.values()}
-    assert set(SCHEMES) == here | {"postgresql"}, "which needs a server: see tests/stores"
+    assert set(SCHEMES) == here | {"postgresql", *REDIS}, "which need a server: see tests/stores"
     for name, url in URLS.items():
         opened = open_store(url.format(tmp_path).replace("jobs.db", name))
         opened.shell.run(opened.store.migrate())

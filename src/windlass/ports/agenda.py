@@ -3,7 +3,7 @@ which is the specification, says it in its own words, so that the model check co
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from msgspec.structs import replace
@@ -118,6 +118,18 @@ def ticked(known: Scheduled, tick: Tick, left: Sequence[str], job: str | None) -
         fired=said.fired + (job is not None),
         skipped=said.skipped + (job is None),
     )
+
+
+def apart(ticks: Sequence[Tick]) -> Iterator[list[Tick]]:
+    """In runs in which no schedule ticks twice: what the second becomes depends on how the first went."""
+    run: dict[str, Tick] = {}
+    for tick in ticks:
+        if tick.schedule in run:
+            yield list(run.values())
+            run = {}
+        run[tick.schedule] = tick
+    if run:
+        yield list(run.values())
 
 
 def _say(known: Scheduled, **changes: Any) -> Scheduled:

@@ -56,7 +56,7 @@ def problem_of(url: str) -> str:
     scheme, mark, _ = url.partition("://")
     if mark and scheme in SCHEMES:
         return ""
-    known = ", ".join(f"{name}://" for name in SCHEMES)
+    known = ", ".join(f"{name}://" for name in SCHEMES if name not in REDIS[1:])
     # Without a scheme the text may be anything, a password included, so it is not shown.
     problem = f"no store is called {scheme!r}" if mark else "it names no store"
     meant = near(scheme, SCHEMES) if mark else ""

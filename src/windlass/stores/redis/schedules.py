@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -76,7 +76,7 @@ class Scheduling:
     def fire(self, ticks: Sequence[Tick]) -> Steps[list[Fired]]:
         """See Store.fire."""
         answers: list[Fired] = []
-        for some in _apart(ticks):
+        for some in agenda.apart(ticks):
             while (fired := (yield from self._fire(some))) is None:
                 pass
             answers += fired
@@ -122,15 +122,3 @@ def _asked(tick: Tick, known: Scheduled, text: str | None, left: list[str]) -> t
         return (tick.schedule, text, left, known.previous, False, False, None, None, text_of(agenda.moved(known, tick)))
     kept = [text_of(agenda.ticked(known, tick, left, job)) for job in (tick.job.id, None)]
     return (tick.schedule, text, left, known.previous, tick.overlap == "cancel-previous", skip, given(tick.job), *kept)
-
-
-def _apart(ticks: Sequence[Tick]) -> Iterator[list[Tick]]:
-    """In runs in which no schedule ticks twice: what the second becomes depends on how the first went."""
-    run: dict[str, Tick] = {}
-    for tick in ticks:
-        if tick.schedule in run:
-            yield list(run.values())
-            run = {}
-        run[tick.schedule] = tick
-    if run:
-        yield list(run.values())

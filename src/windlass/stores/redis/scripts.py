@@ -17,8 +17,8 @@ COMING = frozenset({"enqueue", "fan_out", "fire", "arrive"})
 READING = frozenset(
     {
         *("attempts", "audit", "backlog", "cas_get", "children", "dead", "departing", "endings", "families", "fetch"),
-        *("held", "hours", "lapsed", "leaving", "logs", "orphans", "parcels", "rules", "seq_of", "standing", "stats"),
-        *("tallies", "tick", "version", "walk", "why", "worker_list"),
+        *("held", "hours", "lapsed", "leaving", "logs", "now", "orphans", "parcels", "rules", "seq_of"),
+        *("standing", "stats", "tallies", "tick", "version", "walk", "why", "worker_list"),
     }
 )
 """Scripts that change nothing: whoever may only read may run them, and the server sees to it."""

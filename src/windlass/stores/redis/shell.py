@@ -12,7 +12,7 @@ import msgspec
 import redis
 
 from windlass.core import errors
-from windlass.ports.plan import Plan, Rows, Statement, drive
+from windlass.ports.plan import NOW, Plan, Rows, Statement, drive
 from windlass.stores.pool import Late, Lost, Pool
 from windlass.stores.redis.connection import Durability
 from windlass.stores.redis.hints import HintListener, Hints
@@ -62,7 +62,7 @@ class RedisShell:
         self.check()
         deadline = time.monotonic() + (self.timeout if timeout is None else timeout)
         with self.pool.borrowed(deadline) as wire:
-            answer = drive(iter(plan), lambda statement: self._execute(wire, statement, deadline, write=plan.write))
+            answer = drive(iter(plan), lambda statement: self.execute(wire, statement, deadline, write=plan.write))
             if plan.write and plan.name not in PASSING and self.durability is not Durability.SERVER:
                 self._confirm(wire, plan.name, deadline)
             return answer
@@ -85,12 +85,13 @@ class RedisShell:
             where = "the disk of the server" if disk else "a replica"
             raise errors.OutcomeUnknown(f"{name}: it was applied, and has not reached {where} until the deadline")
 
-    def _execute(self, wire: Wire, statement: Statement, deadline: float, *, write: bool) -> Rows:
-        """Raises OutcomeUnknown where nobody can say whether the server has heard it."""
+    def execute(self, wire: Wire, statement: Statement, deadline: float, *, write: bool) -> Rows:
+        """Run one script. Raises OutcomeUnknown where nobody can say whether the server has heard it."""
         for fresh in (False, True):
             command = self._command(wire, statement, deadline, write=write)
             try:
-                return self._ask(wire, statement.name, command, deadline)
+                answer = self._ask(wire, statement.name, command, deadline)
+                return [(msgspec.msgpack.decode(answer),)] if statement.name == NOW.name else answer
             except redis.exceptions.ResponseError as error:
                 late = str(error).startswith("LATE")
                 if not late or fresh or time.monotonic() >= deadline:
@@ -106,12 +107,12 @@ class RedisShell:
                 raise errors.StoreUnavailable(f"{statement.name}: {error}") from None
         raise AssertionError
 
-    def _ask(self, wire: Wire, name: str, command: bytes, deadline: float) -> Rows:
+    def _ask(self, wire: Wire, name: str, command: bytes, deadline: float) -> Any:
         try:
-            return wire.ask(command, deadline)  # type: ignore[no-any-return]
+            return wire.ask(command, deadline)
         except redis.exceptions.NoScriptError:  # restarted, failed over or flushed
             wire.ask(packed("SCRIPT", "LOAD", script(name).text), deadline)
-            return wire.ask(command, deadline)  # type: ignore[no-any-return]
+            return wire.ask(command, deadline)
 
     def _command(self, wire: Wire, statement: Statement, deadline: float, *, write: bool) -> bytes:
         """A call of the script. One that writes is not begun after the deadline: it would come true after its caller
@@ -147,6 +148,12 @@ class RedisShell:
         if isinstance(error, redis.exceptions.NoPermissionError) or word == "NOPERM":
             raise errors.StoreError(f"{name}: the login lacks a right, see `windlass store roles`: {said}") from None
         raise errors.StoreError(f"{name}: {said}") from None
+
+    def drop(self) -> None:
+        """Take away all keys of the store."""
+        deadline = time.monotonic() + self.timeout
+        with self.pool.borrowed(deadline) as wire:
+            wire.ask(packed("UNLINK", *self._keys), deadline)
 
     # --- hints -------------------------------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ import time
 from collections import Counter
 
 from windlass.core.words import redacted
-from windlass.testing.simulation import STORES, Life, simulate
+from windlass.testing.simulation import SERVERS, STORES, Life, simulate
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -17,11 +17,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, help="replay this life, with its trace")
     parser.add_argument("--seeds", metavar="A..B", help="live all of these")
     parser.add_argument("--store", choices=STORES, default="memory")
-    parser.add_argument("--url", default="", help="with --store postgresql: a database in which a schema may be made")
+    parser.add_argument("--url", default="", help="of a server: a database in which a store may be made")
     parser.add_argument("--quiet", action="store_true", help="with --seed: no trace")
     given = parser.parse_args(arguments)
-    if given.store == "postgresql" and not given.url:
-        parser.error("--store postgresql needs a server: name a database of it, --url postgresql://user@host/name")
+    if given.store in SERVERS and not given.url:
+        shown = SERVERS[given.store]
+        parser.error(f"--store {given.store} needs a server: name a database of it, --url {shown}")
     if given.seeds:
         first, _, last = given.seeds.partition("..")
         return _many(range(int(first), int(last or first) + 1), given.store, given.url)

@@ -54,6 +54,8 @@ class Database(Protocol):
     """Whether a writer must wait for a writer; else they do where they meet."""
     idle_most: float
     """Virtual seconds after which a transaction is ended in which nothing happens; 0: never."""
+    at_once: bool
+    """Each statement is a transaction of its own, which nobody takes back."""
 
     def connect(self, process: Process) -> Connection:
         """A connection without a transaction; at the end of its transaction it may serve another process."""
@@ -70,6 +72,7 @@ class MemoryDatabase:
     readers_wait = True  # it has no snapshots: who came in between two statements of a writer would see half of it
     writers_wait = True
     idle_most = 0.0
+    at_once = False
 
     def __init__(self, store: MemoryStore, clock: Callable[[], int]) -> None:
         self.store: Store = store

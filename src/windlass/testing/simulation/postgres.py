@@ -54,6 +54,7 @@ class PostgresDatabase:
     readers_wait = False
     writers_wait = False
     idle_most = IDLE_MOST
+    at_once = False
 
     def __init__(self, world: World, url: str) -> None:
         self.world = world

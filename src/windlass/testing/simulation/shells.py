@@ -8,7 +8,9 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from windlass.core.errors import StoreUnavailable
+from windlass.ports.agenda import apart
 from windlass.ports.plan import Plan
+from windlass.ports.store import Tick
 from windlass.testing.simulation.scheduler import Process
 from windlass.testing.simulation.wire import Transaction, Wire
 
@@ -157,10 +159,23 @@ class Tapped:
             return found
 
         def ask(*given: Any) -> Plan[Any]:
+            if name == "fire" and self._wire.database.at_once:
+                return self._one_by_one(found, *given)
             return self._tap(name, given, found(*given))
 
         setattr(self, name, ask)
         return ask
+
+    def _one_by_one(self, fire: Callable[..., Plan[Any]], ticks: Sequence[Tick]) -> Plan[Any]:
+        """Where each statement is a transaction: as many of them as one schedule ticks in it."""
+
+        def steps() -> Any:
+            answers = []
+            for some in apart(ticks):
+                answers += yield from self._tap("fire", (some,), fire(some))
+            return answers
+
+        return Plan(steps, "fire", write=True, hint=True)
 
     def _tap(self, name: str, given: Sequence[Any], plan: Plan[Any]) -> Plan[Any]:
         wire = self._wire

@@ -36,6 +36,7 @@ class SqliteDatabase:
     readers_wait = False
     writers_wait = True
     idle_most = 0.0
+    at_once = False
 
     def __init__(self, world: World) -> None:
         self._world = world

@@ -203,6 +203,9 @@ class Wire:
                 delay = self.frozen_until - now + self._dice.random() * 0.01
                 transaction.process.after(delay, self._arrive, transaction)
             return
+        if self.database.at_once and transaction.plan.write and now > transaction.deadline:
+            self._forget(transaction)  # scripts are told when it is too late to begin
+            return
         if transaction.told and transaction.process is not self._network and self._dice.random() < 0.3:
             self._forget(transaction)  # its caller had given up, and so had the library
             return
@@ -240,6 +243,8 @@ class Wire:
         try:
             while True:
                 wanted = transaction.steps.send(rows)
+                if self.database.at_once:
+                    self._commit_so_far(transaction)
                 if transaction.dies and self._dice.random() < 0.3:
                     self._scheduler.at(self._scheduler.now, self.murder, transaction.process)
                     return
@@ -268,9 +273,18 @@ class Wire:
         assert transaction.connection is not None
         transaction.moved = self._scheduler.now
         rows = transaction.connection.execute(statement)
-        if statement.name == "now":
+        if self.database.at_once and statement.name != "cas_put":  # which writes what was decided at an earlier time
+            transaction.at, transaction.read = self._clock(), self._scheduler.now
+        elif statement.name == "now":
             transaction.at, transaction.read = rows[0][0], self._scheduler.now
         return rows
+
+    def _commit_so_far(self, transaction: Transaction) -> None:
+        """What the last statement did is done, whatever becomes of the rest."""
+        assert transaction.connection is not None
+        self.changes += transaction.connection.commit()
+        self.committed(transaction)
+        transaction.notes.clear()
 
     def _go_on(self, transaction: Transaction, steps: Any, call: Callable[..., None], *arguments: Any) -> None:
         """Do what was to come next, unless it has ended meanwhile, or begun again."""
@@ -287,7 +301,8 @@ class Wire:
         except BaseException as error:
             self._fall(transaction, error)
         else:
-            if transaction.process.paused:  # it had waited for a lock: now it has it, and hears of it later
+            if transaction.process.paused and not self.database.at_once:
+                # It had waited for a lock: now it has it, and hears of it later.
                 transaction.process.after(0.0, self._go_on, transaction, transaction.steps, self._advance, rows)
             else:
                 self._advance(transaction, rows)
@@ -401,7 +416,9 @@ class Wire:
 
     def _lose(self, transaction: Transaction) -> None:
         """A shell begins again if it was in no commit, once."""
-        if transaction.lost:
+        if self.database.at_once:
+            self._end(transaction, OutcomeUnknown("the connection was lost"))
+        elif transaction.lost:
             self._end(transaction, StoreUnavailable("the connection was lost"))
         else:
             transaction.lost = True

@@ -44,6 +44,7 @@ class Cast(msgspec.Struct, frozen=True, kw_only=True):
     sqlite_store: Callable[[], Any] | None = None
     postgres_store: Callable[[str], Any] | None = None
     """Given the schema."""
+    redis_store: Callable[[], Any] | None = None
     worker: Callable[..., Worker] = Worker
     supervisor: Callable[..., Supervisor] = Supervisor
     durability: str = "full"

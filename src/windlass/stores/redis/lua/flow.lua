@@ -24,6 +24,7 @@ local function runs_under(key)
 end
 
 local function runs_in(queue)
+    flush() -- one claim may ask for a queue twice
     return tonumber(call('HGET', K.counts, 'running\0' .. queue) or 0) + (under(counted, 'running')[queue] or 0)
 end
 
