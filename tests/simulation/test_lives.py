@@ -23,7 +23,7 @@ SQLITE_SHARE = 20
 """One life in so many is lived on SQLite, which takes three times as long."""
 
 EMBEDDED = ("memory", "sqlite")
-"""For the one that is a server see test_lives_on_postgresql.py."""
+"""For the one that is a server see test_lives_on_servers.py."""
 
 
 def live(chosen: Iterable[int], record: Callable[[str, object], None]) -> None:

@@ -125,7 +125,7 @@ class Checker:
         for job in self.jobs.values():  # parents were enqueued before their children
             if job.meta.parent_id in family:
                 family.add(job.new.id)
-                if job.ended is None and not job.asked and not job.revived:
+                if job.ended is None and not (job.asked or job.revived or job.orphan):
                     self.broken("I13", deed, f"{job.new.id} lives, of the family of {eldest}")
 
     # --- jobs --------------------------------------------------------------------------------------------------------
@@ -171,6 +171,8 @@ class Checker:
                 self.end(line, job, State.CANCELLED)
             else:
                 job.perhaps = self.stopped(job)
+                parent = self.jobs.get(job.meta.parent_id or "")
+                job.orphan = parent is not None and parent.holder is None
         return self.jobs[new.id]
 
     def stopped(self, job: Known, before: float = math.inf) -> bool:

@@ -33,6 +33,8 @@ class Known:
         self.asked = False
         self.told = 0.0
         """When that was committed last, in virtual seconds."""
+        self.orphan = False
+        """It was stored when its parent had no run any more: sent by one, and so long on its way."""
         self.perhaps = False
         """It was stored beside the cancellation of its family, and nobody can tell whether cancelled or not."""
         self.gave_up: tuple[str, float] = ("", 0.0)
