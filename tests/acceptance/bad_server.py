@@ -1,4 +1,4 @@
-"""A PostgreSQL server in trouble, and bad routes to it, while everything else goes wrong too, and is written down."""
+"""A PostgreSQL or Redis server in trouble, and bad routes to it, while everything else goes wrong too, and is written down."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 import psycopg
 
 from tests.acceptance.ground import Pids
 from tests.acceptance.rig import Rig, Supervised, stop_tree
-from tests.stores.postgres_proxy import WAYS, Proxy
 from tests.stores.postgres_server import Server
+from tests.stores.proxy import WAYS, Proxy
+from tests.stores.redis_server import Started
 from windlass.testing import ledger
 
 OURS = "SELECT pid FROM pg_stat_activity WHERE application_name = 'windlass' AND pid <> pg_backend_pid()"
@@ -25,16 +27,69 @@ MOMENT = 2.0
 """Seconds that somebody is given to commit, whose commit is to go wrong."""
 
 
+class Host(Protocol):
+    """A server. What was written and not flushed survives the death of processes; only the machine's would show it. So
+    these flush nothing, and are back within a moment, before anybody's lease has run out."""
+
+    url: str
+
+    def kill(self) -> None:
+        """With -9."""
+        ...
+
+    def start(self) -> None:
+        """Again."""
+        ...
+
+    def terminate(self, dice: random.Random) -> None:
+        """A few of the connections to it."""
+        ...
+
+    def remove(self) -> None:
+        """Leave nothing behind."""
+        ...
+
+
+class PostgresHost:
+    """See Host."""
+
+    def __init__(self) -> None:
+        self._server = Server("fsync=off")
+        self.url = f"{self._server.url}/postgres"
+        self.kill, self.start, self.remove = self._server.kill, self._server.start, self._server.remove
+
+    def terminate(self, dice: random.Random) -> None:
+        """See Host."""
+        with psycopg.connect(self.url, autocommit=True) as admin:
+            pids = [row[0] for row in admin.execute(OURS).fetchall()]
+            for pid in dice.sample(pids, min(len(pids), dice.randint(1, 5))):
+                admin.execute("SELECT pg_terminate_backend(%s)", (pid,))
+
+
+class RedisHost:
+    """See Host. With `everysec` a write may be put off while the disk is busy, and an answer may come before it."""
+
+    def __init__(self) -> None:
+        self._server = Started("--appendonly", "yes", "--appendfsync", "no")
+        self.url = self._server.url
+        self.kill, self.start, self.remove = self._server.kill, self._server.begin, self._server.end
+
+    def terminate(self, dice: random.Random) -> None:
+        """See Host."""
+        with self._server.client() as admin:
+            ids = [each["id"] for each in admin.client_list() if each["name"] == "windlass"]
+            for id in dice.sample(ids, min(len(ids), dice.randint(1, 5))):
+                admin.client_kill_filter(_id=id)
+
+
 class BadServer:
     """See ground.Ground: each supervisor, and the producer, has a route of its own to one server."""
 
-    def __init__(self, seed: int, hold: float, places: int) -> None:
+    def __init__(self, host: Host, seed: int, hold: float, places: int) -> None:
         self._dice = random.Random(seed)
         self._hold = hold
-        # What was written and not flushed survives the death of processes; only the machine's would show it. So this
-        # one flushes nothing, and is back within a moment, before anybody's lease has run out.
-        self._server = Server("fsync=off")
-        self.url = f"{self._server.url}/postgres"
+        self._server = host
+        self.url = host.url
         """By which the test itself asks: nothing is on the way."""
         self._routes = [Proxy(self.url) for _ in range(places)]
         self._acts: dict[str, Callable[[], None]] = {
@@ -103,10 +158,7 @@ class BadServer:
 
     def _terminate(self) -> None:
         since = time.monotonic()
-        with psycopg.connect(self.url, autocommit=True) as admin:
-            pids = [row[0] for row in admin.execute(OURS).fetchall()]
-            for pid in self._dice.sample(pids, min(len(pids), self._dice.randint(1, 5))):
-                admin.execute("SELECT pg_terminate_backend(%s)", (pid,))
+        self._server.terminate(self._dice)
         self._note("terminated backends", since, [])
 
     def _spoil(self, name: str) -> None:

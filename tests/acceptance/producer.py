@@ -72,8 +72,15 @@ def enqueue(kind: str, calls: list[tuple[Any, ...]]) -> Iterator[str]:
             ledger.write(load.LEDGER, "duplicate")
 
 
+def mix() -> dict[str, int]:
+    """Of all kinds that the store can do."""
+    can = load.app.opened.store.capabilities
+    return {kind: share for kind, share in MIX.items() if kind != "booked" or "transaction" in can}
+
+
 def turn(dice: random.Random, count: int) -> None:
-    kinds = dice.choices(list(MIX), list(MIX.values()), k=count)
+    known = mix()
+    kinds = dice.choices(list(known), list(known.values()), k=count)
     for kind in sorted(set(kinds)):
         try:
             for job in enqueue(kind, [arguments(kind, dice) for _ in range(kinds.count(kind))]):

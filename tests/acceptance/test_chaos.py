@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from tests.acceptance.bad_server import BadServer
+from tests.acceptance.bad_server import BadServer, PostgresHost, RedisHost
 from tests.acceptance.ground import BadDisks, Ground
 from tests.acceptance.reckoning import checked, keep, settle, write_down
 from tests.acceptance.rig import rig
@@ -35,17 +35,19 @@ class Aim(NamedTuple):
 
 
 WHICH = size(0, 1, 2)
+ON_A_SERVER = (
+    Aim(jobs=1_000, kills=4, stops=1, seconds=0, rate=200),
+    Aim(jobs=50_000, kills=300, stops=50, seconds=20 * 60, rate=200),
+    Aim(jobs=1_000_000, kills=2_000, stops=500, seconds=0, rate=350),
+)
 AIMS = {
     "sqlite": (
         Aim(jobs=3_000, kills=10, stops=2, seconds=0, rate=400),
         Aim(jobs=50_000, kills=500, stops=100, seconds=20 * 60, rate=200),
         Aim(jobs=1_000_000, kills=2_000, stops=500, seconds=0, rate=350),
     ),
-    "postgresql": (
-        Aim(jobs=1_000, kills=4, stops=1, seconds=0, rate=200),
-        Aim(jobs=50_000, kills=300, stops=50, seconds=20 * 60, rate=200),
-        Aim(jobs=1_000_000, kills=2_000, stops=500, seconds=0, rate=350),
-    ),
+    "postgresql": ON_A_SERVER,
+    "redis": ON_A_SERVER,
 }
 PATIENCE = (60, 300, 900)[WHICH]
 """Seconds until everything has ended, once the trouble has."""
@@ -65,7 +67,8 @@ class Acked:
 
 GROUNDS: dict[str, Callable[[int], Ground]] = {
     "sqlite": lambda _: BadDisks(),
-    "postgresql": lambda seed: BadServer(seed, HOLD, places=len(PROCESSES) + 1),
+    "postgresql": lambda seed: BadServer(PostgresHost(), seed, HOLD, places=len(PROCESSES) + 1),
+    "redis": lambda seed: BadServer(RedisHost(), seed, HOLD, places=len(PROCESSES) + 1),
 }
 
 

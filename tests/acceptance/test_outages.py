@@ -17,8 +17,8 @@ from tests.acceptance.bad_server import OURS
 from tests.acceptance.duty import Duty, duty, proven
 from tests.acceptance.rig import eventually
 from tests.faults.small_disk import small_disk
-from tests.stores.postgres_proxy import WAYS, Proxy
 from tests.stores.postgres_server import Server
+from tests.stores.proxy import WAYS, Proxy
 from windlass import Windlass
 from windlass.core.errors import StoreUnavailable
 from windlass.testing import ledger

@@ -12,8 +12,8 @@ import psycopg
 import pytest
 
 from tests.faults.kit import new_job
-from tests.stores.postgres_proxy import Proxy
 from tests.stores.postgres_server import PLACES, database
+from tests.stores.proxy import Proxy
 from windlass import Windlass, stores
 from windlass.core.errors import OutcomeUnknown, StoreError, StoreTimeout, StoreUnavailable
 from windlass.ports.plan import NOW, Plan, Statement, Steps, chain

@@ -14,8 +14,8 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests.stores.postgres_proxy import Proxy
 from tests.stores.postgres_server import PLACES, database
+from tests.stores.proxy import Proxy
 from windlass import stores
 from windlass.core.errors import StoreError, StoreTimeout, StoreUnavailable
 from windlass.ports.store import Opened

@@ -80,7 +80,7 @@ def _durability(durability: Durability, facts: dict[str, str], settings: dict[st
     sync = settings.get("appendfsync", "unknown")
     survives = {
         "always": "survives a crash of the server and of its machine",
-        "everysec": "survives a crash of the server's process; one of its machine may take the last second",
+        "everysec": "a crash may take the last second or two: a write waits for a busy disk, its answer does not",
         "no": "survives a crash of the server's process; one of its machine may take half a minute",
     }
     return Reading("durability", f"{durability}, appendfsync {sync}", "ok", survives.get(sync, "as the server says"))

@@ -1,4 +1,4 @@
-"""A route to a PostgreSQL server that can be cut, fall silent, grow slow or lead elsewhere, at a moment that matters."""
+"""A route to a PostgreSQL or Redis server that can be cut, fall silent, grow slow or lead elsewhere, at a moment that matters."""
 
 from __future__ import annotations
 
@@ -26,6 +26,8 @@ PACES = {
     "drip": Pace(1, 0.001),
 }
 FULL = Pace(1 << 20, 0.0)
+COMMITS = (b"\0commit\0", b"COMMIT\0", b"\r\nEVALSHA\r\n")
+"""What makes something last; a script of Redis's is a transaction of its own."""
 RESET = struct.pack("ii", 1, 0)
 """Linger for no time: what is closed so is not ended but reset."""
 
@@ -45,7 +47,7 @@ class Proxy:
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=200)
         self.port = self._listener.getsockname()[1]
         user = f"{parts.username}@" if parts.username else ""
-        self.url = f"postgresql://{user}127.0.0.1:{self.port}{parts.path}{'?' if parts.query else ''}{parts.query}"
+        self.url = f"{parts.scheme}://{user}127.0.0.1:{self.port}{parts.path}{'?' if parts.query else ''}{parts.query}"
         self.mode = "pass"
         self.connections = 0
         self._pairs: dict[socket.socket, socket.socket] = {}
@@ -151,7 +153,7 @@ class Proxy:
             said = b""
         if not said:
             return self._end(selector, one)
-        if side == "client" and self.mode in {"lose", "drop"} and (b"\0commit\0" in said or b"COMMIT\0" in said):
+        if side == "client" and self.mode in {"lose", "drop"} and any(word in said for word in COMMITS):
             mode, self.mode = self.mode, "pass"
             if mode == "drop":
                 return self._end(selector, one)
