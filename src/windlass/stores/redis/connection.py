@@ -20,7 +20,7 @@ class Durability(StrEnum):
     """What an acknowledged write survives."""
 
     SERVER = "server"
-    """What the server's own settings say: with `appendfsync everysec`, all but the last second or two before a crash."""
+    """What its own settings say: with `appendfsync everysec`, all but the last second or two before a crash."""
     DISK = "disk"
     """A crash of the server: it is in the append-only file, on disk."""
     REPLICA = "replica"
