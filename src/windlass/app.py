@@ -276,9 +276,22 @@ class Windlass:
         committed or rolled back with what else the caller writes there; the block itself does neither. For
         sqlite+stdlib:/// stores, `connection` is a sqlite3.Connection to the same file; for postgresql:// stores one of
         psycopg's or asyncpg's, or of SQLAlchemy's or Django's over them. Raises CapabilityMissing where the store
-        cannot join it.
+        cannot join it, as one on Redis: see `outbox`.
         """
         return Transaction(self.engine, connection)
+
+    def outbox(self, connection: Any) -> Transaction:
+        """Enqueue inside a transaction of a database, where the jobs run on another store, Redis for instance: `with
+        app.outbox(conn): task.enqueue(7)`.
+
+        Every enqueue of this application in the block is laid down through `connection` in the database that the
+        setting `outbox` names, and committed or rolled back with what else the caller writes there. A supervisor (or
+        embedded worker) of this application hands it on once, about a tenth of a second after the commit; until then
+        the job is not found in the store. Keys are looked at then: a job whose unique or idempotency key is taken is
+        dropped, as there is nobody left to be told. Raises ConfigError where no outbox is named, and CapabilityMissing
+        where `connection` is none to that database.
+        """
+        return Transaction(self.engine, connection, self.engine.outbox())
 
     def lock(self, name: str, ttl: Duration = "30s", *, timeout: Duration | None = None) -> Lock:
         """A lock of that name, one holder at a time over all processes of the store: `with app.lock("reports"): ...`,
@@ -317,6 +330,7 @@ class Windlass:
             queues=tuple(served),
             strict=strict,
             rules=self.settings.prune_rules(),
+            open_outbox=self.engine.open_outbox if self.settings.outbox else None,
             schedules=self.defined,
         )
         embedded = Embedded(self.registry, self.engine.lend, settings, self.engine.give_back)

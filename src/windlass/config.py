@@ -24,10 +24,16 @@ WEIGHT_MOST = 1_000
 """Of a queue among those that a worker serves; one without a weight counts 1."""
 
 
+OUTBOXES = ("postgresql", "sqlite", "sqlite+stdlib")
+"""Stores that can be part of a transaction of their database."""
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """What an application and its workers were told, complete; durations are seconds, sizes are bytes."""
 
     url: str = "sqlite:///windlass.db"
+    outbox: str = ""
+    """A store in the application's own database, for `app.outbox`; empty: none."""
     hold: float = 15.0
     """How long a worker's lease lasts."""
     seconds_per_priority: float = 10.0
@@ -68,6 +74,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 class SettingsArguments(TypedDict, total=False):
     """The settings as keyword arguments of `Windlass`."""
 
+    outbox: str
     hold: Duration
     seconds_per_priority: Duration
     max_payload: int
@@ -216,7 +223,8 @@ def _table(path: str) -> dict[str, Any] | None:
 
 def _anchored(name: str, value: Any, path: str) -> Any:
     """A relative SQLite file in pyproject.toml lies beside it, wherever in the project a command is started."""
-    scheme, mark, rest = value.partition(":///") if name == "url" and isinstance(value, str) else ("", "", "")
+    known = name in ("url", "outbox") and isinstance(value, str)
+    scheme, mark, rest = value.partition(":///") if known else ("", "", "")
     if not scheme.startswith("sqlite") or not rest or rest.startswith(("/", ":")):
         return value
     return f"{scheme}{mark}{os.path.join(os.path.dirname(path), rest)}"
@@ -235,6 +243,14 @@ def _url(value: Any, name: str) -> str:
         raise ValueError(f'{name}: {shown} is no store URL; write for instance "sqlite:///jobs.db" or "memory://"')
     if problem := problem_of(text):
         raise ValueError(f"{name}: {problem}")
+    return text
+
+
+def _outbox(value: Any, name: str) -> str:
+    text = _url(value, name) if value else ""
+    if text and text.partition(":")[0] not in OUTBOXES:
+        known = " or ".join(f"{each}://" for each in OUTBOXES)
+        raise ValueError(f"{name}: it must be a store in a database, {known}")
     return text
 
 
@@ -281,6 +297,7 @@ def _queues(value: Any, name: str) -> tuple[str, ...]:
 
 _READERS: dict[str, Callable[[Any, str], Any]] = {
     "url": _url,
+    "outbox": _outbox,
     "hold": _time(0.1, 3_600),
     "seconds_per_priority": _time(0, 86_400),
     "max_payload": _whole(64, 64 * 1024 * 1024),

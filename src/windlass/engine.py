@@ -10,9 +10,12 @@ from contextvars import ContextVar, Token
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
+import msgspec
+
 from windlass.config import Settings
-from windlass.core.errors import OutcomeUnknown, StoreError, StoreTimeout, StoreUnavailable
+from windlass.core.errors import ConfigError, OutcomeUnknown, StoreError, StoreTimeout, StoreUnavailable
 from windlass.core.job import NewJob
+from windlass.ports.envelope import envelopes
 from windlass.ports.plan import Plan, Steps
 from windlass.ports.store import Enqueued, Opened, Shell, Store
 from windlass.refusal import refused
@@ -41,6 +44,9 @@ class Engine:
         self._pid = os.getpid()
         self._lock = threading.Lock()
         self._gatherers: dict[AbstractEventLoop, Gatherer] = {}
+        self._outbox: Engine | None = None
+        self.wraps = False
+        """It is an outbox's: what is laid down there only passes through."""
         self._lent: list[Opened] = []
         """Stores that workers in this process work on."""
 
@@ -92,6 +98,8 @@ class Engine:
     def close(self) -> None:
         """Give everything back; the next use opens the store again. A store that lives in the process, and that a
         worker works on, stays as it is: it would take the worker's jobs with it."""
+        if self._outbox is not None:
+            self._outbox.close()
         if self._opened in self._lent:
             return
         opened, self._opened, self._migrated = self._opened, None, False
@@ -119,7 +127,7 @@ class Engine:
         if (answers := self._children(jobs)) is not None:
             return answers
         if (around := self._around()) is not None:
-            return self._join(around, jobs)
+            return around.into.join(around, jobs)
         deadline = _Deadline(self.settings.enqueue_timeout)
         opened = self.opened(deadline.left())
         plan = storing(opened.store, jobs)
@@ -136,7 +144,7 @@ class Engine:
         if (answers := self._children(jobs)) is not None:
             return answers
         if (around := self._around()) is not None:
-            return await self._ajoin(around, jobs)
+            return await around.into.ajoin(around, jobs)
         from windlass.gathering import answered, unanswered
 
         deadline = _Deadline(self.settings.enqueue_timeout)
@@ -181,7 +189,26 @@ class Engine:
         here = transaction is not None and transaction.open and transaction.engine is self
         return transaction if here else None
 
-    def _join(self, transaction: Transaction, jobs: Sequence[NewJob]) -> list[Enqueued]:
+    def outbox(self) -> Engine:
+        """That of the application's outbox; raises ConfigError where there is none."""
+        if not self.settings.outbox:
+            raise ConfigError(
+                "outbox: none is named; set it (WINDLASS_OUTBOX) to a store in the application's own database, for "
+                "instance sqlite+stdlib:///app.db or postgresql://host/app"
+            )
+        if self._outbox is None:
+            self._outbox = Engine(msgspec.structs.replace(self.settings, url=self.settings.outbox, outbox=""))
+            self._outbox.wraps = True
+        return self._outbox
+
+    def open_outbox(self) -> Opened:
+        """Its store, opened anew for whoever empties it."""
+        return self.opener(self.settings.outbox)
+
+    def join(self, transaction: Transaction, jobs: Sequence[NewJob]) -> list[Enqueued]:
+        """Store jobs on the caller's connection."""
+        if self.wraps:
+            jobs = envelopes(jobs)
         shell, store, timeout = transaction.shell, self.bare().store, self.settings.enqueue_timeout
         if not self._migrated:
             if transaction.begun:
@@ -193,11 +220,13 @@ class Engine:
                 self.opened(timeout)
         return shell.run(storing(store, jobs), timeout)
 
-    async def _ajoin(self, transaction: Transaction, jobs: Sequence[NewJob]) -> list[Enqueued]:
-        """`_join`, on a connection that may belong to an event loop."""
+    async def ajoin(self, transaction: Transaction, jobs: Sequence[NewJob]) -> list[Enqueued]:
+        """`join`, on a connection that may belong to an event loop."""
         run = getattr(transaction.shell, "arun", None)
         if run is None:
-            return self._join(transaction, jobs)
+            return self.join(transaction, jobs)
+        if self.wraps:
+            jobs = envelopes(jobs)
         timeout = self.settings.enqueue_timeout
         opened = await self.aopened(timeout)
         answers: list[Enqueued] = await run(storing(opened.store, jobs), timeout)
@@ -232,8 +261,10 @@ class Transaction:
     The block itself neither begins nor ends anything that the connection's own rules do not.
     """
 
-    def __init__(self, engine: Engine, connection: Any) -> None:
+    def __init__(self, engine: Engine, connection: Any, into: Engine | None = None) -> None:
+        """Of what is enqueued through `engine`, which may be laid down in another one's store."""
         self.engine = engine
+        self.into = into or engine
         self.open = False
         self._connection = connection
         self._shell: Shell | None = None
@@ -252,7 +283,7 @@ class Transaction:
 
     def __enter__(self) -> Self:
         """Raises CapabilityMissing where the connection cannot be joined."""
-        self._shell = self.engine.bare().own(self._connection)
+        self._shell = self.into.bare().own(self._connection)
         self._token = _transaction.set(self)
         self.open = True
         return self

@@ -172,6 +172,7 @@ def _ready(app: Windlass, registry: Registry, queues: Queues, concurrency: int) 
         processes=any(task.mode is Mode.PROCESS for task in registry.tasks.values()),
         stall_timeout=settings.stall_timeout,
         rules=settings.prune_rules(),
+        outbox=settings.outbox,
         files=source_files(),
         where=config.located(settings.url),
         unused=registry.unused(queue for queue, _ in queues),

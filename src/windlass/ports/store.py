@@ -914,6 +914,13 @@ class Store(Protocol):
         stands (cursor, pause, counts, previous jobs), under a revision no less than either; any other is `present`."""
         ...
 
+    def deliver(self, source: str, number: int, jobs: Sequence[NewJob]) -> Plan[bool]:
+        """Must insert `jobs` as `enqueue` would, and keep the number, in one transaction, unless a departure of that
+        number, or a greater one, came from that source before: then nothing. Must answer whether it did. It is for what
+        another store only hands on, as an outbox does: keys are this store's, and nobody is told of what they keep out.
+        Nothing is refused for a full queue."""
+        ...
+
     def dismiss(self, gone: Sequence[str], back: Sequence[str]) -> Plan[list[str]]:
         """Of what is set aside, must forget the jobs and schedules in `gone`, and put those in `back` where they were,
         and take them from the tally; what is not set aside any more is left alone. Must answer those that cannot be put

@@ -35,6 +35,7 @@ from windlass.runtime.member import new_id
 from windlass.runtime.poller import Poller
 from windlass.runtime.process_slot import SlotClient
 from windlass.runtime.registry import Mode, Registry
+from windlass.runtime.relay import Relay
 from windlass.runtime.scheduler import Scheduler
 from windlass.runtime.slots import SlotTable, now_ns
 from windlass.runtime.worker import Worker
@@ -102,6 +103,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     queues: tuple[tuple[str, float | None], ...] = (("default", None),)
     strict: bool = False
     rules: PruneRules = PruneRules()
+    open_outbox: Callable[[], Opened] | None = None
+    """Of the application, if it has one."""
     schedules: tuple[ScheduleChange, ...] = ()
 
 
@@ -209,6 +212,7 @@ class Embedded:
         loop = asyncio.get_running_loop()
         beat = Beat(opened, self._settings.hold, self._post, self._beaten)
         keeper = Keeper(self._post, self._settings.hold / 6)
+        courier = Keeper(self._post, self._settings.hold / 6)
         listener = opened.shell.listen()
         loop.add_reader(listener.fileno(), self._hinted, listener)
         try:
@@ -218,6 +222,9 @@ class Embedded:
             keeper.add(Maintainer(opened, self._supervisor, self._settings.rules, self._post_suspected))
             keeper.add(Scheduler(opened, self._supervisor, self._settings.schedules))
             keeper.add(Poller(opened, lambda: self._post(lambda: self._hinted(None)), self._post_replaced))
+            if self._settings.open_outbox is not None:
+                courier.start()
+                courier.add(Relay(opened, self._settings.open_outbox, self._supervisor))
             while self._stop is None:
                 await self._session(opened, beat, up)
         finally:
@@ -225,6 +232,8 @@ class Embedded:
             loop.remove_reader(listener.fileno())
             listener.close()
             await asyncio.to_thread(beat.stop)
+            if self._settings.open_outbox is not None:
+                await asyncio.to_thread(courier.stop, self._settings.hold)
             await asyncio.to_thread(keeper.stop, self._settings.hold)
 
     def ask_to_stop(self, deadline: float = 30.0, reason: str = "stopping") -> None:

@@ -19,6 +19,7 @@ from windlass.runtime.maintainer import Maintainer
 from windlass.runtime.member import Identity, Member
 from windlass.runtime.messages import Ready
 from windlass.runtime.poller import Poller
+from windlass.runtime.relay import Relay
 from windlass.runtime.scheduler import Scheduler
 from windlass.runtime.shared import must_be_shared, must_let_work
 
@@ -63,6 +64,8 @@ class Liaison:
         self._opened: Opened | None = None
         self._directory: str | None = None
         self._keeper: Keeper | None = None
+        self._courier: Keeper | None = None
+        """For the relay: an outbox that does not answer is to keep nobody waiting."""
         self._beat: Beat | None = None
         self._scheduler: Scheduler | None = None
         self._listener: Listener | None = None
@@ -110,6 +113,10 @@ class Liaison:
         self._scheduler = Scheduler(opened, self._identity.supervisor, ready.schedules)
         self._keeper.add(self._scheduler)
         self._listener = opened.shell.listen()
+        if ready.outbox:
+            self._courier = Keeper(self._loop.post, ready.hold / 6, host=self._host)
+            self._courier.start()
+            self._courier.add(Relay(opened, lambda: self._open_store(ready.outbox), self._identity.supervisor))
         then()
 
     def _post_replaced(self, problem: StoreReplaced) -> None:
@@ -189,8 +196,9 @@ class Liaison:
         """Give everything back; waits for what is under way."""
         if self._beat is not None:
             self._beat.stop()
-        if self._keeper is not None:
-            self._keeper.stop(LAST_WORDS)
+        for keeper in (self._courier, self._keeper):
+            if keeper is not None:
+                keeper.stop(LAST_WORDS)
         for lock in self._locks.values():
             lock.close()
         if self._listener is not None:

@@ -185,6 +185,17 @@ class Departing(Scheduling):
         self._add_up(FROM + source, [each for each in departure.jobs if each.job.id in come])
         return [*answers.values(), *(self._go_on(each, now) for each in departure.schedules)]
 
+    @plan(hint=True)
+    def deliver(self, source: str, number: int, jobs: Sequence[NewJob]) -> Steps[bool]:
+        """See Store.deliver."""
+        now = (yield NOW)[0][0]
+        if number <= self.data.departures.get(source, 0):
+            return False
+        self.data.departures[source] = number
+        for job in jobs:
+            self._enqueue(job, now)
+        return True
+
     def _land(self, parcel: Parcel, now: int, answers: dict[str, Arrival]) -> Arrival:
         id = parcel.job.id
         if id in self.data.jobs:

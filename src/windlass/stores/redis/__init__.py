@@ -92,7 +92,7 @@ class OpenedRedis:
     def own(self, connection: Any) -> NoReturn:
         """See ports.store.Opened."""
         raise CapabilityMissing(
-            "caller_transaction: a store on Redis cannot be part of a database's transaction; enqueue after the commit"
+            "caller_transaction: a store on Redis cannot be part of a database's transaction; use app.outbox(conn)"
         )
 
     def run_directory(self) -> str | None:

@@ -11,14 +11,14 @@ from msgspec.structs import replace
 from windlass.core.errors import StoreCorrupt, StoreError
 from windlass.core.family import parent_of
 from windlass.core.flow import Bounds
-from windlass.core.job import Attempt, Job, LogLine, State
+from windlass.core.job import Attempt, Job, LogLine, NewJob, State
 from windlass.core.unique import unique_of
 from windlass.ports import landing
 from windlass.ports.parcel import Arrival, Parcel, Tally, Word, digest_of
 from windlass.ports.plan import Steps, plan
 from windlass.ports.store import KEY_KEEP, Departure, LeftKey, LeftWindow, QueueRules, Scheduled, Standing
 from windlass.stores.redis.asking import Field, ask, raw
-from windlass.stores.redis.given import NUMBER_MOST, body, fingerprint, limits, riders
+from windlass.stores.redis.given import NUMBER_MOST, body, fingerprint, given, limits, riders
 from windlass.stores.redis.leads import TERMS, Leading
 from windlass.stores.redis.schedules import FLOOR, Scheduling, read_schedules, text_of
 
@@ -134,6 +134,12 @@ class Departing(Scheduling, Leading):
         yield from self._compare([each for each in fit if come[each.job.id].word is Word.MOVED])
         unfit = {each.job.id: Arrival(each.job.id, Word.UNFIT) for each in departure.jobs if each not in fit}
         return [*((come | unfit)[each.job.id] for each in departure.jobs), *answers]
+
+    @plan(hint=True)
+    def deliver(self, source: str, number: int, jobs: Sequence[NewJob]) -> Steps[bool]:
+        """See Store.deliver."""
+        asked = (source, number, [given(job) for job in jobs])
+        return (yield from ask("deliver", asked))  # type: ignore[no-any-return]
 
     def _joining(self, schedules: Sequence[Scheduled]) -> Steps[tuple[list[Arrival], list[Field]]]:
         known, texts, now = (yield from read_schedules()) if schedules else ({}, {}, 0)

@@ -12,7 +12,7 @@ from windlass.stores.redis.fields import FIELDS
 from windlass.stores.redis.keys import NAMES
 
 PACKAGE = "windlass.stores.redis.lua"
-COMING = frozenset({"enqueue", "fan_out", "fire", "arrive"})
+COMING = frozenset({"enqueue", "fan_out", "fire", "arrive", "deliver"})
 """Scripts by which jobs come in: refused while memory is full, when all others go on, so that it becomes less."""
 READING = frozenset(
     {

@@ -9,7 +9,7 @@ import msgspec
 from msgspec.structs import replace
 
 from windlass.core.errors import StoreCorrupt
-from windlass.core.job import Job, State
+from windlass.core.job import Job, NewJob, State
 from windlass.core.unique import Arrival as Meeting
 from windlass.core.unique import unique_of
 from windlass.ports import landing
@@ -59,6 +59,17 @@ class Arriving(Scheduling, Parcels):
         for scheduled in departure.schedules:
             answers.append((yield from self._go_on(scheduled, now)))
         return answers
+
+    @plan(hint=True)
+    def deliver(self, source: str, number: int, jobs: Sequence[NewJob]) -> Steps[bool]:
+        """See Store.deliver."""
+        now = (yield NOW)[0][0]
+        mark = yield Statement("mark_get", (LAST + source,))
+        if number <= (mark[0][0] if mark else 0):
+            return False
+        yield Statement("mark_put", (LAST + source, number))
+        yield from self._insert(jobs, now)
+        return True
 
     def _tallies(self, other: str) -> Steps[tuple[Tally, Tally]]:
         return (yield from self._tally(TO + other)), (yield from self._tally(FROM + other))

@@ -386,6 +386,45 @@ class Departures:
         assert road.all() == {job: Word.MOVED}
         world.healthy()
 
+    # --- what is only handed on ----------------------------------------------------------------------------
+
+    def test_a_delivery_comes_once(self, world: World) -> None:
+        """Whatever becomes of its jobs meanwhile; an older one does not come at all (I4)."""
+        run, store = world.run, world.store
+        first, second = world.jobs(3), world.jobs(2)
+        world.known |= dict.fromkeys(job.id for job in (*first, *second))
+        assert run(store.deliver("there", 1, first))
+        assert not run(store.deliver("there", 1, first))
+        run(store.delete(Selection((first[0].id,))))
+        assert not run(store.deliver("there", 1, first))
+        assert run(store.deliver("there", 3, second))
+        assert not run(store.deliver("there", 2, first))
+        assert run(store.deliver("elsewhere", 2, ()))
+        found = run(store.fetch([job.id for job in (*first, *second)]))
+        assert [job and job.id for job in found] == [None, *(job.id for job in (*first[1:], *second))]
+        world.healthy()
+
+    def test_a_delivery_is_an_enqueue(self, world: World) -> None:
+        """I10: keys are of the store to which it is delivered, and no queue is too full for it."""
+        run, store = world.run, world.store
+        taken = world.put(idempotency_key="k", digest="d")
+        owner = world.put(meta=meta(unique="u", policy="reject"))
+        run(store.queues([QueueChange("full", bounds=Bounds(depth=1))]))
+        jobs = [
+            world.job(idempotency_key="k", digest="d"),
+            world.job(meta=meta(unique="u", policy="reject")),
+            world.job(meta=meta(unique="u", policy="replace"), payload="[[2],{}]"),
+            *(world.job(queue="full") for _ in range(3)),
+            world.job(after=HOUR),
+        ]
+        world.known |= dict.fromkeys(job.id for job in jobs)
+        assert run(store.deliver("there", 1, jobs))
+        found = run(store.fetch([job.id for job in jobs]))
+        assert [job and job.state for job in found] == [None, None, None, *[State.QUEUED] * 3, State.SCHEDULED]
+        assert world.fetch(owner).payload == "[[2],{}]"
+        assert world.fetch(taken).state is State.QUEUED
+        world.healthy()
+
     # --- the rest ------------------------------------------------------------------------------------------
 
     def test_schedules_go_on_there(self, world: World) -> None:
