@@ -32,8 +32,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """What an application and its workers were told, complete; durations are seconds, sizes are bytes."""
 
     url: str = "sqlite:///windlass.db"
-    outbox: str = ""
-    """A store in the application's own database, for `app.outbox`; empty: none."""
+    outbox: str | None = None
+    """A store in the application's own database, for `app.outbox`."""
     hold: float = 15.0
     """How long a worker's lease lasts."""
     seconds_per_priority: float = 10.0
@@ -74,7 +74,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 class SettingsArguments(TypedDict, total=False):
     """The settings as keyword arguments of `Windlass`."""
 
-    outbox: str
+    outbox: str | None
     hold: Duration
     seconds_per_priority: Duration
     max_payload: int
@@ -247,8 +247,8 @@ def _url(value: Any, name: str) -> str:
 
 
 def _outbox(value: Any, name: str) -> str:
-    text = _url(value, name) if value else ""
-    if text and text.partition(":")[0] not in OUTBOXES:
+    text = _url(value, name)
+    if text.partition(":")[0] not in OUTBOXES:
         known = " or ".join(f"{each}://" for each in OUTBOXES)
         raise ValueError(f"{name}: it must be a store in a database, {known}")
     return text
@@ -297,7 +297,7 @@ def _queues(value: Any, name: str) -> tuple[str, ...]:
 
 _READERS: dict[str, Callable[[Any, str], Any]] = {
     "url": _url,
-    "outbox": _outbox,
+    "outbox": _optional(_outbox),
     "hold": _time(0.1, 3_600),
     "seconds_per_priority": _time(0, 86_400),
     "max_payload": _whole(64, 64 * 1024 * 1024),
@@ -317,5 +317,5 @@ _READERS: dict[str, Callable[[Any, str], Any]] = {
     "log_format": _choice(LogFormat),
     "log_level": _choice(LogLevel),
 }
-_OPTIONAL = ("processes", "stall_timeout", "keep_completed", "keep_cancelled", "keep_expired", "keep_dead")
+_OPTIONAL = ("outbox", "processes", "stall_timeout", "keep_completed", "keep_cancelled", "keep_expired", "keep_dead")
 """For these, "none" in the environment says None."""

@@ -197,12 +197,13 @@ class Engine:
                 "instance sqlite+stdlib:///app.db or postgresql://host/app"
             )
         if self._outbox is None:
-            self._outbox = Engine(msgspec.structs.replace(self.settings, url=self.settings.outbox, outbox=""))
+            self._outbox = Engine(msgspec.structs.replace(self.settings, url=self.settings.outbox, outbox=None))
             self._outbox.wraps = True
         return self._outbox
 
     def open_outbox(self) -> Opened:
         """Its store, opened anew for whoever empties it."""
+        assert self.settings.outbox is not None
         return self.opener(self.settings.outbox)
 
     def join(self, transaction: Transaction, jobs: Sequence[NewJob]) -> list[Enqueued]:

@@ -113,10 +113,10 @@ class Liaison:
         self._scheduler = Scheduler(opened, self._identity.supervisor, ready.schedules)
         self._keeper.add(self._scheduler)
         self._listener = opened.shell.listen()
-        if ready.outbox:
+        if (outbox := ready.outbox) is not None:
             self._courier = Keeper(self._loop.post, ready.hold / 6, host=self._host)
             self._courier.start()
-            self._courier.add(Relay(opened, lambda: self._open_store(ready.outbox), self._identity.supervisor))
+            self._courier.add(Relay(opened, lambda: self._open_store(outbox), self._identity.supervisor))
         then()
 
     def _post_replaced(self, problem: StoreReplaced) -> None:

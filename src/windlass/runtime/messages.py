@@ -118,7 +118,7 @@ class Ready(msgspec.Struct, tag="ready", frozen=True, kw_only=True):
     options: dict[str, str] = {}
     """What the store is opened with, beside its URL."""
     rules: PruneRules = PruneRules()
-    outbox: str = ""
+    outbox: str | None = None
     """The URL of the application's outbox, if it has one; as secret as `url`."""
     files: tuple[str, ...] = ()
     """The application's source files, to watch for changes."""
