@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import select
+import sqlite3
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.faults.kit import new_job
 from tests.stores.redis_server import Started, binary, free_port
-from windlass import stores
+from windlass import Windlass, stores
 from windlass.core.errors import (
     CapabilityMissing,
     ConfigError,
@@ -27,6 +30,7 @@ from windlass.core.errors import (
 from windlass.core.job import NewJob, State
 from windlass.core.machine import complete
 from windlass.ports.store import ClaimRequest, Filter, Opened, PruneRules, Quota, WorkerReport
+from windlass.runtime.relay import Relay
 from windlass.stores.redis.rights import roles
 
 DAY = 86_400_000_000
@@ -405,9 +409,6 @@ def sentinel(port: int) -> Iterator[int]:
     mine = free_port()
     server = Started.__new__(Started)
     server.port = mine
-    import tempfile
-    from pathlib import Path
-
     server.place = Path(tempfile.mkdtemp(prefix="windlass-sentinel-"))
     server.url = f"redis://127.0.0.1:{mine}"
     settings = server.place / "sentinel.conf"
@@ -459,6 +460,26 @@ def gather(nodes: list[Started], buses: list[int]) -> None:
                 time.sleep(0.02)
             else:
                 raise AssertionError("they do not become a cluster")
+
+
+def test_an_outbox_hands_on(shared: Started, tmp_path: Path) -> None:
+    """What commits in a database comes to Redis once, in its order, with its delay."""
+    path = tmp_path / "app.db"
+    with closing(Windlass(f"{shared.url}?prefix=outbox", outbox=f"sqlite+stdlib:///{path}")) as app:
+        connection = sqlite3.connect(path)
+        with app.outbox(connection):
+            jobs = [app.enqueue("t", [n]) for n in range(3)]
+            later = app.enqueue("t", [3], delay="1h")
+        connection.commit()
+        with pytest.raises(CapabilityMissing, match="app.outbox"), app.transaction(connection):
+            pass
+        connection.close()
+        relay = Relay(app.opened, app.engine.open_outbox, "me")
+        while relay.tick() == 0.0:
+            pass
+        relay.stop()
+        assert [held.id for held in claim(app.opened)] == [job.id for job in jobs]
+        assert later.state() == "scheduled"
 
 
 def test_no_schema_no_jobs(shared: Started) -> None:
