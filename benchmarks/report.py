@@ -149,7 +149,7 @@ def _commit() -> str:
 
 def _postgres() -> str:
     """The one that peers/servers.sh would start."""
-    from windlass.cli.private_server import system
+    from windlass.cli.private_postgres import system
 
     found = system()
     if found is None:

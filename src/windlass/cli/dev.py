@@ -30,6 +30,7 @@ END_WITHIN = 15.0
 @click.option("--queues", metavar="a,b:3", help="All of the application's unless said.")
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="What is worth a line.")
 @click.option("--postgres", is_flag=True, help="On a PostgreSQL server of its own, kept in ./windlass-postgres.")
+@click.option("--redis", is_flag=True, help="On a Redis server of its own, kept in ./windlass-redis.")
 @answers
 def dev(
     target: str,
@@ -38,6 +39,7 @@ def dev(
     queues: str | None,
     log_level: str | None,
     postgres: bool,
+    redis: bool,
     as_json: bool,
 ) -> int:
     """Run one worker and the API of FILE.py or MODULE:APP, and restart both when a source file is saved.
@@ -45,11 +47,14 @@ def dev(
     The store is made if it is not there. Saving a file gives running jobs 5 seconds, and so does Ctrl-C, which ends
     everything; what is cut short runs again with the next worker.
 
-    With --postgres the store is a real server, which is started here and ends with this command; its jobs are there
-    again the next time. Other terminals reach it by the URL in windlass-postgres/url.
+    With --postgres or --redis the store is a real server, which is started here and ends with this command; its jobs
+    are there again the next time. Other terminals reach it by the URL in windlass-postgres/url, or windlass-redis/url.
     """
+    if postgres and redis:
+        raise click.UsageError("--postgres and --redis: a store lies on one of them")
     check_target(target)
-    with _server(as_json) if postgres else contextlib.nullcontext(), _api(target, port, as_json=as_json):
+    server = _server("postgres" if postgres else "redis", as_json) if postgres or redis else contextlib.nullcontext()
+    with server, _api(target, port, as_json=as_json):
         return supervise(
             target,
             processes=1,
@@ -63,14 +68,17 @@ def dev(
 
 
 @contextlib.contextmanager
-def _server(as_json: bool) -> Iterator[None]:
+def _server(which: str, as_json: bool) -> Iterator[None]:
     """Whatever is started here finds the server as the store that its environment names."""
-    from windlass.cli.private_server import private_server
+    from windlass.cli.private_postgres import Postgres
+    from windlass.cli.private_redis import Redis
+    from windlass.cli.private_server import Server, private_server
 
+    kind: type[Server] = Postgres if which == "postgres" else Redis
     before = os.environ.get("WINDLASS_URL")
-    with private_server(current_directory()) as (url, place):
+    with private_server(kind, current_directory()) as (url, place):
         os.environ["WINDLASS_URL"] = url
-        Output(as_json=as_json).notice(f"PostgreSQL runs; in other terminals: export WINDLASS_URL=$(cat {place}/url)")
+        Output(as_json=as_json).notice(f"{kind.title} runs; in other terminals: export WINDLASS_URL=$(cat {place}/url)")
         try:
             yield
         finally:

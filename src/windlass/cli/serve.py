@@ -124,7 +124,7 @@ def _anew(target: str, sock: socket.socket, parent: int, out: Output, *, again: 
             return
         said[0], sample = True, command(app, target)
         if os.environ.get("WINDLASS_URL", app.settings.url) != app.settings.url:
-            out.notice("the application names its store in its code; WINDLASS_URL and --postgres do not count")
+            out.notice("the application names its store in its code; WINDLASS_URL, --postgres and --redis do not count")
         if out.as_json:
             out.document({"url": url, "store": _place(app), "try": sample})
         out.say(f"API on {url}/api/v1/jobs")
