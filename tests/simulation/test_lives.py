@@ -114,5 +114,5 @@ def test_faults_are_delivered(record_property: Any) -> None:
 
 
 def test_another_store_is_refused() -> None:
-    with pytest.raises(ValueError, match="store: 'redis' must be one of memory, sqlite, postgresql"):
-        simulate(1, "redis")
+    with pytest.raises(ValueError, match="store: 'kafka' must be one of memory, sqlite, postgresql, redis"):
+        simulate(1, "kafka")
