@@ -72,12 +72,12 @@ def lived(job: str, created: int, ended: int, *, alone: bool = True) -> Line:
     return stored(job=job, state="cancelled", unique="u", alone=alone, created=created, ended=ended)
 
 
-def queued_up(acknowledged: float) -> list[Line]:
+def queued_up(acknowledged: float | None) -> list[Line]:
     """Two of one key, of which the second read the store's clock before the first had ended."""
     kept = {"task": "t", "unique": "u", "alone": True, "fence": 1}
     first = [*keyed("a", 1, 2), stored(job="a", created=1, ended=5, **kept)]
     second = [*keyed("b", 3, 4), stored(job="b", created=4, ended=7, **kept)]
-    return [Line(acknowledged, 1, "acked", "b"), *first, *second]
+    return [*([] if acknowledged is None else [Line(acknowledged, 1, "acked", "b")]), *first, *second]
 
 
 def found(*lines: Line | Sequence[Line]) -> list[str]:
@@ -94,6 +94,7 @@ LATE = [start(1.0), end(2.0), start(31.0, 8), end(32.0, 8), stored(8)]
 
 WELL = {
     "stored when the other of its key had ended": queued_up(acknowledged=2.5),
+    "the same, and its answer was lost": queued_up(acknowledged=None),
     "once": [*ONCE, stored()],
     "nobody asked the store": ONCE,
     "not acknowledged": [start(1.0)],

@@ -183,9 +183,12 @@ def unique(history: History) -> Iterator[Problem]:
 
 
 def _waited(first: Story, second: Story) -> bool:
-    """Whether the second was acknowledged when all runs of the first were over. On a server a transaction may read the
-    clock, and then wait for the key until the first has ended: it is stored later than it says."""
-    return second.acked_at > max((run.end for run in first.runs.values()), default=FOREVER)
+    """Whether the second was acknowledged when all runs of the first were over; or if its answer was lost, whether it
+    began after that. On a server a transaction may read the clock, and then wait for the key until the first has ended:
+    it is stored later than it says."""
+    begun = min((run.start for run in second.runs.values()), default=-FOREVER)
+    known = second.acked_at if second.acked else begun
+    return known > max((run.end for run in first.runs.values()), default=FOREVER)
 
 
 def _steps(history: History, job: str, story: Story, keys: dict[str, int]) -> Iterator[Step]:
